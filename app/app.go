@@ -1,0 +1,199 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+
+	"rollcall/fanout"
+	"rollcall/handlers"
+	"rollcall/presence"
+	"rollcall/static"
+)
+
+// App is one running instance: all of the wiring.
+type App struct {
+	// static after Start
+	Instance string // its id
+	Addr     string // where it listens
+	RedisURL string // where another instance can join; of the in-process Redis if there is one
+	Dev      *handlers.Dev
+
+	config   *Config
+	log      *slog.Logger
+	redis    *redisServer
+	receiver *fanout.Receiver
+	mirror   *presence.Mirror
+	server   *handlers.Server
+	http     *http.Server
+
+	stopHandling func()
+	router       part
+	mirroring    part
+	receiving    part
+	serving      part
+	failed       chan error // capacity 1: the HTTP server ended by itself
+}
+
+// Start starts an instance. When it returns, the instance serves, can be found by others, and hears them. The context is for starting
+// only; Close stops.
+func Start(ctx context.Context, c *Config, log *slog.Logger) (*App, error) {
+	a := &App{
+		Instance: uuid.NewString()[:8], // unlike any other now running: Redis would show them as one
+		config:   c, log: log.With(), failed: make(chan error, 1),
+	}
+	if err := a.start(ctx); err != nil {
+		a.stop()
+		return nil, err
+	}
+	return a, nil
+}
+
+func (a *App) start(ctx context.Context) error {
+	tokens, err := newTokens(ctx, a.config)
+	if err != nil {
+		return err
+	}
+	if a.redis, err = openRedis(ctx, a.config, a.log); err != nil {
+		return err
+	}
+	a.RedisURL = a.redis.url
+	listener, err := net.Listen("tcp", a.config.Addr)
+	if err != nil {
+		return fmt.Errorf("--addr (ROLLCALL_ADDR): %w", err)
+	}
+	a.Addr = listener.Addr().String()
+	a.serving.stop = func() { listener.Close() } // until the server has it
+	a.log.Info("listening", "addr", a.Addr, "instance", a.Instance)
+
+	redis := a.redis.presence(a.config)
+	mirror, sockets := presence.NewMirror(presence.MirrorOptions{Instance: a.Instance, Addr: a.Addr, Redis: redis, Log: a.log})
+	a.mirror = mirror
+	a.receiver = fanout.NewReceiver(fanout.ReceiverOptions{
+		Instance: a.Instance, Redis: redis, Sockets: sockets, Mirror: mirror, Dial: a.redis.subscriber, Log: a.log,
+	})
+	router := fanout.NewRouter(fanout.RouterOptions{Instance: a.Instance, Redis: redis, Sockets: sockets, Receiver: a.receiver, Log: a.log})
+	handling, stopHandling := context.WithCancel(context.WithoutCancel(ctx))
+	a.stopHandling = stopHandling
+	if a.config.dev() {
+		a.Dev = &handlers.Dev{Secret: a.config.JWTSecret[0], APIKey: a.config.APIKeys[0]}
+	}
+	a.server = handlers.NewServer(handlers.Options{
+		Context: handling, Instance: a.Instance, Mirror: mirror, Sockets: sockets, Router: router, Receiver: a.receiver,
+		Handlers: handlers.Builtin(), Tokens: tokens, APIKeys: a.config.APIKeys, Static: static.Files, Log: a.log,
+		AllowAnonymous: a.config.AllowAnonymous, AllowedOrigins: a.config.AllowedOrigins,
+		MaxMessageBytes: a.config.MaxMessageBytes, Dev: a.Dev,
+	})
+
+	// Others may push here from the moment the lease is open, so we listen before that, and serve after.
+	a.receiving = begin(ctx, a.receiver.Run)
+	if err := a.hear(ctx); err != nil {
+		return err
+	}
+	if err := mirror.Open(ctx); err != nil {
+		return err
+	}
+	a.mirroring = begin(ctx, mirror.Run)
+	a.router = begin(ctx, router.Run)
+	a.serve(listener)
+	return nil
+}
+
+// hear waits until the subscriptions are there.
+func (a *App) hear(ctx context.Context) error {
+	select {
+	case <-a.receiver.Ready():
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-time.After(startTimeout):
+		return errors.New("redis did not confirm the subscriptions in time: " + a.receiver.Trouble())
+	}
+}
+
+const (
+	startTimeout = 10 * time.Second
+	// an HTTP request must arrive and be answered in this time; sockets are not bound by it
+	requestTimeout = 30 * time.Second
+)
+
+func (a *App) serve(listener net.Listener) {
+	a.http = &http.Server{
+		Handler: a.server, ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelDebug), // what clients do wrong
+		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: requestTimeout, WriteTimeout: requestTimeout, IdleTimeout: 2 * time.Minute,
+		MaxHeaderBytes: 16 << 10,
+	}
+	var done sync.WaitGroup
+	done.Go(func() {
+		if err := a.http.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			a.failed <- err
+		}
+	})
+	a.serving = part{done: &done, stop: a.stopServing}
+}
+
+func (a *App) stopServing() {
+	ctx, cancel := context.WithTimeout(context.Background(), redisTimeout+time.Second) // the longest a request in hand should take
+	defer cancel()
+	if err := a.http.Shutdown(ctx); err != nil {
+		a.http.Close()
+	}
+}
+
+// Failed tells if the instance can't go on.
+func (a *App) Failed() <-chan error { return a.failed }
+
+// Close stops politely: readiness goes, sockets are closed in batches and told to come back, the leases end, and every goroutine is waited for.
+func (a *App) Close() {
+	a.log.Info("draining", "over", a.config.Drain.String())
+	ctx, cancel := context.WithTimeout(context.Background(), a.config.Drain)
+	defer cancel()
+	a.server.Drain(ctx, a.config.Drain/2)
+	a.stop()
+	a.log.Info("stopped")
+}
+
+// stop stops what was started, in the order in which nothing still running misses what is gone.
+func (a *App) stop() {
+	a.serving.end()
+	if a.stopHandling != nil {
+		a.stopHandling()
+	}
+	a.router.end()
+	a.mirroring.end() // ends the leases: from here on nobody sends us anything
+	a.receiving.end()
+	if a.redis != nil {
+		a.redis.close()
+	}
+}
+
+// part is something that runs until it is told to stop.
+type part struct {
+	stop func()
+	done *sync.WaitGroup
+}
+
+// begin runs a part. It outlives the context, which is for starting.
+func begin(ctx context.Context, run func(context.Context)) part {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	var done sync.WaitGroup
+	done.Go(func() { run(ctx) })
+	return part{stop: cancel, done: &done}
+}
+
+// end stops a part, if it was begun, and waits for it.
+func (p part) end() {
+	if p.stop != nil {
+		p.stop()
+	}
+	if p.done != nil {
+		p.done.Wait()
+	}
+}

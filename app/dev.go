@@ -1,0 +1,33 @@
+package main
+
+import (
+	"fmt"
+	"io"
+)
+
+// printDev prints what a newcomer needs to see it work. Secrets are printed only if this process made them up.
+func printDev(out io.Writer, a *App, madeSecret, madeKey bool) {
+	secret, key := "<the secret you gave>", "<the API key you gave>"
+	if madeSecret {
+		secret = a.Dev.Secret
+	}
+	if madeKey {
+		key = a.Dev.APIKey
+	}
+	fmt.Fprintf(out, `
+Rollcall runs in development mode. Open the page, in two tabs:
+
+    http://%[1]s/?user=alice
+
+Push to alice from another terminal:
+
+    curl http://%[1]s/push/alice -H 'Authorization: Bearer %[2]s' -H 'Content-Type: application/json' -d '{"event":"hello","data":{"from":"curl"}}'
+
+Start a second instance that joins this one:
+
+    ROLLCALL_ADDR=127.0.0.1:0 ROLLCALL_REDIS_URL=%[3]s ROLLCALL_DEV=true ROLLCALL_JWT_SECRET=%[4]s ROLLCALL_API_KEYS=%[2]s make run
+
+Ctrl-C stops it.
+
+`, a.Addr, key, a.RedisURL, secret)
+}

@@ -1,0 +1,50 @@
+// Command rollcall is one instance of Rollcall: it tells who is online, and reaches any user on whichever instance their sockets are.
+//
+// An [App] is all of the wiring: it starts Redis if it is to run in this process, then listens to the other instances, then opens its
+// leases, then serves; and stops in the opposite order. Everything it is told is in [Config].
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+)
+
+func main() {
+	var c Config
+	kong.Parse(&c, kong.Name("rollcall"), kong.DefaultEnvars("ROLLCALL"), kong.ShortUsageOnError(),
+		kong.Description("Who is online, and reach this user now. With no settings at all it runs in development mode, on a Redis of its own."))
+	if err := run(&c, slog.New(slog.NewJSONHandler(os.Stderr, nil)), os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, "rollcall:", err)
+		os.Exit(1)
+	}
+}
+
+// run runs an instance until the process is told to stop, or the instance can't go on.
+func run(c *Config, log *slog.Logger, out io.Writer) error {
+	signals, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	madeSecret, madeKey := c.fillDev()
+	a, err := Start(signals, c, log)
+	if err != nil {
+		return err
+	}
+	if a.Dev != nil {
+		printDev(out, a, madeSecret, madeKey)
+	}
+	select {
+	case <-signals.Done():
+		stop() // a second signal ends the process at once
+		a.Close()
+		return nil
+	case err := <-a.Failed():
+		a.Close()
+		return err
+	}
+}

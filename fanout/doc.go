@@ -1,0 +1,12 @@
+// Package fanout carries bytes from any instance to every socket of one user.
+//
+// A [Router] takes pushes. It serves its own instance's sockets by hand, and in the same moment queues the push for its user's
+// shard. One script call at a time is under way in a shard: it looks up where the users of all queued pushes are and publishes one
+// message to each instance that owns sockets of any of them. Pushes that arrive meanwhile wait and share the next call, so the
+// busier it gets, the less a push costs; and pushes for one user stay in the order in which they came.
+//
+// A [Receiver] listens on its instance's own channel, and on the channels of emits, and hands the frames in each message to its
+// sockets. The subscription does nothing but queue; a worker does the rest.
+//
+// What travels is a series of envelopes: a frame, ready for the client, and where it must go.
+package fanout

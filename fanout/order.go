@@ -1,0 +1,100 @@
+package fanout
+
+import (
+	"context"
+	"sync"
+
+	"rollcall/presence"
+)
+
+// Ticket is what a caller waits with for the outcomes of its orders.
+type Ticket struct {
+	orders []*order
+	done   chan struct{} // closed with the last outcome
+
+	mu sync.Mutex
+	// mu guards the following
+	open int // orders without an outcome
+}
+
+// order is one push on its way.
+type order struct {
+	// static after construction
+	push   Push
+	ticket *Ticket
+
+	local int // sockets of this instance that took it; owned by enqueue, then by settle
+
+	// guarded by the ticket's mu
+	state   orderState
+	outcome Outcome
+}
+
+type orderState int
+
+const (
+	queued  orderState = iota
+	sent               // Redis may have it: only its answer tells
+	settled            // the outcome stands
+)
+
+func newTicket(pushes []Push) *Ticket {
+	t := &Ticket{orders: make([]*order, len(pushes)), done: make(chan struct{}), open: len(pushes)}
+	block := make([]order, len(pushes))
+	for i, push := range pushes {
+		block[i] = order{push: push, ticket: t}
+		t.orders[i] = &block[i]
+	}
+	return t
+}
+
+// Wait returns the outcomes. When the context ends, what was not sent yet never will be; what was sent is still waited for, which
+// ends with the call's own deadline.
+func (t *Ticket) Wait(ctx context.Context) []Outcome {
+	select {
+	case <-t.done:
+	case <-ctx.Done():
+		for _, o := range t.orders {
+			o.settle(queued, Outcome{Err: context.Cause(ctx)})
+		}
+		<-t.done
+	}
+	outcomes := make([]Outcome, len(t.orders))
+	for i, o := range t.orders {
+		outcomes[i] = o.outcome
+	}
+	return outcomes
+}
+
+// claim takes a queued order to be sent; false if its caller has given it up.
+func (o *order) claim() bool {
+	o.ticket.mu.Lock()
+	defer o.ticket.mu.Unlock()
+	if o.state != queued {
+		return false
+	}
+	o.state = sent
+	return true
+}
+
+// settle gives an order that is in a state its outcome, in which the sockets of this instance count.
+func (o *order) settle(from orderState, outcome Outcome) {
+	o.ticket.mu.Lock()
+	defer o.ticket.mu.Unlock()
+	if o.state != from {
+		return
+	}
+	o.state = settled
+	if o.local > 0 {
+		if outcome.Err != nil {
+			outcome = Outcome{State: presence.Unknown, Instances: 1, Partial: true}
+		} else {
+			outcome.State, outcome.Instances = presence.Online, outcome.Instances+1
+		}
+	}
+	o.outcome = outcome
+	o.ticket.open--
+	if o.ticket.open == 0 {
+		close(o.ticket.done)
+	}
+}

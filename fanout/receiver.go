@@ -1,0 +1,271 @@
+package fanout
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"rollcall/presence"
+)
+
+// receiverQueue is how many messages may wait for the worker. At the cap a message is dropped and counted: to wait would stall the
+// connection, and with it every other message.
+const receiverQueue = 8192
+
+// Receiver hands what other instances send to this one's sockets.
+type Receiver struct {
+	// static after construction
+	instance string
+	keys     presence.Keys
+	sharded  bool // SSUBSCRIBE, for a Cluster
+	sockets  *presence.Sockets
+	mirror   *presence.Mirror
+	dial     func() (rueidis.Client, error)
+	pause    time.Duration // between looks at the heartbeat
+	log      *slog.Logger
+
+	queue chan rueidis.PubSubMessage // capacity receiverQueue; never closed
+	ears  []ear                      // one for each shard
+
+	missing atomic.Int64 // shards never subscribed yet
+	ready   chan struct{}
+
+	// Dropped may be read at any time.
+	Dropped Drops
+}
+
+// resubscribe is the pause before a lost subscription is tried again: short, for pushes pass by meanwhile.
+const resubscribe = 100 * time.Millisecond
+
+// ear is the subscription of one shard.
+type ear struct {
+	once       sync.Once // of the first confirmation
+	subscribed atomic.Bool
+	heard      atomic.Int64 // heartbeats since the last look
+	deaf       atomic.Bool  // heartbeats were sent, and none came back
+}
+
+// Drops counts what a Receiver could not deliver, by reason.
+type Drops struct {
+	Malformed atomic.Int64 // messages, from the first envelope that could not be read on
+	Overflow  atomic.Int64 // messages that found the queue full
+	Unknown   atomic.Int64 // envelopes of a kind that this version does not know
+	Strays    atomic.Int64 // envelopes for users without a socket here
+}
+
+// ReceiverOptions are what a Receiver needs. All are required.
+type ReceiverOptions struct {
+	Instance string
+	Redis    presence.Redis
+	Sockets  *presence.Sockets
+	Mirror   *presence.Mirror
+	Dial     func() (rueidis.Client, error) // makes a client for subscriptions alone: a stalled one must stall nothing else
+	Log      *slog.Logger
+}
+
+// NewReceiver makes a receiver. It does nothing before Run.
+func NewReceiver(o ReceiverOptions) *Receiver {
+	r := &Receiver{
+		instance: o.Instance, keys: o.Redis.Keys, sharded: o.Redis.Publish == "SPUBLISH",
+		sockets: o.Sockets, mirror: o.Mirror, dial: o.Dial, log: o.Log,
+		pause: 3 * o.Redis.RenewEvery(),
+		queue: make(chan rueidis.PubSubMessage, receiverQueue),
+		ears:  make([]ear, o.Redis.Keys.Shards()),
+		ready: make(chan struct{}),
+	}
+	r.missing.Store(int64(len(r.ears)))
+	return r
+}
+
+// Ready is closed when every subscription has been confirmed for the first time.
+func (r *Receiver) Ready() <-chan struct{} { return r.ready }
+
+// Hears says whether the subscription to emits is up.
+func (r *Receiver) Hears() bool { return r.ears[0].subscribed.Load() }
+
+// Trouble says why this instance may not get what others send; empty if it does.
+func (r *Receiver) Trouble() string {
+	for shard := range r.ears {
+		switch ear := &r.ears[shard]; {
+		case !ear.subscribed.Load():
+			return fmt.Sprintf("not subscribed to its own channel in shard %d", shard)
+		case ear.deaf.Load():
+			return fmt.Sprintf("deaf: its heartbeat does not come back through its own channel in shard %d", shard)
+		}
+	}
+	return ""
+}
+
+// Run receives until the context ends.
+func (r *Receiver) Run(ctx context.Context) {
+	var work sync.WaitGroup
+	defer work.Wait()
+	work.Go(func() { r.work(ctx) })
+	for ctx.Err() == nil {
+		if err := r.listen(ctx); err != nil && ctx.Err() == nil {
+			r.log.Warn("subscribe", "error", err)
+			pause(ctx, resubscribe)
+		}
+	}
+}
+
+// listen subscribes in every shard, with a new client, until one of them is deaf or the context ends.
+func (r *Receiver) listen(ctx context.Context) error {
+	client, err := r.dial()
+	if err != nil {
+		return fmt.Errorf("fanout: connect for subscriptions: %w", err)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var subscriptions sync.WaitGroup
+	for shard := range r.ears {
+		subscriptions.Go(func() { r.subscribe(ctx, client, shard) })
+	}
+	r.watch(ctx)
+	cancel()
+	client.Close() // a cancelled context alone would leave the channels subscribed
+	subscriptions.Wait()
+	return nil
+}
+
+// subscribe keeps one shard's subscription until the context ends.
+func (r *Receiver) subscribe(ctx context.Context, client rueidis.Client, shard int) {
+	channels := []string{r.keys.Channels(shard) + r.instance}
+	if shard == 0 {
+		channels = append(channels, r.keys.All(), r.keys.Authenticated())
+	}
+	command := client.B().Subscribe().Channel(channels...).Build
+	if r.sharded {
+		command = client.B().Ssubscribe().Channel(channels...).Build
+	}
+	ear := &r.ears[shard]
+	for ctx.Err() == nil {
+		confirmed := 0
+		hooked := rueidis.WithOnSubscriptionHook(ctx, func(s rueidis.PubSubSubscription) {
+			if confirmed++; confirmed == len(channels) {
+				r.subscribed(ear)
+			}
+		})
+		err := client.Receive(hooked, command(), r.enqueue)
+		ear.subscribed.Store(false)
+		if ctx.Err() == nil { // without an error: the shard has moved to another node
+			r.log.Warn("subscription lost", "shard", shard, "error", err)
+			pause(ctx, resubscribe)
+		}
+	}
+}
+
+func (r *Receiver) subscribed(ear *ear) {
+	ear.subscribed.Store(true)
+	ear.once.Do(func() {
+		if r.missing.Add(-1) == 0 {
+			close(r.ready)
+		}
+	})
+}
+
+// watch returns when a subscription is deaf: the mirror sent heartbeats through its channel, and none came back.
+func (r *Receiver) watch(ctx context.Context) {
+	looks := time.NewTicker(r.pause)
+	defer looks.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-looks.C:
+		}
+		anyDeaf := false
+		for shard := range r.ears {
+			ear := &r.ears[shard]
+			sent, heard := r.mirror.Heartbeats(shard), ear.heard.Swap(0)
+			deaf := sent >= 2 && heard == 0 // one may still be on its way
+			ear.deaf.Store(deaf)
+			anyDeaf = anyDeaf || deaf
+		}
+		if anyDeaf {
+			r.log.Error("deaf, subscribing anew", "trouble", r.Trouble())
+			return
+		}
+	}
+}
+
+// enqueue runs on the connection's own goroutine: it must be quick, and never call Redis.
+func (r *Receiver) enqueue(message rueidis.PubSubMessage) {
+	select {
+	case r.queue <- message:
+	default:
+		r.Dropped.Overflow.Add(1)
+	}
+}
+
+// work hands messages to sockets, one after the other: what one instance sends to a user arrives in order.
+func (r *Receiver) work(ctx context.Context) {
+	for {
+		select {
+		case message := <-r.queue:
+			r.handle(message)
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// handle never fails: what can't be read is counted, and the next message is another's.
+func (r *Receiver) handle(message rueidis.PubSubMessage) {
+	if message.Message == presence.Heartbeat {
+		r.heartbeat(message.Channel)
+		return
+	}
+	for rest := []byte(message.Message); len(rest) > 0; {
+		var e envelope
+		var err error
+		if e, rest, err = cutEnvelope(rest); err != nil {
+			r.Dropped.Malformed.Add(1)
+			r.log.Warn("dropped a message", "channel", message.Channel, "bytes", len(message.Message), "error", err)
+			return
+		}
+		r.deliver(e)
+	}
+}
+
+func (r *Receiver) heartbeat(channel string) {
+	for shard := range r.ears {
+		if channel == r.keys.Channels(shard)+r.instance {
+			r.ears[shard].heard.Add(1)
+		}
+	}
+}
+
+func (r *Receiver) deliver(e envelope) {
+	switch e.kind {
+	case kindPush:
+		if r.sockets.Count(e.user) < 1 {
+			r.Dropped.Strays.Add(1)
+			r.mirror.Again(e.user) // Redis believes that there are sockets
+			return
+		}
+		r.sockets.Deliver(e.user, e.exclude, e.frame)
+	case kindEmitAll, kindEmitAuthenticated:
+		if e.sender == r.instance {
+			return // served when it was sent
+		}
+		to := presence.Everybody
+		if e.kind == kindEmitAuthenticated {
+			to = presence.Authenticated
+		}
+		r.sockets.Emit(to, e.frame)
+	default:
+		r.Dropped.Unknown.Add(1)
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-ctx.Done():
+	}
+}

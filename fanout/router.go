@@ -1,0 +1,138 @@
+package fanout
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"github.com/google/uuid"
+	"github.com/redis/rueidis"
+
+	"rollcall/presence"
+)
+
+// Push is a frame for all sockets of one user.
+type Push struct {
+	User    string
+	Exclude uuid.UUID // a socket that must not get it; uuid.Nil: none
+	Frame   []byte    // shared until written: nobody may change it
+}
+
+// Outcome is what became of a push.
+type Outcome struct {
+	State     presence.State // of the user, as the routing saw it; Unknown if Redis could not be asked
+	Instances int            // that took it
+	Partial   bool           // Redis was out of reach, but sockets of this instance took it
+	Err       error          // nobody took it, or it is not known who: ErrUnreachable, ErrBusy, ErrClosing or a context's error
+}
+
+// Errors of an Outcome.
+var (
+	ErrUnreachable = errors.New("fanout: redis is out of reach")
+	ErrBusy        = errors.New("fanout: too many pushes are waiting for redis")
+	ErrClosing     = errors.New("fanout: this instance is shutting down")
+)
+
+// Router takes pushes and emits and brings them to the instances that own the sockets.
+type Router struct {
+	// static after construction
+	instance string
+	redis    presence.Redis
+	sockets  *presence.Sockets
+	hears    func() bool // whether this instance's own subscription to emits is up
+	log      *slog.Logger
+	lanes    []*lane
+
+	loops sync.WaitGroup
+}
+
+// RouterOptions are what a Router needs. All are required.
+type RouterOptions struct {
+	Instance string
+	Redis    presence.Redis
+	Sockets  *presence.Sockets
+	Receiver *Receiver
+	Log      *slog.Logger
+}
+
+// NewRouter makes a router. It takes pushes while it runs.
+func NewRouter(o RouterOptions) *Router {
+	r := &Router{instance: o.Instance, redis: o.Redis, sockets: o.Sockets, hears: o.Receiver.Hears, log: o.Log}
+	for shard := range o.Redis.Keys.Shards() {
+		r.lanes = append(r.lanes, newLane(shard, r))
+	}
+	return r
+}
+
+// Run routes until the context ends. It then routes what is still queued, and returns; whatever comes later gets ErrClosing.
+func (r *Router) Run(ctx context.Context) {
+	for _, l := range r.lanes {
+		r.loops.Go(func() { l.run(ctx) })
+	}
+	r.loops.Wait()
+}
+
+// Push routes one push. It returns when Redis has answered, or the context has ended before the push was sent.
+func (r *Router) Push(ctx context.Context, push Push) Outcome {
+	return r.PushMany(ctx, []Push{push})[0]
+}
+
+// PushMany routes pushes and tells of each, in the same order. Pushes for one user are sent in that order too.
+func (r *Router) PushMany(ctx context.Context, pushes []Push) []Outcome {
+	return r.Begin(pushes).Wait(ctx)
+}
+
+// Begin sends pushes on their way, behind all that this instance took earlier for the same users, and does not wait. The ticket
+// must be waited with: nobody else looks at the outcomes.
+func (r *Router) Begin(pushes []Push) *Ticket {
+	t := newTicket(pushes)
+	if len(r.lanes) == 1 {
+		r.lanes[0].enqueue(t.orders)
+	} else {
+		byLane := map[int][]*order{}
+		for _, o := range t.orders {
+			shard := r.redis.Keys.ShardOf(o.push.User)
+			byLane[shard] = append(byLane[shard], o)
+		}
+		for shard, orders := range byLane {
+			r.lanes[shard].enqueue(orders)
+		}
+	}
+	return t
+}
+
+// Emit brings a frame to all sockets of an audience, on every instance. It says how many instances took it. partial: only this one,
+// because Redis is out of reach.
+func (r *Router) Emit(ctx context.Context, to presence.Audience, frame []byte) (instances int, partial bool, err error) {
+	took := r.sockets.Emit(to, frame)
+	message := envelope{kind: emitKind(to), sender: r.instance, frame: frame}.append(nil)
+	channel := r.redis.Keys.All()
+	if to == presence.Authenticated {
+		channel = r.redis.Keys.Authenticated()
+	}
+	ctx, cancel := context.WithTimeout(ctx, r.redis.Timeout)
+	defer cancel()
+	subscribers, err := r.redis.Client.Do(ctx, r.publish(channel, message)).AsInt64()
+	switch {
+	case err != nil && took > 0:
+		r.log.Warn("emit", "error", err)
+		return 1, true, nil
+	case err != nil:
+		return 0, false, fmt.Errorf("%w: %w", ErrUnreachable, err)
+	}
+	others := int(subscribers)
+	if others > 0 && r.hears() {
+		others-- // our own subscription, which does not listen to us
+	}
+	return others + 1, false, nil
+}
+
+func (r *Router) publish(channel string, message []byte) rueidis.Completed {
+	b := r.redis.Client.B()
+	if r.redis.Publish == "SPUBLISH" {
+		return b.Spublish().Channel(channel).Message(rueidis.BinaryString(message)).Build()
+	}
+	return b.Publish().Channel(channel).Message(rueidis.BinaryString(message)).Build()
+}

@@ -1,0 +1,178 @@
+package handlers
+
+import (
+	"crypto/sha256"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+	"github.com/labstack/echo/v5"
+)
+
+// Tokens verifies the tokens that clients show.
+type Tokens struct {
+	// static after construction
+	parser *jwt.Parser
+	keys   jwt.Keyfunc
+}
+
+// TokenOptions say which tokens are good. At least one of Secrets, PublicKey and KeySet is required.
+type TokenOptions struct {
+	Secrets   []string    // for HMAC; each of them verifies
+	PublicKey any         // *rsa.PublicKey, *ecdsa.PublicKey or ed25519.PublicKey
+	KeySet    jwt.Keyfunc // finds a key by the token's header, as a JWKS does
+	Issuer    string      // empty: not checked
+	Audience  string      // empty: not checked
+}
+
+var (
+	hmacMethods      = []string{"HS256", "HS384", "HS512"}
+	publicKeyMethods = []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
+)
+
+// NewTokens makes a verifier. What methods it accepts follows from the keys: a public key never verifies as an HMAC secret.
+func NewTokens(o TokenOptions) *Tokens {
+	options := []jwt.ParserOption{jwt.WithLeeway(time.Second)}
+	var methods []string
+	if len(o.Secrets) > 0 {
+		methods = append(methods, hmacMethods...)
+	}
+	if o.PublicKey != nil || o.KeySet != nil {
+		methods = append(methods, publicKeyMethods...)
+	}
+	options = append(options, jwt.WithValidMethods(methods))
+	if o.Issuer != "" {
+		options = append(options, jwt.WithIssuer(o.Issuer))
+	}
+	if o.Audience != "" {
+		options = append(options, jwt.WithAudience(o.Audience))
+	}
+	return &Tokens{parser: jwt.NewParser(options...), keys: o.keyFor}
+}
+
+func (o TokenOptions) keyFor(token *jwt.Token) (any, error) {
+	if _, ok := token.Method.(*jwt.SigningMethodHMAC); ok {
+		keys := jwt.VerificationKeySet{}
+		for _, secret := range o.Secrets {
+			keys.Keys = append(keys.Keys, []byte(secret))
+		}
+		return keys, nil
+	}
+	if o.KeySet != nil {
+		if key, err := o.KeySet(token); err == nil || o.PublicKey == nil {
+			return key, err
+		}
+	}
+	return o.PublicKey, nil
+}
+
+// User verifies a token and returns its subject.
+func (t *Tokens) User(token string) (string, error) {
+	var claims jwt.RegisteredClaims
+	if _, err := t.parser.ParseWithClaims(token, &claims, t.keys); err != nil {
+		return "", problem(http.StatusUnauthorized, "bad_token", "token: %s", tokenFault(err))
+	}
+	if p := checkUser("token: sub", claims.Subject); p != nil {
+		p.Status, p.Title, p.Code = http.StatusUnauthorized, http.StatusText(http.StatusUnauthorized), "bad_token"
+		return "", p
+	}
+	return claims.Subject, nil
+}
+
+// tokenFault says what is wrong with a token in words that help its owner and tell nobody else anything.
+func tokenFault(err error) string {
+	switch {
+	case errors.Is(err, jwt.ErrTokenMalformed):
+		return "is not a JWT"
+	case errors.Is(err, jwt.ErrTokenExpired):
+		return "has expired; get a new one"
+	case errors.Is(err, jwt.ErrTokenNotValidYet), errors.Is(err, jwt.ErrTokenUsedBeforeIssued):
+		return "is not valid yet; compare the clocks"
+	case errors.Is(err, jwt.ErrTokenInvalidIssuer):
+		return "has another issuer (iss) than is wanted here"
+	case errors.Is(err, jwt.ErrTokenInvalidAudience):
+		return "is for another audience (aud)"
+	case errors.Is(err, jwt.ErrTokenSignatureInvalid):
+		return "its signature does not verify here: another key, or an algorithm (alg) that is not accepted"
+	case errors.Is(err, jwt.ErrTokenInvalidClaims):
+		return "has a claim of the wrong type"
+	default:
+		return "can't be verified"
+	}
+}
+
+// tokenFrom finds the token a client shows: in the query, or in the Authorization header with or without "Bearer". Empty: none.
+func tokenFrom(r *http.Request) (string, error) {
+	header, err := authorization(r)
+	if err != nil {
+		return "", err
+	}
+	query := r.URL.Query()["token"]
+	if len(query) > 1 {
+		return "", problem(http.StatusBadRequest, "bad_token", "token: given %d times in the query; give one", len(query))
+	}
+	if len(query) == 0 || query[0] == "" {
+		return header, nil
+	}
+	if header != "" && header != query[0] {
+		return "", problem(http.StatusBadRequest, "bad_token", "token: the query and the Authorization header hold different ones; give one")
+	}
+	return query[0], nil
+}
+
+// authorization reads the credentials in the Authorization header, without the word Bearer; empty: there are none.
+func authorization(r *http.Request) (string, error) {
+	values := r.Header.Values("Authorization")
+	if len(values) == 0 {
+		return "", nil
+	}
+	if len(values) > 1 {
+		return "", problem(http.StatusBadRequest, "bad_authorization", "Authorization: given %d times; give one", len(values))
+	}
+	words := strings.Fields(values[0])
+	if len(words) > 0 && strings.EqualFold(words[0], "Bearer") {
+		words = words[1:]
+	}
+	switch len(words) {
+	case 1:
+		return words[0], nil
+	case 0:
+		return "", problem(http.StatusUnauthorized, "bad_authorization", "Authorization: is empty; want Bearer and the credentials, or no header at all")
+	default:
+		return "", problem(http.StatusUnauthorized, "bad_authorization", "Authorization: want Bearer and one word; there are %d", len(words))
+	}
+}
+
+// requireKey lets only requests with one of the API keys pass.
+func requireKey(keys []string) echo.MiddlewareFunc {
+	hashes := make([][sha256.Size]byte, len(keys))
+	for i, key := range keys {
+		hashes[i] = sha256.Sum256([]byte(key))
+	}
+	return func(next echo.HandlerFunc) echo.HandlerFunc {
+		return func(c *echo.Context) error {
+			given, err := authorization(c.Request())
+			if err != nil {
+				return err
+			}
+			if given == "" {
+				return problem(http.StatusUnauthorized, "no_api_key", "this path wants the header Authorization: Bearer <API key>")
+			}
+			hash, known := sha256.Sum256([]byte(given)), 0
+			for i := range hashes { // all of them, and of one length: how long it takes tells nothing
+				known |= subtle.ConstantTimeCompare(hash[:], hashes[i][:])
+			}
+			if known != 1 {
+				return problem(http.StatusUnauthorized, "bad_api_key", "the API key in the Authorization header is not one of this server's")
+			}
+			return next(c)
+		}
+	}
+}
+
+// panicked makes an error of what was recovered.
+func panicked(p any) error { return fmt.Errorf("panic: %v\n%s", p, stack()) }

@@ -1,0 +1,57 @@
+package handlers
+
+import (
+	"net/http"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+const (
+	maxUserBytes  = 128
+	maxEventBytes = 64
+	maxRefBytes   = 128
+
+	reserved = "rollcall:" // what the names of the protocol's own events begin with
+)
+
+// checkUser refuses what can't be a user id. where names the place it was given at.
+func checkUser(where, user string) *Problem {
+	fault := nameFault(user, maxUserBytes)
+	if fault == "" {
+		return nil
+	}
+	return problem(http.StatusBadRequest, "bad_user", "%s: a user id is 1 to %d bytes of UTF-8 without control characters; this one %s",
+		where, maxUserBytes, fault)
+}
+
+// eventFault says why a string can't be the name of an event; empty if it can.
+func eventFault(event string) string {
+	if strings.HasPrefix(event, reserved) {
+		return "begins with " + reserved + ", which is reserved"
+	}
+	return nameFault(event, maxEventBytes)
+}
+
+func checkEvent(event string) *Problem {
+	fault := eventFault(event)
+	if fault == "" {
+		return nil
+	}
+	return problem(http.StatusBadRequest, "bad_event", "event: a name is 1 to %d bytes of UTF-8 without control characters and does not begin with %s; this one %s",
+		maxEventBytes, reserved, fault)
+}
+
+func nameFault(name string, most int) string {
+	switch {
+	case name == "":
+		return "is empty"
+	case len(name) > most:
+		return "is too long"
+	case !utf8.ValidString(name):
+		return "is not UTF-8"
+	case strings.ContainsFunc(name, unicode.IsControl):
+		return "has a control character"
+	}
+	return ""
+}

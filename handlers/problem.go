@@ -1,0 +1,99 @@
+package handlers
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+
+	"github.com/labstack/echo/v5"
+
+	"rollcall/fanout"
+	"rollcall/presence"
+)
+
+// Problem is an error as the client gets it: application/problem+json (RFC 9457).
+type Problem struct {
+	Status  int      `json:"status"`
+	Title   string   `json:"title"`             // of the status
+	Code    string   `json:"code"`              // of this kind of problem, for programs
+	Detail  string   `json:"detail"`            // what is wrong and how to mend it, for people
+	Reasons []string `json:"reasons,omitempty"` // of /readyz
+}
+
+func (p *Problem) Error() string { return fmt.Sprintf("%d %s: %s", p.Status, p.Code, p.Detail) }
+
+func problem(status int, code, format string, args ...any) *Problem {
+	return &Problem{Status: status, Title: http.StatusText(status), Code: code, Detail: fmt.Sprintf(format, args...)}
+}
+
+// problemOf maps every error to what the client is told. What is our fault, and so no news to the client, is 500.
+func problemOf(err error) *Problem {
+	var p *Problem
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.As(err, &p):
+		return p
+	case errors.Is(err, presence.ErrCursor):
+		return problem(http.StatusBadRequest, "bad_cursor", "cursor: %v; give it back unchanged, or leave it out to begin again", err)
+	case errors.As(err, &tooLarge):
+		return problem(http.StatusRequestEntityTooLarge, "body_too_large", "the body is larger than the %d bytes allowed here", tooLarge.Limit)
+	case errors.Is(err, fanout.ErrBusy):
+		return problem(http.StatusServiceUnavailable, "busy", "too many pushes are waiting; nothing was sent, try again in a second")
+	case errors.Is(err, fanout.ErrClosing):
+		return problem(http.StatusServiceUnavailable, "draining", "this instance is shutting down; nothing was sent, try another")
+	case errors.Is(err, fanout.ErrUnreachable), errors.Is(err, context.DeadlineExceeded):
+		return problem(http.StatusServiceUnavailable, "redis_unreachable",
+			"Redis is out of reach, and no socket on this instance took it; sockets on other instances may or may not have: try again in a second")
+	case echo.StatusCode(err) == http.StatusNotFound:
+		return problem(http.StatusNotFound, "not_found", "there is nothing at this path")
+	case echo.StatusCode(err) == http.StatusMethodNotAllowed:
+		return problem(http.StatusMethodNotAllowed, "method_not_allowed", "this path does not take this method; the Allow header says which it does")
+	case echo.StatusCode(err) != 0:
+		return problem(echo.StatusCode(err), "refused", "%v", err)
+	default:
+		return problem(http.StatusInternalServerError, "internal", "something went wrong here, and was logged")
+	}
+}
+
+// answerProblem is Echo's error handler.
+func answerProblem(log *slog.Logger) echo.HTTPErrorHandler {
+	return func(c *echo.Context, err error) {
+		if response, _ := echo.UnwrapResponse(c.Response()); response != nil && response.Committed {
+			return
+		}
+		p := problemOf(err)
+		if p.Status == http.StatusInternalServerError {
+			log.Error("request", "method", c.Request().Method, "route", c.Path(), "error", err)
+		}
+		writeProblem(c.Response(), p)
+	}
+}
+
+func writeProblem(w http.ResponseWriter, p *Problem) {
+	header := w.Header()
+	header.Set("Content-Type", "application/problem+json")
+	header.Set("Cache-Control", "no-store")
+	switch p.Status {
+	case http.StatusUnauthorized:
+		header.Set("WWW-Authenticate", "Bearer")
+	case http.StatusServiceUnavailable:
+		header.Set("Retry-After", "1")
+	}
+	w.WriteHeader(p.Status)
+	_ = json.NewEncoder(w).Encode(p) // the client may be gone: there is nobody left to tell
+}
+
+// recoverPanics makes a panic in one request a problem of that request alone.
+func recoverPanics(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c *echo.Context) (err error) {
+		defer func() {
+			if p := recover(); p != nil {
+				err = panicked(p)
+			}
+		}()
+		return next(c)
+	}
+}

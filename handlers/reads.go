@@ -1,0 +1,118 @@
+package handlers
+
+import (
+	"net/http"
+	"strconv"
+
+	"github.com/labstack/echo/v5"
+
+	"rollcall/presence"
+)
+
+const defaultPage = 100
+
+// presence answers GET /presence: a page of who is present, or what is known of some users.
+func (s *Server) presence(c *echo.Context) error {
+	query := c.QueryParams()
+	if users := query["user"]; len(users) > 0 {
+		return s.someUsers(c, users)
+	}
+	limit := defaultPage
+	if given, ok := query["limit"]; ok {
+		n, err := strconv.Atoi(given[0])
+		if err != nil || n < 1 || n > presence.MaxPage {
+			return problem(http.StatusBadRequest, "bad_limit", "limit: want a number from 1 to %d, not %q", presence.MaxPage, given[0])
+		}
+		limit = n
+	}
+	answer, err := s.directory.Page(c.Request().Context(), query.Get("cursor"), limit)
+	if err != nil {
+		return err
+	}
+	return c.JSON(http.StatusOK, answer)
+}
+
+func (s *Server) someUsers(c *echo.Context, users []string) error {
+	if len(users) > presence.MaxLookup {
+		return problem(http.StatusBadRequest, "bad_users", "user: at most %d may be asked about at once, not %d", presence.MaxLookup, len(users))
+	}
+	for _, user := range users {
+		if p := checkUser("user", user); p != nil {
+			return p
+		}
+	}
+	answer, err := s.directory.Lookup(c.Request().Context(), users)
+	if err != nil {
+		return err
+	}
+	return c.JSON(http.StatusOK, answer)
+}
+
+// userAnswer is one user and how good the knowledge is.
+type userAnswer struct {
+	presence.User
+	AsOf  presence.Moment `json:"asOf"`
+	Stale bool            `json:"stale"`
+}
+
+// user answers GET /presence/:user.
+func (s *Server) user(c *echo.Context) error {
+	user := c.Param("user")
+	if p := checkUser("the path", user); p != nil {
+		return p
+	}
+	answer, err := s.directory.Lookup(c.Request().Context(), []string{user})
+	if err != nil {
+		return err
+	}
+	return c.JSON(http.StatusOK, userAnswer{answer.Users[0], answer.AsOf, answer.Stale})
+}
+
+// countAnswer says how many users are online or reconnecting.
+type countAnswer struct {
+	Present int64           `json:"present"`
+	AsOf    presence.Moment `json:"asOf"`
+	Stale   bool            `json:"stale"`
+}
+
+// count answers GET /presence/count.
+func (s *Server) count(c *echo.Context) error {
+	present, asOf, stale, err := s.directory.Count(c.Request().Context())
+	if err != nil {
+		return err
+	}
+	return c.JSON(http.StatusOK, countAnswer{present, asOf, stale})
+}
+
+// instances answers GET /instances.
+func (s *Server) instances(c *echo.Context) error {
+	records, err := s.directory.Instances(c.Request().Context())
+	if err != nil {
+		return problem(http.StatusServiceUnavailable, "redis_unreachable", "Redis can't be asked which instances there are: try again in a second")
+	}
+	return c.JSON(http.StatusOK, map[string]any{"instances": records})
+}
+
+// healthz says that the process lives.
+func (s *Server) healthz(c *echo.Context) error {
+	return c.JSON(http.StatusOK, map[string]string{"status": "alive"})
+}
+
+// readyz says whether this instance should get traffic.
+func (s *Server) readyz(c *echo.Context) error {
+	var reasons []string
+	if s.draining.Load() {
+		reasons = append(reasons, "draining")
+	}
+	for _, trouble := range []string{s.options.Mirror.Trouble(), s.options.Receiver.Trouble()} {
+		if trouble != "" {
+			reasons = append(reasons, trouble)
+		}
+	}
+	if len(reasons) > 0 {
+		p := problem(http.StatusServiceUnavailable, "not_ready", "this instance should get no traffic now: see reasons")
+		p.Reasons = reasons
+		return p
+	}
+	return c.JSON(http.StatusOK, map[string]string{"status": "ready"})
+}

@@ -1,0 +1,286 @@
+package handlers
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/gorilla/websocket"
+	"github.com/olahol/melody"
+
+	"rollcall/presence"
+)
+
+const (
+	closeTooSlow = 4290
+
+	joinTime  = time.Second            // to be mirrored, before the client is told that it is not yet reachable
+	closeTime = 100 * time.Millisecond // to write a close frame to a client that may not read
+	// clients told to go away together come back spread over this time
+	reconnectSpread = time.Second
+	// frames up to this many times the limit are read and refused in words; beyond it the socket is closed with 1009
+	readSlack = 4
+)
+
+// socket is one connection: Melody's session under presence's Socket.
+type socket struct {
+	presence.Socket
+	session  *melody.Session
+	upgraded chan struct{} // closed when the handshake is over; nil afterwards
+	outbox   outbox
+	left     atomic.Bool // the client closed with 1000: it will not be back
+	ended    atomic.Bool // this side has sent a close frame, or cut the connection
+}
+
+// sockets serves all connections of this instance.
+type sockets struct {
+	// static after construction
+	melody   *melody.Melody
+	mirror   *presence.Mirror
+	local    *presence.Sockets
+	gateway  *gateway
+	options  Options
+	draining func() bool
+
+	bySession sync.Map // *melody.Session → *socket, while it is open
+	open      sync.WaitGroup
+	slow      atomic.Int64 // sockets closed because they were too slow
+}
+
+func newSockets(o Options, g *gateway, draining func() bool) *sockets {
+	s := &sockets{melody: melody.New(), mirror: o.Mirror, local: o.Sockets, gateway: g, options: o, draining: draining}
+	s.melody.Config.MaxMessageSize = readSlack * int64(o.MaxMessageBytes)
+	s.melody.Config.MessageBufferSize = melodyBuffer
+	s.melody.Upgrader = &websocket.Upgrader{
+		// Small buffers: an idle socket keeps its read buffer for ever, and borrows a write buffer only to write.
+		ReadBufferSize:  256,
+		WriteBufferSize: 1024,
+		WriteBufferPool: &sync.Pool{},
+		CheckOrigin:     func(*http.Request) bool { return true }, // done before, with a better answer
+		Error: func(w http.ResponseWriter, _ *http.Request, status int, reason error) {
+			writeProblem(w, problem(status, "bad_handshake", "%v", reason))
+		},
+	}
+	s.melody.HandleConnect(s.connect)
+	s.melody.HandleDisconnect(s.disconnect)
+	s.melody.HandleMessage(s.receive)
+	s.melody.HandleMessageBinary(func(session *melody.Session, _ []byte) {
+		s.of(session).Send(encodeError(&frameError{codeBinaryFrame, "frames must be text; send the JSON as a text frame"}, ""))
+	})
+	s.melody.HandleSentMessage(s.sent)
+	s.melody.HandleClose(s.closed)
+	return s
+}
+
+// serve upgrades a request and returns as soon as that is done: while an HTTP handler runs, net/http keeps several KB for it, which
+// an idle socket does not need. The connection lives on in a goroutine of its own, which s.open waits for.
+func (s *sockets) serve(w http.ResponseWriter, r *http.Request, user string) {
+	socket := &socket{upgraded: make(chan struct{})}
+	socket.Socket = presence.Socket{ID: uuid.New(), User: user, Conn: socket}
+	upgraded, refused := socket.upgraded, make(chan struct{})
+	s.open.Go(func() {
+		defer close(refused)
+		err := safely(func() error {
+			return s.melody.HandleRequestWithKeys(w, r, map[string]any{"socket": socket})
+		})
+		if err != nil {
+			s.options.Log.Debug("handshake", "error", err)
+		}
+	})
+	select {
+	case <-upgraded:
+	case <-refused: // the upgrader has answered
+	}
+}
+
+// connect runs when a handshake is over, before anything is read or written.
+func (s *sockets) connect(session *melody.Session) {
+	key, _ := session.Get("socket")
+	socket := key.(*socket)
+	session.Request, session.Keys = nil, nil // or an idle socket would keep them
+	socket.session = session
+	s.bySession.Store(session, socket)
+	close(socket.upgraded)
+	socket.upgraded = nil
+
+	ctx, cancel := context.WithTimeout(s.options.Context, joinTime)
+	defer cancel()
+	reachable := s.mirror.Join(ctx, &socket.Socket)
+	socket.outbox.open(s.welcome(socket, reachable), func(frame []byte) {
+		_ = session.Write(frame) // an error means that the session is closed, which disconnect deals with
+	})
+	if s.draining() { // drain may have looked before this socket was there
+		socket.goAway()
+	}
+}
+
+type welcome struct {
+	Socket    uuid.UUID `json:"socket"`
+	User      *string   `json:"user"`
+	Instance  string    `json:"instance"`
+	Reachable bool      `json:"reachable"`
+	Limits    limits    `json:"limits"`
+}
+
+type limits struct {
+	MessageBytes int `json:"messageBytes"`
+}
+
+func (s *sockets) welcome(socket *socket, reachable bool) []byte {
+	data := welcome{Socket: socket.ID, Instance: s.options.Instance, Reachable: reachable, Limits: limits{s.options.MaxMessageBytes}}
+	if socket.User != "" {
+		data.User = &socket.User
+	}
+	return encodeFrame(eventWelcome, mustMarshal(data), "", "")
+}
+
+// receive handles one text frame. It does so on a stack that is thrown away: a grown one would stay with the reader for ever.
+func (s *sockets) receive(session *melody.Session, frame []byte) {
+	socket := s.of(session)
+	if len(frame) > s.options.MaxMessageBytes {
+		socket.Send(encodeError(&frameError{codeFrameTooLarge,
+			fmt.Sprintf("the frame has %d bytes; the limit is %d", len(frame), s.options.MaxMessageBytes)}, ""))
+		return
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.gateway.answer(s.options.Context, socket, frame)
+	}()
+	<-done
+}
+
+// closed runs when the client sends a close frame.
+func (s *sockets) closed(session *melody.Session, code int, _ string) error {
+	socket := s.of(session)
+	if !socket.ended.Load() {
+		socket.left.Store(code == websocket.CloseNormalClosure)
+		echo := websocket.FormatCloseMessage(code, "")
+		if code == websocket.CloseNoStatusReceived {
+			echo = nil
+		}
+		socket.writeClose(echo)
+	}
+	return nil
+}
+
+// sent runs on the writer's goroutine, which may outlive the session by one frame.
+func (s *sockets) sent(session *melody.Session, frame []byte) {
+	value, open := s.bySession.Load(session)
+	if !open {
+		return
+	}
+	socket := value.(*socket)
+	if farewell := socket.outbox.written(frame); farewell != nil {
+		socket.writeClose(farewell)
+	}
+}
+
+func (s *sockets) disconnect(session *melody.Session) {
+	socket := s.of(session)
+	s.bySession.Delete(session)
+	s.mirror.Leave(&socket.Socket, socket.left.Load())
+}
+
+// of finds the socket of a session; only for the reader's goroutine, during whose life it is there.
+func (s *sockets) of(session *melody.Session) *socket {
+	value, _ := s.bySession.Load(session)
+	return value.(*socket)
+}
+
+// drain closes all sockets, in batches spread over a time, each told when to come back, and waits until all are gone. What does not
+// go by itself is cut when the context ends.
+func (s *sockets) drain(ctx context.Context, over time.Duration) {
+	var all []*socket
+	s.bySession.Range(func(_, value any) bool {
+		all = append(all, value.(*socket))
+		return true
+	})
+	const batches = 20
+	size := max(1, (len(all)+batches-1)/batches)
+	for first := 0; first < len(all); first += size {
+		for _, socket := range all[first:min(first+size, len(all))] {
+			socket.goAway()
+		}
+		if first+size < len(all) {
+			select {
+			case <-time.After(over / batches):
+			case <-ctx.Done():
+			}
+		}
+	}
+	gone := make(chan struct{})
+	go func() { s.open.Wait(); close(gone) }()
+	select {
+	case <-gone:
+		return
+	case <-ctx.Done():
+	}
+	s.bySession.Range(func(_, value any) bool {
+		value.(*socket).cut()
+		return true
+	})
+	<-gone
+}
+
+// Send implements presence.Conn.
+func (s *socket) Send(frame []byte) bool {
+	taken, full := s.outbox.push(frame)
+	if full {
+		go s.closeTooSlow() // it may take closeTime, and the sender serves others too
+	}
+	return taken
+}
+
+// Reachable implements presence.Conn.
+func (s *socket) Reachable() {
+	s.Send(encodeFrame(eventReachable, json.RawMessage("{}"), "", ""))
+}
+
+func (s *socket) closeTooSlow() {
+	s.writeClose(websocket.FormatCloseMessage(closeTooSlow, "too slow: messages waiting for this client were dropped"))
+	s.cut()
+}
+
+type goaway struct {
+	Reconnect int64 `json:"reconnect"` // ms
+}
+
+// goAway tells the client when to come back, and closes when that and all before it is written.
+func (s *socket) goAway() {
+	last := encodeFrame(eventGoaway, mustMarshal(goaway{rand.N(reconnectSpread).Milliseconds()}), "", "")
+	if farewell := s.outbox.seal(last, websocket.CloseServiceRestart, "this instance is restarting; come back"); farewell != nil {
+		s.writeClose(farewell)
+	}
+}
+
+// writeClose sends a close frame. The client answers with its own, which ends the reader.
+func (s *socket) writeClose(payload []byte) {
+	s.ended.Store(true)
+	_ = s.session.WebsocketConnection().WriteControl(websocket.CloseMessage, payload, time.Now().Add(closeTime)) // it may be gone
+}
+
+// cut closes the connection under the socket.
+func (s *socket) cut() {
+	s.ended.Store(true)
+	_ = s.session.WebsocketConnection().Close()
+}
+
+// originAllowed says whether a browser's page may connect: one from our own host, or from an allowed origin.
+func originAllowed(r *http.Request, allowed []string) bool {
+	origin := r.Header.Get("Origin")
+	if origin == "" || slices.Contains(allowed, origin) || slices.Contains(allowed, "*") {
+		return true // without an Origin it is not a browser
+	}
+	u, err := url.Parse(origin)
+	return err == nil && strings.EqualFold(u.Host, r.Host)
+}

@@ -1,0 +1,24 @@
+-- Says who this instance is, for people to read, and agrees with all others on the number of shards. Forgets instances without a lease.
+--
+-- KEYS[1] instances  HASH    instance → JSON
+-- KEYS[2] leases     HASH    token → lease, of the same shard
+-- KEYS[3] shards     STRING  the number of shards every instance uses
+-- ARGV[1] instance
+-- ARGV[2] record     JSON
+-- ARGV[3] shards     as this instance is set
+-- Returns {OK, shards}, or {STALE, shards} if others use another number; nothing was written.
+
+local instances, leases, agreed = KEYS[1], KEYS[2], KEYS[3]
+local instance, record, shards = ARGV[1], ARGV[2], ARGV[3]
+
+redis.call('SET', agreed, shards, 'NX')
+local number = redis.call('GET', agreed)
+if number ~= shards then return {STALE, tonumber(number)} end
+
+local leased = {}
+for _, token in ipairs(redis.call('HKEYS', leases)) do leased[token:match('^[^.]+')] = true end
+for _, other in ipairs(redis.call('HKEYS', instances)) do
+  if not leased[other] then redis.call('HDEL', instances, other) end
+end
+redis.call('HSET', instances, instance, record)
+return {OK, tonumber(number)}

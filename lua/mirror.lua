@@ -1,0 +1,58 @@
+-- Sets how many sockets each of many users has under one token, and logs who came and who went.
+--
+-- KEYS[1] owners  HASH    user → entry
+-- KEYS[2] leases  HASH    token → lease
+-- KEYS[3] log     STREAM  changes of presence, capped
+-- KEYS[4] seen    ZSET    user → when last online (ms)
+-- ARGV[1] token
+-- ARGV[2] version   mirror writes under this lease so far, as the caller counts them
+-- ARGV[3] lifetime  of the renewed lease (ms)
+-- ARGV[4] grace     (ms)
+-- ARGV[5] log_cap   entries to keep in the log, about
+-- ARGV[6] seen_for  how long an offline user is remembered (ms)
+-- ARGV[7…] user, sockets, user, sockets, …  sockets: n > 0 online, 0 dropped and in its grace, -1 none
+-- Returns {OK, version} or {STALE}: no such lease, a dead one, or another version; nothing was written.
+
+local owners, leases, log, seen = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local token, version, lifetime, grace = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local log_cap, seen_for, first = ARGV[5], tonumber(ARGV[6]), 7
+
+local now = redis_now()
+local lease = redis.call('HGET', leases, token)
+if not lease or lease:match(' (%d+)') ~= version or lease_standing(lease, now, grace) == DEAD then return {STALE} end
+
+local next_version = string.format('%d', version + 1)
+redis.call('HSET', leases, token, string.format('%d %s', now + lifetime, next_version))
+
+local standing = standings(leases, now, grace)
+local mine = token:match('^[^.]+%.')
+local left = false
+
+for i = first, #ARGV, 2 do
+  local user, sockets = ARGV[i], ARGV[i + 1]
+  local entry = redis.call('HGET', owners, user)
+  local before, since, others = OFFLINE, now, ''
+  if entry then
+    before = entry_state(entry, standing)
+    if before ~= OFFLINE then since = tonumber(entry:match('^%d+')) end
+    for owner, n in entry:gmatch(' ([^:]+):(%d+)') do
+      -- what this instance wrote under earlier tokens is superseded, what dead tokens wrote is void
+      if owner:sub(1, #mine) ~= mine and standing[owner] ~= DEAD then others = others .. ' ' .. owner .. ':' .. n end
+    end
+    if before == OFFLINE then record_change(log, log_cap, user, 'offline', now) end -- the sweep had not come by yet
+  end
+
+  local kept = sockets == '-1' and others or others .. ' ' .. token .. ':' .. sockets
+  local after = entry_state(kept, standing)
+  if kept ~= '' then
+    redis.call('HSET', owners, user, string.format('%d', since) .. kept)
+  elseif entry then
+    redis.call('HDEL', owners, user)
+  end
+  if before == OFFLINE and after ~= OFFLINE then record_change(log, log_cap, user, 'online', now) end
+  if before ~= OFFLINE and after == OFFLINE then record_change(log, log_cap, user, 'offline', now) end
+  if before == ONLINE and after ~= ONLINE then redis.call('ZADD', seen, now, user); left = true end
+end
+
+if left then redis.call('ZREMRANGEBYSCORE', seen, 0, now - seen_for) end
+return {OK, tonumber(next_version)}

@@ -1,0 +1,116 @@
+package presence
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"github.com/redis/rueidis"
+)
+
+// MaxLookup is how many users one Lookup may ask about.
+const MaxLookup = 1000
+
+// User is what there is to say of one user.
+type User struct {
+	Name      string   `json:"user"`
+	State     State    `json:"state"`
+	Since     Moment   `json:"since"`    // when the user came, whatever short drops there were since; Never if not present
+	LastSeen  Moment   `json:"lastSeen"` // the last moment known to be online; Never if there is none, or it was too long ago
+	Sockets   int      `json:"sockets"`  // under live leases
+	Instances []string `json:"instances"`
+}
+
+// Answer is what a read of presence brings.
+type Answer struct {
+	Users []User `json:"users"`
+	Next  string `json:"next,omitempty"` // the cursor of the next page; empty on the last
+	AsOf  Moment `json:"asOf"`           // by Redis' clock; by the instance's own if stale
+	Stale bool   `json:"stale"`          // Redis could not be asked: this is what the instance knows by itself
+}
+
+// Directory answers who is online.
+type Directory struct {
+	// static after construction
+	instance string
+	redis    Redis
+	sockets  *Sockets
+}
+
+// Directory of what all instances have mirrored.
+func (m *Mirror) Directory() *Directory {
+	return &Directory{instance: m.instance, redis: m.redis, sockets: m.sockets}
+}
+
+// Lookup tells about some users (at most MaxLookup), in the order asked, offline ones too. If Redis can't be asked the answer is
+// stale: it tells of the users with sockets here, and the others are unknown.
+func (d *Directory) Lookup(ctx context.Context, names []string) (Answer, error) {
+	byShard := map[int][]int{} // shard → places in names
+	for i, name := range names {
+		shard := d.redis.Keys.ShardOf(name)
+		byShard[shard] = append(byShard[shard], i)
+	}
+	answer := Answer{Users: make([]User, len(names))}
+	for shard, places := range byShard {
+		asked := make([]string, len(places))
+		for i, place := range places {
+			asked[i] = names[place]
+		}
+		users, now, err := d.redis.lookup(ctx, shard, asked)
+		if err != nil {
+			return d.localLookup(names), unlessUnreachable(err)
+		}
+		for i, place := range places {
+			answer.Users[place] = users[i]
+		}
+		answer.AsOf = Moment(now)
+	}
+	return answer, nil
+}
+
+// Count is how many users are present: online or reconnecting. It costs one command for each shard. Users whom a dead instance left
+// behind count until they are swept. If Redis can't be asked, it counts the users with sockets here, and is stale.
+func (d *Directory) Count(ctx context.Context) (present int64, asOf Moment, stale bool, err error) {
+	present, now, err := d.redis.count(ctx)
+	if err != nil {
+		_, users := d.sockets.Totals()
+		return int64(users), thisMoment(), true, unlessUnreachable(err)
+	}
+	return present, Moment(now), false, nil
+}
+
+// Instances lists the instances that have a lease, by id.
+func (d *Directory) Instances(ctx context.Context) ([]Record, error) { return d.redis.instances(ctx) }
+
+func (d *Directory) localLookup(names []string) Answer {
+	answer := Answer{Users: make([]User, len(names)), AsOf: thisMoment(), Stale: true}
+	for i, name := range names {
+		answer.Users[i] = d.localUser(name)
+	}
+	return answer
+}
+
+// localUser is what this instance knows of a user without asking.
+func (d *Directory) localUser(name string) User {
+	u := User{Name: name, State: Unknown, Instances: []string{}}
+	if n := d.sockets.Count(name); n > 0 {
+		u.State, u.Sockets, u.Instances, u.LastSeen = Online, n, []string{d.instance}, thisMoment()
+	}
+	return u
+}
+
+// unlessUnreachable passes on only the errors about which a stale answer would not say enough: what Redis itself objects to.
+func unlessUnreachable(err error) error {
+	reply, isReply := rueidis.IsRedisErr(err)
+	if !isReply {
+		return nil
+	}
+	code, _, _ := strings.Cut(reply.Error(), " ")
+	if slices.Contains(cannotServe, code) {
+		return nil
+	}
+	return err
+}
+
+// cannotServe are the codes with which Redis says that it can't serve for now.
+var cannotServe = []string{"LOADING", "READONLY", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN", "BUSY", "NOREPLICAS"}

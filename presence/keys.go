@@ -1,0 +1,109 @@
+package presence
+
+import (
+	"fmt"
+	"hash/fnv"
+	"strconv"
+)
+
+// clusterSlots is the number of hash slots of every Redis Cluster.
+const clusterSlots = 16384
+
+// Keys names every key and channel. It is the only place where names are made.
+//
+//	<prefix>{tag}:owners           HASH    user → entry; an entry lives while a token in it is not dead
+//	<prefix>{tag}:leases           HASH    token → lease; until swept
+//	<prefix>{tag}:log              STREAM  changes of presence; capped
+//	<prefix>{tag}:seen             ZSET    user → when last online, ms; trimmed by age
+//	<prefix>{tag}:to:<instance>    channel what this instance's sockets must get
+//	<prefix>{tag of 0}:instances   HASH    instance → JSON for people; while it has a lease
+//	<prefix>{tag of 0}:shards      STRING  the number of shards all instances agree on; for ever
+//	<prefix>{tag of 0}:all, …:authenticated   channels  emits
+type Keys struct {
+	tags []string // of each shard, its prefix in front
+}
+
+// NewKeys names the keys of so many shards (at least 1, at most 16384).
+func NewKeys(prefix string, shards int) Keys {
+	tags := make([]string, shards)
+	for shard := range tags {
+		tags[shard] = prefix + "{" + hashTag(shard, shards) + "}:"
+	}
+	return Keys{tags: tags}
+}
+
+// Shards is how many there are.
+func (k Keys) Shards() int { return len(k.tags) }
+
+// ShardOf is the shard that holds a user. Every instance of every version must agree on it.
+func (k Keys) ShardOf(user string) int {
+	if len(k.tags) == 1 {
+		return 0
+	}
+	hash := fnv.New32a()
+	hash.Write([]byte(user))
+	return int(hash.Sum32() % uint32(len(k.tags)))
+}
+
+// Owners is a HASH: user → entry.
+func (k Keys) Owners(shard int) string { return k.tags[shard] + "owners" }
+
+// Leases is a HASH: token → lease.
+func (k Keys) Leases(shard int) string { return k.tags[shard] + "leases" }
+
+// Log is a STREAM: the changes of presence.
+func (k Keys) Log(shard int) string { return k.tags[shard] + "log" }
+
+// Seen is a ZSET: user → when last online, in ms.
+func (k Keys) Seen(shard int) string { return k.tags[shard] + "seen" }
+
+// Channels is what the names of all instances' channels in a shard begin with; the instance's id follows.
+func (k Keys) Channels(shard int) string { return k.tags[shard] + "to:" }
+
+// Instances is a HASH: instance → JSON.
+func (k Keys) Instances() string { return k.tags[0] + "instances" }
+
+// AgreedShards is a STRING: the number of shards.
+func (k Keys) AgreedShards() string { return k.tags[0] + "shards" }
+
+// All is the channel of emits to every socket.
+func (k Keys) All() string { return k.tags[0] + "all" }
+
+// Authenticated is the channel of emits to every socket that has a user.
+func (k Keys) Authenticated() string { return k.tags[0] + "authenticated" }
+
+// hashTag finds the tag of a shard: the smallest number whose slot lies in the shard's own stretch of the slots, so that shards
+// are spread over a Cluster's nodes as evenly as its slots are.
+func hashTag(shard, shards int) string {
+	low, high := shard*clusterSlots/shards, (shard+1)*clusterSlots/shards
+	for n := 0; ; n++ {
+		tag := strconv.Itoa(n)
+		if slot := slotOf(tag); low <= slot && slot < high {
+			return tag
+		}
+	}
+}
+
+// slotOf is the Redis Cluster slot of a hash tag: CRC16 (XMODEM) of it, modulo the number of slots.
+func slotOf(tag string) int {
+	var crc uint16
+	for i := range len(tag) {
+		crc ^= uint16(tag[i]) << 8
+		for range 8 {
+			if crc&0x8000 != 0 {
+				crc = crc<<1 ^ 0x1021
+			} else {
+				crc <<= 1
+			}
+		}
+	}
+	return int(crc) % clusterSlots
+}
+
+// Token is an instance's name in one shard, for as long as what Redis holds for it there can be trusted.
+type Token struct {
+	Instance string
+	Epoch    int
+}
+
+func (t Token) String() string { return fmt.Sprintf("%s.%d", t.Instance, t.Epoch) }

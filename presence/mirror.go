@@ -1,0 +1,160 @@
+package presence
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Heartbeat is the message that every renewal of a lease sends through the instance's own channel.
+const Heartbeat = "heartbeat"
+
+// Mirror copies [Sockets] to Redis: one loop for each shard.
+type Mirror struct {
+	// static after construction
+	instance string
+	redis    Redis
+	sockets  *Sockets
+	log      *slog.Logger
+	started  time.Time
+	record   Record
+	shards   []*shard
+
+	draining atomic.Bool
+	loops    sync.WaitGroup
+}
+
+// MirrorOptions are what a Mirror needs. All are required.
+type MirrorOptions struct {
+	Instance string // its id, new at every start
+	Addr     string // where it serves, for people
+	Redis    Redis
+	Log      *slog.Logger
+}
+
+// Record describes an instance to people.
+type Record struct {
+	ID        string    `json:"id"`
+	Host      string    `json:"host"`
+	Addr      string    `json:"addr"`
+	StartedAt time.Time `json:"startedAt"` // by the instance's own clock
+	Sockets   int       `json:"sockets"`
+	Users     int       `json:"users"` // with at least one socket there
+	State     string    `json:"state"` // live, draining, or lost: its lease lapsed
+}
+
+// NewMirror makes a mirror and the sockets it copies. It does nothing before Open.
+func NewMirror(o MirrorOptions) (*Mirror, *Sockets) {
+	host, _ := os.Hostname() // for people only: empty if unknown
+	now := time.Now()
+	m := &Mirror{
+		instance: o.Instance,
+		redis:    o.Redis,
+		log:      o.Log,
+		started:  now,
+		record:   Record{ID: o.Instance, Host: host, Addr: o.Addr, StartedAt: now.UTC(), State: "live"},
+	}
+	m.sockets = NewSockets(o.Redis.Grace, m.touch)
+	for i := range o.Redis.Keys.Shards() {
+		m.shards = append(m.shards, newShard(i, m))
+	}
+	return m, m.sockets
+}
+
+// Open takes the first lease in every shard and agrees with the other instances on the number of shards.
+func (m *Mirror) Open(ctx context.Context) error {
+	for _, s := range m.shards {
+		if err := s.openLease(ctx); err != nil {
+			return err
+		}
+	}
+	agreed, err := m.announce(ctx)
+	if agreed != 0 && agreed != len(m.shards) {
+		return fmt.Errorf("presence: the instances on this Redis use %d shards, this one is set to %d: set it to %d, or use another prefix",
+			agreed, len(m.shards), agreed)
+	}
+	return err
+}
+
+// Run mirrors until the context ends, and has ended the leases when it returns: what it last wrote stays, and every user who had a
+// socket here has the grace to come back.
+func (m *Mirror) Run(ctx context.Context) {
+	for _, s := range m.shards {
+		m.loops.Go(func() { s.run(ctx) })
+	}
+	m.loops.Go(func() { m.sockets.EndGraces(ctx) })
+	m.loops.Wait()
+}
+
+// Join adds a socket and waits until every instance can find it, or the context ends: then it returns false, and the socket's
+// connection is told as soon as it is so.
+func (m *Mirror) Join(ctx context.Context, socket *Socket) (reachable bool) {
+	m.sockets.Add(socket)
+	if socket.User == "" {
+		return true // nothing of it is mirrored
+	}
+	s := m.shardOf(socket.User)
+	socket.mark = s.marked()
+	if s.waitSettled(ctx, socket.mark) {
+		return true
+	}
+	m.sockets.untold.Add(1)
+	socket.untold.Store(true)
+	return s.isSettled(socket.mark) && m.told(socket) // it may have settled just now
+}
+
+// Leave removes a socket. onPurpose: its client said it will not be back.
+func (m *Mirror) Leave(socket *Socket, onPurpose bool) {
+	m.sockets.Remove(socket, onPurpose)
+	m.told(socket)
+}
+
+// told reports whether this call took the socket off the untold ones.
+func (m *Mirror) told(socket *Socket) bool {
+	if !socket.untold.CompareAndSwap(true, false) {
+		return false
+	}
+	m.sockets.untold.Add(-1)
+	return true
+}
+
+// Again writes a user's count once more: somebody saw that Redis had it wrong.
+func (m *Mirror) Again(user string) { m.touch(user) }
+
+// Heartbeats is how many heartbeats were sent through the instance's channel in a shard since the last call.
+func (m *Mirror) Heartbeats(shard int) int64 { return m.shards[shard].heartbeats.Swap(0) }
+
+// Drain marks this instance as one that is about to leave.
+func (m *Mirror) Drain() { m.draining.Store(true) }
+
+// Trouble says why other instances may not believe this one now; empty if they do.
+func (m *Mirror) Trouble() string {
+	for _, s := range m.shards {
+		if !s.believed(time.Now()) {
+			return fmt.Sprintf("no lease in shard %d", s.index)
+		}
+	}
+	return ""
+}
+
+func (m *Mirror) touch(user string) { m.shardOf(user).touch(user) }
+
+func (m *Mirror) shardOf(user string) *shard { return m.shards[m.redis.Keys.ShardOf(user)] }
+
+func (m *Mirror) announce(ctx context.Context) (agreedShards int, err error) {
+	record := m.record
+	record.Sockets, record.Users = m.sockets.Totals()
+	if m.draining.Load() {
+		record.State = "draining"
+	}
+	text, err := json.Marshal(record)
+	if err != nil {
+		return 0, fmt.Errorf("presence: announce: %w", err)
+	}
+	return m.redis.announce(ctx, m.instance, string(text))
+}

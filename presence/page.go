@@ -1,0 +1,146 @@
+package presence
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// MaxPage is the largest limit of a page.
+const MaxPage = 1000
+
+// ErrCursor says that a cursor is not one that a page gave.
+var ErrCursor = errors.New("not a cursor that an earlier page gave")
+
+// cursor is where a listing stands. Within a step of HSCAN that did not fit on a page, users are listed by name, so that
+// the step can be read again and continued.
+type cursor struct {
+	local bool   // among this instance's own users: Redis could not be asked
+	shard int    //
+	step  uint64 // of HSCAN
+	after string // the last user listed of this step; empty = none yet
+}
+
+func (c cursor) String() string {
+	kind := "r"
+	if c.local {
+		kind = "l"
+	}
+	return base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, "%s:%d:%d:%s", kind, c.shard, c.step, c.after))
+}
+
+// parseCursor reads what String wrote; empty is the beginning.
+func parseCursor(text string, shards int) (cursor, error) {
+	if text == "" {
+		return cursor{}, nil
+	}
+	raw, err := base64.RawURLEncoding.DecodeString(text)
+	if err != nil {
+		return cursor{}, ErrCursor
+	}
+	words := strings.SplitN(string(raw), ":", 4)
+	if len(words) != 4 || (words[0] != "r" && words[0] != "l") {
+		return cursor{}, ErrCursor
+	}
+	shard, err := strconv.Atoi(words[1])
+	if err != nil || shard < 0 || shard >= shards {
+		return cursor{}, ErrCursor
+	}
+	step, err := strconv.ParseUint(words[2], 10, 64)
+	if err != nil {
+		return cursor{}, ErrCursor
+	}
+	return cursor{local: words[0] == "l", shard: shard, step: step, after: words[3]}, nil
+}
+
+// Page lists at most limit (1 to MaxPage) present users from a cursor on. Pages may be shorter than the limit; only one without a
+// next cursor is the last. A user present throughout is listed at least once. If Redis can't be asked the answer is stale and
+// lists this instance's own users.
+func (d *Directory) Page(ctx context.Context, from string, limit int) (Answer, error) {
+	at, err := parseCursor(from, d.redis.Keys.Shards())
+	if err != nil {
+		return Answer{}, err
+	}
+	begin := at
+	if begin.local {
+		begin = cursor{} // Redis may be back: begin there again, rather than leave anybody out
+	}
+	answer, err := d.redisPage(ctx, begin, limit)
+	if err == nil {
+		return answer, nil
+	}
+	if !at.local {
+		at = cursor{local: true}
+	}
+	return d.localPage(at, limit), unlessUnreachable(err)
+}
+
+func (d *Directory) redisPage(ctx context.Context, at cursor, limit int) (Answer, error) {
+	answer := Answer{Users: []User{}}
+	count := limit
+	for at.shard < d.redis.Keys.Shards() && len(answer.Users) < limit {
+		step, err := d.redis.page(ctx, at.shard, at.step, count)
+		if err != nil {
+			return Answer{}, err
+		}
+		answer.AsOf = Moment(step.now)
+		users := presentAfter(step.users, at.after)
+		room := limit - len(answer.Users)
+		whole := at.step == 0 && step.next == 0
+		switch {
+		case len(users) <= room:
+			answer.Users = append(answer.Users, users...)
+			at = cursor{shard: at.shard, step: step.next}
+			if step.next == 0 {
+				at.shard++
+			}
+			count = limit - len(answer.Users)
+		case whole || count == 1: // can't be had in smaller steps
+			answer.Users = append(answer.Users, users[:room]...)
+			at.after = users[room-1].Name
+		case len(answer.Users) > 0: // the next page begins with this step
+			answer.Next = at.String()
+			return answer, nil
+		default:
+			count /= 2
+		}
+	}
+	if at.shard < d.redis.Keys.Shards() {
+		answer.Next = at.String()
+	}
+	return answer, nil
+}
+
+// presentAfter are the users who are present and whose name comes after another, by name.
+func presentAfter(users []User, after string) []User {
+	users = slices.DeleteFunc(users, func(u User) bool { return u.State == Offline || u.Name <= after })
+	slices.SortFunc(users, func(a, b User) int { return strings.Compare(a.Name, b.Name) })
+	return users
+}
+
+// localPage lists this instance's own users by name. It looks at all of them: it is for the time without Redis.
+func (d *Directory) localPage(at cursor, limit int) Answer {
+	answer := Answer{Users: []User{}, AsOf: thisMoment(), Stale: true}
+	names := d.sockets.Users()
+	slices.Sort(names)
+	first, found := slices.BinarySearch(names, at.after)
+	if found {
+		first++
+	}
+	for _, name := range names[first:min(first+limit, len(names))] {
+		u := d.localUser(name)
+		if u.State != Online {
+			u.State = Reconnecting
+		}
+		answer.Users = append(answer.Users, u)
+	}
+	if first+limit < len(names) {
+		at.after = names[first+limit-1]
+		answer.Next = at.String()
+	}
+	return answer
+}

@@ -1,0 +1,345 @@
+package presence
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	mirrorBatch = 256                    // users a call: more hardly raises throughput and holds Redis up for over a millisecond
+	backoffMin  = 50 * time.Millisecond  // after the first error
+	backoffMax  = 1 * time.Second        // after many
+	endTimeout  = 500 * time.Millisecond // for the last words of an instance that leaves
+)
+
+// shard mirrors the local users of one shard.
+type shard struct {
+	// static after construction
+	index  int
+	mirror *Mirror
+
+	// owned by the run loop
+	token     Token
+	version   int64    // mirror writes that Redis confirmed under this token
+	unsettled bool     // a write's effect is unknown: the version must be read before the next
+	fresh     bool     // the token has no lease yet
+	retired   []string // earlier tokens, to be condemned after the next flush: then all users are written under this one
+	failures  int      // in a row
+
+	believedUntil atomic.Int64 // ns since the mirror was made
+	heartbeats    atomic.Int64 // sent since they were last asked about
+	sweeping      atomic.Bool
+	sweeps        sync.WaitGroup
+
+	wake chan struct{} // capacity 1: one signal is enough; never closed
+
+	mu sync.Mutex
+	// mu guards the following
+	dirty    map[string]struct{} // users whose count must be written; at most the local users and those just gone
+	marks    uint64              // how often a user was marked
+	settled  uint64              // the marks up to here are in Redis
+	progress chan struct{}       // closed and replaced when settled grows
+}
+
+func newShard(index int, m *Mirror) *shard {
+	return &shard{
+		index: index, mirror: m, token: Token{m.instance, 1}, fresh: true,
+		wake: make(chan struct{}, 1), dirty: map[string]struct{}{}, progress: make(chan struct{}),
+	}
+}
+
+// touch marks a user as to be written.
+func (s *shard) touch(user string) {
+	s.mu.Lock()
+	s.dirty[user] = struct{}{}
+	s.marks++
+	s.mu.Unlock()
+	s.signal()
+}
+
+func (s *shard) signal() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (s *shard) marked() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.marks
+}
+
+func (s *shard) isSettled(mark uint64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.settled >= mark
+}
+
+// waitSettled waits until everything marked up to a mark is in Redis.
+func (s *shard) waitSettled(ctx context.Context, mark uint64) bool {
+	for {
+		s.mu.Lock()
+		settled, progress := s.settled >= mark, s.progress
+		s.mu.Unlock()
+		if settled {
+			return true
+		}
+		select {
+		case <-progress:
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+// believed says whether the lease certainly still holds. The local clock is only ever used to trust it for less long than Redis
+// does: the time counts from before the renewal was sent.
+func (s *shard) believed(now time.Time) bool {
+	return now.Sub(s.mirror.started) < time.Duration(s.believedUntil.Load())
+}
+
+// run is the loop: it flushes what is dirty, renews the lease, and does nothing else. One call is under way at a time.
+func (s *shard) run(ctx context.Context) {
+	renew := time.NewTicker(s.mirror.redis.RenewEvery())
+	defer renew.Stop()
+	defer s.sweeps.Wait()
+	due := false
+	for {
+		err := s.step(ctx, due)
+		due = false
+		if ctx.Err() != nil {
+			s.leave(ctx)
+			return
+		}
+		var retry <-chan time.Time
+		wake := s.wake
+		if err != nil {
+			s.failures++
+			retry, wake = time.After(backoff(s.failures)), nil // wait it out, however much happens meanwhile
+			s.mirror.log.Warn("mirror", "shard", s.index, "failures", s.failures, "error", err)
+		} else {
+			s.failures = 0
+		}
+		select {
+		case <-wake:
+		case <-retry:
+			due = true
+		case <-renew.C:
+			due = true
+		case <-ctx.Done():
+		}
+	}
+}
+
+// backoff grows with the failures in a row, and its jitter keeps instances from coming back together.
+func backoff(failures int) time.Duration {
+	pause := min(backoffMin<<min(failures-1, 10), backoffMax)
+	return pause/2 + rand.N(pause/2+1)
+}
+
+// step does what there is to do now: make sure of the lease, write what is dirty, and condemn tokens of the past.
+func (s *shard) step(ctx context.Context, renewDue bool) error {
+	if s.fresh {
+		if err := s.openLease(ctx); err != nil {
+			return err
+		}
+	}
+	if s.unsettled {
+		if err := s.settleVersion(ctx); err != nil {
+			return s.orRaiseEpoch(err)
+		}
+	}
+	if err := s.flush(ctx); err != nil {
+		return s.orRaiseEpoch(err)
+	}
+	if renewDue || len(s.retired) > 0 {
+		return s.orRaiseEpoch(s.renew(ctx))
+	}
+	return nil
+}
+
+// orRaiseEpoch answers ErrStale with a new epoch, under which all local users are written again, and passes every error on.
+func (s *shard) orRaiseEpoch(err error) error {
+	if !errors.Is(err, ErrStale) {
+		return err
+	}
+	s.retired = append(s.retired, s.token.String())
+	s.token.Epoch++
+	s.version, s.unsettled, s.fresh = 0, false, true
+	s.believedUntil.Store(0)
+	s.signal() // at once, if this is the first failure in a row
+	return err
+}
+
+// openLease opens the lease of a new token, and marks every local user to be written under it.
+func (s *shard) openLease(ctx context.Context) error {
+	started := time.Now()
+	_, err := s.mirror.redis.lease(ctx, s.index, s.token, "", s.mirror.redis.Lease, nil)
+	if errors.Is(err, ErrStale) {
+		s.token.Epoch++ // an earlier attempt got through after all: its token is as good as unused
+		return err
+	}
+	if err != nil {
+		return err
+	}
+	s.believe(started)
+	s.fresh = false
+	for _, user := range s.mirror.sockets.Users() {
+		if s.mirror.redis.Keys.ShardOf(user) == s.index {
+			s.touch(user)
+		}
+	}
+	return nil
+}
+
+func (s *shard) believe(started time.Time) {
+	s.believedUntil.Store(int64(started.Sub(s.mirror.started) + s.mirror.redis.Lease))
+}
+
+// settleVersion finds out whether the last write got through. If it was only delayed, its version keeps it from ever taking effect
+// after the next one.
+func (s *shard) settleVersion(ctx context.Context) error {
+	version, err := s.mirror.redis.version(ctx, s.index, s.token)
+	if err != nil {
+		return err
+	}
+	if version != s.version && version != s.version+1 {
+		return ErrStale
+	}
+	s.version, s.unsettled = version, false
+	return nil
+}
+
+// flush writes the users that are dirty now. What becomes dirty meanwhile waits for the next flush.
+func (s *shard) flush(ctx context.Context) error {
+	s.mu.Lock()
+	taken, mark := s.dirty, s.marks
+	if len(taken) > 0 {
+		s.dirty = map[string]struct{}{}
+	}
+	s.mu.Unlock()
+
+	batch := make([]change, 0, min(len(taken), mirrorBatch))
+	for user := range taken {
+		batch = append(batch, change{user, s.mirror.sockets.Count(user)})
+		if len(batch) == mirrorBatch {
+			if err := s.write(ctx, batch, taken); err != nil {
+				return err
+			}
+			batch = batch[:0]
+		}
+	}
+	if len(batch) > 0 {
+		if err := s.write(ctx, batch, taken); err != nil {
+			return err
+		}
+	}
+	s.settle(mark)
+	return nil
+}
+
+// write writes one batch. On an error everything taken and not yet written goes back.
+func (s *shard) write(ctx context.Context, batch []change, taken map[string]struct{}) error {
+	started := time.Now()
+	err := s.mirror.redis.mirror(ctx, s.index, s.token, s.version, batch)
+	if err != nil {
+		s.unsettled = true
+		s.putBack(taken)
+		return err
+	}
+	s.believe(started)
+	s.version++
+	for _, c := range batch {
+		delete(taken, c.user)
+	}
+	return nil
+}
+
+func (s *shard) putBack(taken map[string]struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for user := range taken {
+		s.dirty[user] = struct{}{}
+	}
+}
+
+// settle makes known that everything marked up to a mark is in Redis.
+func (s *shard) settle(mark uint64) {
+	s.mu.Lock()
+	grown := mark > s.settled
+	if grown {
+		s.settled = mark
+		close(s.progress)
+		s.progress = make(chan struct{})
+	}
+	s.mu.Unlock()
+	if grown {
+		s.tellReachable()
+	}
+}
+
+// tellReachable tells the sockets that joined unreachable, and are reachable now.
+func (s *shard) tellReachable() {
+	m := s.mirror
+	if m.sockets.untold.Load() == 0 {
+		return
+	}
+	m.sockets.Each(func(socket *Socket) {
+		if socket.untold.Load() && m.shardOf(socket.User) == s && s.isSettled(socket.mark) && m.told(socket) {
+			socket.Conn.Reachable()
+		}
+	})
+}
+
+// renew renews the lease, condemns retired tokens, and sweeps if it is this token's turn.
+func (s *shard) renew(ctx context.Context) error {
+	started := time.Now()
+	answer, err := s.mirror.redis.lease(ctx, s.index, s.token, strconv.FormatInt(s.version, 10), s.mirror.redis.Lease, s.retired)
+	if err != nil {
+		return err
+	}
+	s.believe(started)
+	s.heartbeats.Add(1)
+	s.retired = nil
+	if answer.leases.Sweeper(answer.now, s.mirror.redis.Grace) == s.token.String() && s.sweeping.CompareAndSwap(false, true) {
+		s.sweeps.Go(func() { s.sweep(ctx) })
+	}
+	if s.index == 0 {
+		_, err = s.mirror.announce(ctx)
+	}
+	return err
+}
+
+// sweep makes one pass through the owners.
+func (s *shard) sweep(ctx context.Context) {
+	defer s.sweeping.Store(false)
+	var total int64
+	for step := (&sweepStep{cursor: "0"}); step != nil; {
+		next, dropped, err := s.mirror.redis.sweep(ctx, s.index, step)
+		if err != nil {
+			s.mirror.log.Warn("sweep", "shard", s.index, "error", err) // whoever is the sweeper then begins again
+			return
+		}
+		step, total = next, total+dropped
+	}
+	s.mirror.log.Info("swept", "shard", s.index, "users", total)
+}
+
+// leave writes what is still dirty and ends the lease. If that fails, the lease lapses by itself: a crash, only a polite one.
+func (s *shard) leave(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTimeout)
+	defer cancel()
+	err := s.step(ctx, false)
+	if err == nil {
+		_, err = s.mirror.redis.lease(ctx, s.index, s.token, strconv.FormatInt(s.version, 10), 0, nil)
+	}
+	if err != nil {
+		s.mirror.log.Warn("leaving without ending the lease", "shard", s.index, "error", err)
+	}
+}

@@ -1,0 +1,235 @@
+package presence
+
+import (
+	"hash/maphash"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// Conn is the connection under a socket.
+type Conn interface {
+	// Send queues a text frame and never blocks. It reports false if the frame will not be sent: the socket is closed, or
+	// is closed now because it is too slow. The frame is shared: nobody may change it.
+	Send(frame []byte) bool
+	// Reachable tells the client that pushes from every instance find it from now on.
+	Reachable()
+}
+
+// Socket is one WebSocket connection.
+type Socket struct {
+	ID   uuid.UUID
+	User string // empty: anonymous
+	Conn Conn
+
+	mark   uint64      // owned by the goroutine that joined the socket, until told is set: see Mirror.Join
+	untold atomic.Bool // the client was told it is not reachable, and not yet that it is
+}
+
+// Audience is who an emit is for.
+type Audience int
+
+const (
+	Everybody     Audience = iota // every socket
+	Authenticated                 // every socket that has a user
+)
+
+// Gone is the count of a user who has no socket here and is not in a grace either.
+const Gone = -1
+
+// Sockets are this instance's own sockets: the truth that everything else copies. Maps are striped, so that connects, pushes and
+// emits on different users do not wait for each other.
+type Sockets struct {
+	// static after construction
+	seed    maphash.Seed
+	changed func(user string) // a user's count changed, or a grace ended
+	now     func() time.Time  // monotonic
+
+	stripes [64]stripe // their number: far more than the cores that could want one at once
+
+	sockets, users, untold atomic.Int64
+
+	graces graces
+}
+
+type stripe struct {
+	mu sync.RWMutex
+	// mu guards the following
+	users     map[string]*localUser
+	anonymous map[*Socket]struct{}
+}
+
+// localUser is a user who has sockets here, or had until a moment ago.
+type localUser struct {
+	sockets []*Socket // replaced, never changed: readers hold it without a lock
+	graceTo time.Time // with no sockets: gone at this moment
+}
+
+// NewSockets makes an empty map. changed is called after each change of a user's count, from any goroutine; it must not block.
+func NewSockets(grace time.Duration, changed func(user string)) *Sockets {
+	s := &Sockets{seed: maphash.MakeSeed(), changed: changed, now: time.Now}
+	s.graces = graces{length: grace, added: make(chan struct{}, 1)}
+	for i := range s.stripes {
+		s.stripes[i].users = map[string]*localUser{}
+		s.stripes[i].anonymous = map[*Socket]struct{}{}
+	}
+	return s
+}
+
+func (s *Sockets) stripeOf(user string, id uuid.UUID) *stripe {
+	if user == "" {
+		return &s.stripes[int(id[15])%len(s.stripes)] // the last byte of an id is random
+	}
+	return &s.stripes[maphash.String(s.seed, user)%uint64(len(s.stripes))]
+}
+
+// Add makes a socket known. Pushes on this instance find it at once.
+func (s *Sockets) Add(socket *Socket) {
+	stripe := s.stripeOf(socket.User, socket.ID)
+	stripe.mu.Lock()
+	s.sockets.Add(1)
+	if socket.User == "" {
+		stripe.anonymous[socket] = struct{}{}
+		stripe.mu.Unlock()
+		return
+	}
+	local := stripe.users[socket.User]
+	if local == nil {
+		local = &localUser{}
+		stripe.users[socket.User] = local
+	}
+	if len(local.sockets) == 0 {
+		s.users.Add(1)
+	}
+	local.sockets = append(slices.Clip(local.sockets), socket)
+	stripe.mu.Unlock()
+	s.changed(socket.User)
+}
+
+// Remove forgets a socket. If it was its user's last here, the user is gone at once when the client closed it on purpose (close
+// code 1000), and otherwise after the grace.
+func (s *Sockets) Remove(socket *Socket, onPurpose bool) {
+	stripe := s.stripeOf(socket.User, socket.ID)
+	stripe.mu.Lock()
+	if socket.User == "" {
+		if _, ok := stripe.anonymous[socket]; ok {
+			delete(stripe.anonymous, socket)
+			s.sockets.Add(-1)
+		}
+		stripe.mu.Unlock()
+		return
+	}
+	local := stripe.users[socket.User]
+	if local == nil || !slices.Contains(local.sockets, socket) {
+		stripe.mu.Unlock()
+		return
+	}
+	s.sockets.Add(-1)
+	local.sockets = slices.DeleteFunc(slices.Clone(local.sockets), func(other *Socket) bool { return other == socket })
+	if len(local.sockets) == 0 {
+		s.users.Add(-1)
+		if onPurpose || s.graces.length == 0 {
+			delete(stripe.users, socket.User)
+		} else {
+			local.graceTo = s.now().Add(s.graces.length)
+			s.graces.add(grace{socket.User, local.graceTo})
+		}
+	}
+	stripe.mu.Unlock()
+	s.changed(socket.User)
+}
+
+// Count is how many sockets a user has here: 0 in the grace, Gone if there is nothing to say.
+func (s *Sockets) Count(user string) int {
+	stripe := s.stripeOf(user, uuid.Nil)
+	stripe.mu.RLock()
+	defer stripe.mu.RUnlock()
+	if local := stripe.users[user]; local != nil {
+		return len(local.sockets)
+	}
+	return Gone
+}
+
+// Deliver queues a frame for all of a user's sockets here but one (uuid.Nil: but none) and says how many took it.
+func (s *Sockets) Deliver(user string, exclude uuid.UUID, frame []byte) int {
+	stripe := s.stripeOf(user, uuid.Nil)
+	stripe.mu.RLock()
+	local := stripe.users[user]
+	var sockets []*Socket
+	if local != nil {
+		sockets = local.sockets
+	}
+	stripe.mu.RUnlock()
+	took := 0
+	for _, socket := range sockets {
+		if socket.ID != exclude && socket.Conn.Send(frame) {
+			took++
+		}
+	}
+	return took
+}
+
+// Emit queues a frame for all sockets of an audience and says how many took it.
+func (s *Sockets) Emit(to Audience, frame []byte) int {
+	took := 0
+	s.Each(func(socket *Socket) {
+		if (to == Everybody || socket.User != "") && socket.Conn.Send(frame) {
+			took++
+		}
+	})
+	return took
+}
+
+// Each calls f with every socket. f must not block or change the map: a part of it is locked meanwhile.
+func (s *Sockets) Each(f func(*Socket)) {
+	for i := range s.stripes {
+		stripe := &s.stripes[i]
+		stripe.mu.RLock()
+		for _, local := range stripe.users {
+			for _, socket := range local.sockets {
+				f(socket)
+			}
+		}
+		for socket := range stripe.anonymous {
+			f(socket)
+		}
+		stripe.mu.RUnlock()
+	}
+}
+
+// Users are all users with sockets here or in their grace, in no order.
+func (s *Sockets) Users() []string {
+	users := make([]string, 0, s.users.Load())
+	for i := range s.stripes {
+		stripe := &s.stripes[i]
+		stripe.mu.RLock()
+		for user := range stripe.users {
+			users = append(users, user)
+		}
+		stripe.mu.RUnlock()
+	}
+	return users
+}
+
+// Totals are the numbers of sockets, and of users who have at least one.
+func (s *Sockets) Totals() (sockets, users int) {
+	return int(s.sockets.Load()), int(s.users.Load())
+}
+
+// endGrace forgets a user whose grace is over, unless there was a socket since.
+func (s *Sockets) endGrace(over grace) {
+	stripe := s.stripeOf(over.user, uuid.Nil)
+	stripe.mu.Lock()
+	local := stripe.users[over.user]
+	ended := local != nil && len(local.sockets) == 0 && local.graceTo.Equal(over.to)
+	if ended {
+		delete(stripe.users, over.user)
+	}
+	stripe.mu.Unlock()
+	if ended {
+		s.changed(over.user)
+	}
+}

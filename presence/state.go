@@ -1,0 +1,179 @@
+package presence
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// State is what a user is, as far as Redis tells.
+type State int
+
+// The numbers are those of entry.lua.
+const (
+	Offline      State = 0
+	Reconnecting State = 1 // the last socket dropped, or its instance died, and the grace has not run out
+	Online       State = 2 // a live owner holds a socket
+	Unknown      State = 3 // Redis can't be asked
+)
+
+func (s State) String() string {
+	return [...]string{"offline", "reconnecting", "online", "unknown"}[s]
+}
+
+// MarshalText makes a State its name in JSON.
+func (s State) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// Standing is how far a token is believed.
+type Standing int
+
+const (
+	Dead   Standing = iota // never again
+	Lapsed                 // not now, but its users may be back within the grace
+	Live
+)
+
+// Lease is a token's right to be believed until a deadline of Redis' clock.
+type Lease struct {
+	Deadline  int64 // ms
+	Condemned bool  // can't be renewed, whatever its deadline
+}
+
+// Standing of a token with this lease, at a moment of Redis' clock (ms). entry.lua says the same.
+func (l Lease) Standing(now int64, grace time.Duration) Standing {
+	switch {
+	case l.Condemned || now >= l.Deadline+grace.Milliseconds():
+		return Dead
+	case now >= l.Deadline:
+		return Lapsed
+	default:
+		return Live
+	}
+}
+
+// Leases are all leases of one shard, by token.
+type Leases map[string]Lease
+
+// parseLeases reads token, lease, token, lease, … as HGETALL answers.
+func parseLeases(flat []string) (Leases, error) {
+	leases := make(Leases, len(flat)/2)
+	for i := 0; i+1 < len(flat); i += 2 {
+		words := strings.Fields(flat[i+1])
+		if len(words) < 2 {
+			return nil, fmt.Errorf("presence: token %s has the lease %q, want a deadline and a version", flat[i], flat[i+1])
+		}
+		deadline, err := strconv.ParseInt(words[0], 10, 64)
+		if err != nil {
+			return nil, fmt.Errorf("presence: lease of token %s: %w", flat[i], err)
+		}
+		leases[flat[i]] = Lease{Deadline: deadline, Condemned: len(words) > 2}
+	}
+	return leases, nil
+}
+
+// Standing of a token. One without a lease lost it and is about to come back under another.
+func (l Leases) Standing(token string, now int64, grace time.Duration) Standing {
+	lease, ok := l[token]
+	if !ok {
+		return Lapsed
+	}
+	return lease.Standing(now, grace)
+}
+
+// Sweeper is the token that must sweep: the first live one in sorted order, if there is anything dead. All instances see the
+// same leases, so they agree without a lock; if for a moment they don't, two sweeps do no harm. Empty: nobody must.
+func (l Leases) Sweeper(now int64, grace time.Duration) string {
+	var anyDead bool
+	for _, lease := range l {
+		anyDead = anyDead || lease.Standing(now, grace) == Dead
+	}
+	if !anyDead {
+		return ""
+	}
+	for _, token := range slices.Sorted(maps.Keys(l)) {
+		if l[token].Standing(now, grace) == Live {
+			return token
+		}
+	}
+	return ""
+}
+
+// entry is what Redis holds of one user.
+type entry struct {
+	since  int64 // ms
+	owners []owner
+}
+
+// owner is an instance's claim to sockets of a user.
+type owner struct {
+	token   string
+	sockets int // 0 = dropped, and in its grace
+}
+
+// parseEntry reads "since token:n token:n".
+func parseEntry(text string) (entry, error) {
+	words := strings.Fields(text)
+	if len(words) == 0 {
+		return entry{}, fmt.Errorf("presence: empty entry")
+	}
+	since, err := strconv.ParseInt(words[0], 10, 64)
+	if err != nil {
+		return entry{}, fmt.Errorf("presence: entry %q: %w", text, err)
+	}
+	e := entry{since: since}
+	for _, word := range words[1:] {
+		token, count, _ := strings.Cut(word, ":")
+		sockets, err := strconv.Atoi(count)
+		if err != nil {
+			return entry{}, fmt.Errorf("presence: entry %q: %w", text, err)
+		}
+		e.owners = append(e.owners, owner{token, sockets})
+	}
+	return e, nil
+}
+
+// user says what an entry means at a moment of Redis' clock (ms).
+func (e entry) user(name string, leases Leases, now int64, grace time.Duration) User {
+	u := User{Name: name, State: Offline, Instances: []string{}}
+	for _, o := range e.owners {
+		standing := leases.Standing(o.token, now, grace)
+		switch {
+		case standing == Live && o.sockets > 0:
+			u.State = Online
+			u.Sockets += o.sockets
+			instance, _, _ := strings.Cut(o.token, ".")
+			u.Instances = append(u.Instances, instance)
+		case standing != Dead && u.State == Offline:
+			u.State = Reconnecting
+		}
+		if lease, ok := leases[o.token]; ok && o.sockets > 0 && standing != Live {
+			u.LastSeen = max(u.LastSeen, Moment(lease.Deadline)) // it was believed until then
+		}
+	}
+	switch u.State {
+	case Online:
+		u.Since, u.LastSeen = Moment(e.since), Moment(now)
+	case Reconnecting:
+		u.Since = Moment(e.since)
+	}
+	return u
+}
+
+// Moment is a time in ms since 1970, as Redis' clock tells it.
+type Moment int64
+
+// Never is no moment: null in JSON.
+const Never Moment = 0
+
+func thisMoment() Moment { return Moment(time.Now().UnixMilli()) }
+
+// MarshalJSON gives RFC 3339, in UTC, with milliseconds.
+func (m Moment) MarshalJSON() ([]byte, error) {
+	if m == Never {
+		return []byte("null"), nil
+	}
+	return time.UnixMilli(int64(m)).UTC().AppendFormat(nil, `"2006-01-02T15:04:05.000Z07:00"`), nil
+}

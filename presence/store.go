@@ -1,0 +1,184 @@
+package presence
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"rollcall/lua"
+)
+
+// ErrStale says that Redis does not hold what this instance believes it does, and that nothing was written.
+var ErrStale = errors.New("stale: redis holds another version of this lease, or none")
+
+// Redis is how presence reaches Redis. All fields are static.
+type Redis struct {
+	Client  rueidis.Client
+	Keys    Keys
+	Publish string // PUBLISH, or SPUBLISH on a Cluster
+
+	Lease   time.Duration // how long a lease lives without renewal
+	Grace   time.Duration
+	LogCap  int           // changes of presence kept in each shard, about
+	SeenFor time.Duration // how long an offline user's last time online is remembered
+	Timeout time.Duration // of each call
+}
+
+// RenewEvery is the time between renewals of a lease: four of five may be lost before it lapses.
+func (r Redis) RenewEvery() time.Duration { return r.Lease / 5 }
+
+// change is a user's count of sockets, to be written.
+type change struct {
+	user    string
+	sockets int // Gone: none
+}
+
+// leaseAnswer is what a heartbeat brings back.
+type leaseAnswer struct {
+	leases Leases
+	now    int64 // of Redis' clock, ms
+}
+
+func (r Redis) lease(ctx context.Context, shard int, token Token, version string, lifetime time.Duration, condemned []string) (leaseAnswer, error) {
+	args := append([]string{token.String(), version, millis(lifetime), millis(r.Grace),
+		r.Publish, r.Keys.Channels(shard) + token.Instance, Heartbeat}, condemned...)
+	reply, err := r.exec(ctx, lua.Lease, []string{r.Keys.Leases(shard)}, args).ToArray()
+	if err != nil {
+		return leaseAnswer{}, fmt.Errorf("presence: lease of %s in shard %d: %w", token, shard, err)
+	}
+	if err := status(reply); err != nil {
+		return leaseAnswer{}, fmt.Errorf("presence: lease of %s in shard %d: %w", token, shard, err)
+	}
+	now, err := reply[1].AsInt64()
+	if err != nil {
+		return leaseAnswer{}, fmt.Errorf("presence: lease of %s in shard %d: %w", token, shard, err)
+	}
+	leases, err := leasesFrom(reply[2:])
+	return leaseAnswer{leases, now}, err
+}
+
+func (r Redis) mirror(ctx context.Context, shard int, token Token, version int64, changes []change) error {
+	args := make([]string, 0, 6+2*len(changes))
+	args = append(args, token.String(), strconv.FormatInt(version, 10), millis(r.Lease), millis(r.Grace), strconv.Itoa(r.LogCap), millis(r.SeenFor))
+	for _, c := range changes {
+		args = append(args, c.user, strconv.Itoa(c.sockets))
+	}
+	keys := []string{r.Keys.Owners(shard), r.Keys.Leases(shard), r.Keys.Log(shard), r.Keys.Seen(shard)}
+	reply, err := r.exec(ctx, lua.Mirror, keys, args).ToArray()
+	if err == nil {
+		err = status(reply)
+	}
+	if err != nil {
+		return fmt.Errorf("presence: mirror %d users of shard %d: %w", len(changes), shard, err)
+	}
+	return nil
+}
+
+// version reads how many mirror writes Redis has counted under a lease; ErrStale if there is none.
+func (r Redis) version(ctx context.Context, shard int, token Token) (int64, error) {
+	ctx, cancel := context.WithTimeout(ctx, r.Timeout)
+	defer cancel()
+	lease, err := r.Client.Do(ctx, r.Client.B().Hget().Key(r.Keys.Leases(shard)).Field(token.String()).Build()).ToString()
+	if rueidis.IsRedisNil(err) {
+		return 0, ErrStale
+	}
+	if err != nil {
+		return 0, fmt.Errorf("presence: version of %s in shard %d: %w", token, shard, err)
+	}
+	var deadline, version int64
+	if _, err := fmt.Sscan(lease, &deadline, &version); err != nil {
+		return 0, fmt.Errorf("presence: version of %s in shard %d: lease %q: %w", token, shard, lease, err)
+	}
+	return version, nil
+}
+
+// sweep takes one step and returns what to give to the next; nil after the last.
+func (r Redis) sweep(ctx context.Context, shard int, from *sweepStep) (next *sweepStep, dropped int64, err error) {
+	args := append([]string{from.cursor, "1000", millis(r.Grace), strconv.Itoa(r.LogCap)}, from.dead...)
+	keys := []string{r.Keys.Owners(shard), r.Keys.Leases(shard), r.Keys.Log(shard), r.Keys.Seen(shard)}
+	reply, err := r.exec(ctx, lua.Sweep, keys, args).ToArray()
+	if err != nil {
+		return nil, 0, fmt.Errorf("presence: sweep shard %d: %w", shard, err)
+	}
+	next = &sweepStep{}
+	if next.cursor, err = reply[0].ToString(); err != nil {
+		return nil, 0, fmt.Errorf("presence: sweep shard %d: %w", shard, err)
+	}
+	if dropped, err = reply[1].AsInt64(); err != nil {
+		return nil, 0, fmt.Errorf("presence: sweep shard %d: %w", shard, err)
+	}
+	if next.cursor == "0" {
+		return nil, dropped, nil
+	}
+	for _, token := range reply[2:] {
+		name, err := token.ToString()
+		if err != nil {
+			return nil, 0, fmt.Errorf("presence: sweep shard %d: %w", shard, err)
+		}
+		next.dead = append(next.dead, name)
+	}
+	return next, dropped, nil
+}
+
+// sweepStep is where a pass through the owners of a shard stands.
+type sweepStep struct {
+	cursor string
+	dead   []string // the tokens that were dead when the pass began
+}
+
+// announce writes this instance's record and returns the number of shards all agree on. ErrStale: it is another than ours.
+func (r Redis) announce(ctx context.Context, instance, record string) (agreed int, err error) {
+	keys := []string{r.Keys.Instances(), r.Keys.Leases(0), r.Keys.AgreedShards()}
+	reply, err := r.exec(ctx, lua.Announce, keys, []string{instance, record, strconv.Itoa(r.Keys.Shards())}).AsIntSlice()
+	if err != nil {
+		return 0, fmt.Errorf("presence: announce: %w", err)
+	}
+	if lua.Status(reply[0]) == lua.Stale {
+		return int(reply[1]), ErrStale
+	}
+	return int(reply[1]), nil
+}
+
+func (r Redis) exec(ctx context.Context, script *rueidis.Lua, keys, args []string) rueidis.RedisResult {
+	ctx, cancel := context.WithTimeout(ctx, r.Timeout)
+	defer cancel()
+	return script.Exec(ctx, r.Client, keys, args)
+}
+
+// status maps a script's first value to an error.
+func status(reply []rueidis.RedisMessage) error {
+	code, err := reply[0].AsInt64()
+	if err != nil {
+		return err
+	}
+	if lua.Status(code) == lua.Stale {
+		return ErrStale
+	}
+	return nil
+}
+
+func leasesFrom(flat []rueidis.RedisMessage) (Leases, error) {
+	words, err := stringsFrom(flat)
+	if err != nil {
+		return nil, err
+	}
+	return parseLeases(words)
+}
+
+func stringsFrom(messages []rueidis.RedisMessage) ([]string, error) {
+	words := make([]string, len(messages))
+	for i, message := range messages {
+		word, err := message.ToString()
+		if err != nil {
+			return nil, fmt.Errorf("presence: %w", err)
+		}
+		words[i] = word
+	}
+	return words, nil
+}
+
+func millis(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }

@@ -1,0 +1,37 @@
+// What the page needs of the DOM. Everything a user or a server said goes in as
+// text, never as HTML: a user may well be called "<img onerror=…>".
+
+export const $ = (id) => document.getElementById(id);
+
+export function element(tag, attributes = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  made.append(...children);
+  return made;
+}
+
+// write leaves alone what is already there, so that a selection survives a poll
+// and a screen reader is not told the same again.
+export function write(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+
+export function attribute(node, name, value) {
+  if (node.getAttribute(name) !== value) node.setAttribute(name, value);
+}
+
+// sync makes list show items, in their order, keeping the child of an item that
+// stays: focus, hover and selection survive. A child's data-key says whose it is.
+export function sync(list, items, key, create, update) {
+  const before = new Map([...list.children].map((child) => [child.dataset.key, child]));
+  const now = new Map(items.map((item) => [key(item), item]));
+  for (const [name, child] of before) if (!now.has(name)) child.remove();
+  let place = 0;
+  for (const [name, item] of now) {
+    const child = before.get(name) ?? create(item);
+    child.dataset.key = name;
+    update(child, item);
+    if (list.children[place] !== child) list.insertBefore(child, list.children[place] ?? null);
+    place++;
+  }
+}

@@ -1,0 +1,122 @@
+// Who is online, live: what a backend sees when it asks, and asks again.
+
+import { api, apiKey } from "./api.js";
+import { $, attribute, element, sync, write } from "./dom.js";
+
+const PRESENCE_MS = 1_000;
+const TOTALS_MS = 2_500;
+const PAGE = 100; // users shown at most
+
+let refusedKey = null; // asking again with it would only fill the server's log
+
+// watchOnline keeps the lists current and returns a function that looks at once.
+// pick(user) is called for a user somebody chooses.
+export function watchOnline(pick) {
+  const looks = [poll(() => lookAtUsers(pick), PRESENCE_MS), poll(lookAtTotals, TOTALS_MS)];
+  return () => looks.forEach((look) => look());
+}
+
+// poll looks every so many ms, counted from the last answer, while the tab can
+// be seen, and at once when it becomes so.
+function poll(look, every) {
+  let timer;
+  let looking = false;
+  const turn = async () => {
+    clearTimeout(timer);
+    if (looking || document.hidden) return;
+    looking = true;
+    await look();
+    looking = false;
+    timer = setTimeout(turn, every);
+  };
+  document.addEventListener("visibilitychange", turn);
+  turn();
+  return turn;
+}
+
+async function lookAtUsers(pick) {
+  const key = apiKey();
+  if (!key) return note("An API key shows who is online.");
+  if (key === refusedKey) return;
+  try {
+    const { users, next, asOf, stale } = await api("GET", `/presence?limit=${PAGE}`);
+    sync($("online"), users.sort(byName), (u) => u.user, (u) => userRow(u, pick), showUser);
+    note(stale ? staleWords(asOf) : shownWords(users.length, next), stale);
+  } catch (error) {
+    if (error.status === 401) refusedKey = key;
+    note(error.message, true);
+  }
+}
+
+async function lookAtTotals() {
+  if (!apiKey() || apiKey() === refusedKey) return;
+  try {
+    const [count, { instances }] = await Promise.all([
+      api("GET", "/presence/count"),
+      api("GET", "/instances"),
+    ]);
+    write($("count"), String(count.present));
+    $("count").toggleAttribute("data-stale", count.stale === true);
+    sync($("instances"), instances, (i) => i.id, instanceRow, showInstance);
+  } catch {
+    $("count").toggleAttribute("data-stale", true); // lookAtUsers says why
+  }
+}
+
+// By name and not by state: a row that jumps is hard to press.
+const byName = (a, b) => (a.user < b.user ? -1 : 1);
+
+function userRow({ user }, pick) {
+  const name = element("bdi", { class: "name" }, user);
+  const state = element("span", { class: "state" });
+  const where = element("span", { class: "where" });
+  const button = element("button", { type: "button", title: "Push to this user" }, name, where, state);
+  button.addEventListener("click", () => pick(user));
+  return element("li", { "data-user": user }, button);
+}
+
+function showUser(row, { state, sockets, instances = [] }) {
+  attribute(row, "data-state", state);
+  attribute(row, "data-sockets", String(sockets));
+  attribute(row, "data-instances", instances.join(" "));
+  write(row.querySelector(".state"), state);
+  write(row.querySelector(".where"), whereWords(sockets, instances));
+}
+
+function instanceRow({ id }) {
+  const name = element("code", { class: "name" }, id);
+  const state = element("span", { class: "state" });
+  const where = element("span", { class: "where" });
+  return element("li", { "data-instance": id }, name, state, where);
+}
+
+function showInstance(row, { id, host, addr, state, sockets, users }) {
+  const here = id === $("welcome").dataset.instance;
+  row.toggleAttribute("data-here", here);
+  attribute(row, "data-state", state);
+  attribute(row, "title", [host, addr].filter(Boolean).join(" "));
+  write(row.querySelector(".state"), here ? `${state}, this tab` : state);
+  write(row.querySelector(".where"), `${plural(sockets, "socket")}, ${plural(users, "user")}`);
+}
+
+function whereWords(sockets, instances) {
+  if (sockets === 0) return "no socket";
+  return [plural(sockets, "socket"), instances.join(", ")].filter(Boolean).join(" on ");
+}
+
+function shownWords(shown, next) {
+  if (shown === 0) return "Nobody is here yet.";
+  return next ? `The first ${shown} are shown.` : "";
+}
+
+function staleWords(asOf) {
+  return `Redis is out of reach. This was known at ${new Date(asOf).toLocaleTimeString()}.`;
+}
+
+function note(words, stale = false) {
+  write($("online-note"), words);
+  $("online-note").toggleAttribute("data-stale", stale);
+  $("online").toggleAttribute("data-stale", stale);
+}
+
+const plural = (n, thing) => `${n} ${thing}${n === 1 ? "" : "s"}`;

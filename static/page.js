@@ -1,0 +1,207 @@
+// The page: a client of /ws on the left, a backend on the right.
+// index.html lists the ids and attributes that a test may rely on.
+
+import { api, devToken, enterDevMode } from "./api.js";
+import { $, element, write } from "./dom.js";
+import { watchOnline } from "./online.js";
+import { Rollcall } from "./rollcall.js";
+
+const LOG_CAP = 200; // entries; the oldest go first
+
+let rollcall = null; // the connection, or the last one
+let refs = 0;
+let reachable = false;
+
+// Connection
+
+function connect(token) {
+  rollcall?.close();
+  rollcall = new Rollcall({ token, ack: true });
+  rollcall.addEventListener("status", ({ detail }) => showStatus(detail));
+  rollcall.addEventListener("frame", ({ detail }) => log(detail));
+  rollcall.on("rollcall:reachable", (data) => {
+    reachable = data?.reachable ?? true;
+    showWelcome();
+  });
+  rollcall.connect();
+}
+
+function connectAs(user) {
+  // A reload, or a copied address, is the same user again.
+  history.replaceState(null, "", `?${new URLSearchParams({ user })}`);
+  document.title = `${user || "anonymous"} – Rollcall`;
+  connect(user ? () => devToken(user) : null);
+}
+
+$("connection").addEventListener("submit", (submit) => {
+  submit.preventDefault();
+  if ($("user-field").hidden) connect($("token").value.trim());
+  else connectAs($("user").value);
+});
+
+$("disconnect").addEventListener("click", () => {
+  rollcall.close();
+  history.replaceState(null, "", location.pathname);
+  document.title = "Rollcall";
+});
+
+function showStatus(detail) {
+  const { status, delay, welcome } = detail;
+  const words = {
+    connecting: "Connecting",
+    open: "Connected",
+    waiting: delay < 100 ? "Coming back" : `Coming back in ${(delay / 1000).toFixed(1)} s`,
+    closed: "Not connected",
+  };
+  write($("status"), words[status]);
+  $("status").dataset.status = status;
+  // The reason for the last end still stands while the next attempt runs.
+  if (status !== "connecting") write($("why"), whyWords(detail));
+  $("why").classList.toggle("problem", status === "closed");
+  $("send").disabled = status !== "open";
+  reachable = welcome?.reachable ?? false;
+  showWelcome();
+  showButtons(status === "closed");
+}
+
+function whyWords({ status, code, reason }) {
+  if (status === "open" || code === 1000) return "";
+  if (code === 1006) return reason || "The connection was lost.";
+  return `Closed with ${code}${reason ? `: ${reason}` : ""}.`;
+}
+
+function showWelcome() {
+  const { welcome } = rollcall;
+  const { socket, user, instance } = welcome ?? {};
+  write($("welcome-socket"), socket ?? "–");
+  write($("welcome-user"), welcome ? (user ?? "anonymous") : "–");
+  write($("welcome-instance"), instance ?? "–");
+  write($("welcome-reachable"), !welcome ? "–" : reachable ? "from every instance" : "not from everywhere yet");
+  for (const name of Object.keys($("welcome").dataset)) delete $("welcome").dataset[name];
+  if (welcome) Object.assign($("welcome").dataset, { socket, user: user ?? "", instance, reachable });
+}
+
+function showButtons(apart) {
+  const focused = [$("connect"), $("disconnect")].includes(document.activeElement);
+  $("connect").hidden = !apart;
+  $("disconnect").hidden = apart;
+  $("user").readOnly = $("token").readOnly = !apart;
+  $("another").hidden = apart || $("user-field").hidden;
+  $("another").href = location.search;
+  if (focused) $(apart ? "connect" : "disconnect").focus();
+}
+
+// Frames, out and in
+
+$("sending").addEventListener("submit", (submit) => {
+  submit.preventDefault();
+  try {
+    rollcall.send($("event").value, json($("data")), { ref: String(++refs) });
+    write($("send-problem"), "");
+  } catch (error) {
+    write($("send-problem"), error.message);
+  }
+});
+
+function log({ event, data, id, ref }) {
+  const now = new Date();
+  const text = JSON.stringify(data) ?? "";
+  const entry = element(
+    "li",
+    { "data-event": event, "data-data": text },
+    element("time", { datetime: now.toISOString() }, clock(now)),
+    element("bdi", { class: "name" }, event),
+    element("code", {}, text),
+  );
+  if (ref !== undefined) {
+    entry.dataset.ref = ref;
+    entry.append(element("span", { class: "mark" }, `ref ${ref}`));
+  }
+  if (id !== undefined) {
+    entry.dataset.id = id;
+    entry.append(element("span", { class: "mark", title: id }, `id ${id}`));
+  }
+  $("log").prepend(entry);
+  while ($("log").childElementCount > LOG_CAP) $("log").lastElementChild.remove();
+  $("log-empty").hidden = true;
+}
+
+$("clear").addEventListener("click", () => {
+  $("log").replaceChildren();
+  $("log-empty").hidden = false;
+});
+
+const clock = (time) =>
+  time.toLocaleTimeString([], { hourCycle: "h23" }) + "." + String(time.getMilliseconds()).padStart(3, "0");
+
+// Pushes and emits
+
+$("pushing").addEventListener("submit", (submit) => {
+  submit.preventDefault();
+  const user = $("push-user").value;
+  const exclude = $("push-exclude").checked ? $("welcome").dataset.socket : undefined;
+  push(`/push/${encodeURIComponent(user)}`, $("push-wait").value, { exclude });
+});
+
+for (const whom of ["all", "authenticated"]) {
+  // An emit asks nobody to confirm: the most it waits for is "written".
+  const wait = () => ($("push-wait").value === "routed" ? "routed" : "written");
+  $(`emit-${whom}`).addEventListener("click", () => push(`/emit/${whom}`, wait(), {}));
+}
+
+async function push(path, wait, more) {
+  try {
+    const body = { event: $("push-event").value, data: json($("push-data")), ...more };
+    const answer = await api("POST", `${path}?wait=${wait}`, body);
+    showAnswer(true, answerWords(answer), JSON.stringify(answer));
+  } catch (error) {
+    showAnswer(false, error.message);
+  }
+}
+
+function answerWords({ user, state, instances, sockets, partial }) {
+  const taken = `taken by ${instances} instance${instances === 1 ? "" : "s"}`;
+  const words = [user === undefined ? taken : `${user} is ${state}`];
+  if (user !== undefined && instances > 0) words.push(taken);
+  for (const [fate, n] of Object.entries(sockets ?? {})) if (n > 0) words.push(`${n} ${fate}`);
+  if (partial) words.push("only this instance could be reached");
+  return words.join(", ");
+}
+
+function showAnswer(ok, words, raw) {
+  $("push-answer").dataset.ok = ok;
+  $("push-answer").replaceChildren(element("bdi", {}, words));
+  if (raw) $("push-answer").append(element("code", {}, raw));
+}
+
+// json reads a field; one left empty means null.
+function json(field) {
+  try {
+    return JSON.parse(field.value || "null");
+  } catch (error) {
+    field.focus();
+    throw new Error(`The data is not JSON: ${error.message}`);
+  }
+}
+
+// Beginning
+
+const dev = await enterDevMode();
+$("user-field").hidden = !dev;
+$("token-field").hidden = dev;
+if (!dev) $("presence").before($("key")); // nothing below works without it
+write($("key-note"), dev ? "Filled in by dev mode. It is not stored." : "It stays in this field and is not stored.");
+
+const lookNow = watchOnline((user) => {
+  $("push-user").value = user;
+  $("push").focus(); // in view, and on a phone without the keyboard in the way
+});
+$("keying").addEventListener("change", lookNow);
+$("keying").addEventListener("submit", (submit) => submit.preventDefault());
+
+const asked = new URLSearchParams(location.search);
+if (dev && asked.has("user")) {
+  $("user").value = asked.get("user");
+  $("push-user").value = asked.get("user");
+  connectAs($("user").value);
+}
