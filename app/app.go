@@ -27,6 +27,7 @@ type App struct {
 	Dev      *handlers.Dev
 
 	config   *Config
+	events   map[string]handlers.Handler
 	log      *slog.Logger
 	redis    *redisServer
 	receiver *fanout.Receiver
@@ -42,12 +43,12 @@ type App struct {
 	failed       chan error // capacity 1: the HTTP server ended by itself
 }
 
-// Start starts an instance. When it returns, the instance serves, can be found by others, and hears them. The context is for starting
-// only; Close stops.
-func Start(ctx context.Context, c *Config, log *slog.Logger) (*App, error) {
+// Start starts an instance that answers clients' events with these handlers. When it returns, the instance serves, can be found by
+// others, and hears them. The context is for starting only; Close stops.
+func Start(ctx context.Context, c *Config, events map[string]handlers.Handler, log *slog.Logger) (*App, error) {
 	a := &App{
 		Instance: uuid.NewString()[:8], // unlike any other now running: Redis would show them as one
-		config:   c, log: log.With(), failed: make(chan error, 1),
+		config:   c, events: events, log: log, failed: make(chan error, 1),
 	}
 	if err := a.start(ctx); err != nil {
 		a.stop()
@@ -87,7 +88,7 @@ func (a *App) start(ctx context.Context) error {
 	}
 	a.server = handlers.NewServer(handlers.Options{
 		Context: handling, Instance: a.Instance, Mirror: mirror, Sockets: sockets, Router: router, Receiver: a.receiver,
-		Handlers: handlers.Builtin(), Tokens: tokens, APIKeys: a.config.APIKeys, Static: static.Files, Log: a.log,
+		Handlers: a.events, Tokens: tokens, APIKeys: a.config.APIKeys, Static: static.Files, Log: a.log,
 		AllowAnonymous: a.config.AllowAnonymous, AllowedOrigins: a.config.AllowedOrigins,
 		MaxMessageBytes: a.config.MaxMessageBytes, Dev: a.Dev,
 	})

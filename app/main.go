@@ -14,16 +14,25 @@ import (
 	"syscall"
 
 	"github.com/alecthomas/kong"
+
+	"rollcall/handlers"
 )
 
 func main() {
 	var c Config
-	kong.Parse(&c, kong.Name("rollcall"), kong.DefaultEnvars("ROLLCALL"), kong.ShortUsageOnError(),
-		kong.Description("Who is online, and reach this user now. With no settings at all it runs in development mode, on a Redis of its own."))
+	parser := newParser(&c)
+	_, err := parser.Parse(os.Args[1:])
+	parser.FatalIfErrorf(err)
 	if err := run(&c, slog.New(slog.NewJSONHandler(os.Stderr, nil)), os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "rollcall:", err)
 		os.Exit(1)
 	}
+}
+
+// newParser reads settings from flags and the environment, and lets Config.Validate look at them.
+func newParser(c *Config) *kong.Kong {
+	return kong.Must(c, kong.Name("rollcall"), kong.DefaultEnvars("ROLLCALL"), kong.ShortUsageOnError(),
+		kong.Description("Who is online, and reach this user now. With no settings at all it runs in development mode, on a Redis of its own."))
 }
 
 // run runs an instance until the process is told to stop, or the instance can't go on.
@@ -31,7 +40,7 @@ func run(c *Config, log *slog.Logger, out io.Writer) error {
 	signals, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	madeSecret, madeKey := c.fillDev()
-	a, err := Start(signals, c, log)
+	a, err := Start(signals, c, handlers.Builtin(), log)
 	if err != nil {
 		return err
 	}

@@ -110,7 +110,13 @@ func warnOfEviction(ctx context.Context, client rueidis.Client, log *slog.Logger
 }
 
 // subscriber makes a client for subscriptions alone.
-func (r *redisServer) subscriber() (rueidis.Client, error) { return rueidis.NewClient(r.option) }
+func (r *redisServer) subscriber() (rueidis.Client, error) {
+	client, err := rueidis.NewClient(r.option)
+	if err != nil && client != nil {
+		client.Close() // one that would go on trying by itself
+	}
+	return client, err
+}
 
 // presence is how presence and fanout use this Redis.
 func (r *redisServer) presence(c *Config) presence.Redis {

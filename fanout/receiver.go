@@ -39,8 +39,10 @@ type Receiver struct {
 	Dropped Drops
 }
 
-// resubscribe is the pause before a lost subscription is tried again: short, for pushes pass by meanwhile.
-const resubscribe = 100 * time.Millisecond
+const (
+	resubscribe = 50 * time.Millisecond  // before a lost subscription is tried again: short, for pushes pass by meanwhile
+	redial      = 250 * time.Millisecond // before Redis, out of reach, is tried again
+)
 
 // ear is the subscription of one shard.
 type ear struct {
@@ -109,12 +111,12 @@ func (r *Receiver) Run(ctx context.Context) {
 	for ctx.Err() == nil {
 		if err := r.listen(ctx); err != nil && ctx.Err() == nil {
 			r.log.Warn("subscribe", "error", err)
-			pause(ctx, resubscribe)
+			pause(ctx, redial)
 		}
 	}
 }
 
-// listen subscribes in every shard, with a new client, until one of them is deaf or the context ends.
+// listen subscribes in every shard, with a new client, until that client is of no more use or the context ends.
 func (r *Receiver) listen(ctx context.Context) error {
 	client, err := r.dial()
 	if err != nil {
@@ -123,24 +125,33 @@ func (r *Receiver) listen(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var subscriptions sync.WaitGroup
 	for shard := range r.ears {
-		subscriptions.Go(func() { r.subscribe(ctx, client, shard) })
+		subscriptions.Go(func() {
+			defer cancel()
+			r.subscribe(ctx, client, shard)
+		})
 	}
-	r.watch(ctx)
-	cancel()
+	subscriptions.Go(func() {
+		defer cancel()
+		r.watch(ctx)
+	})
+	<-ctx.Done()
 	client.Close() // a cancelled context alone would leave the channels subscribed
 	subscriptions.Wait()
 	return nil
 }
 
-// subscribe keeps one shard's subscription until the context ends.
+// subscribe keeps one shard's subscription until the context ends or the client is of no more use. On a Cluster a client mends itself,
+// node by node. Elsewhere there is one connection for all, and a client that speaks RESP2 never replaces it.
 func (r *Receiver) subscribe(ctx context.Context, client rueidis.Client, shard int) {
 	channels := []string{r.keys.Channels(shard) + r.instance}
 	if shard == 0 {
 		channels = append(channels, r.keys.All(), r.keys.Authenticated())
 	}
-	command := client.B().Subscribe().Channel(channels...).Build
-	if r.sharded {
-		command = client.B().Ssubscribe().Channel(channels...).Build
+	command := func() rueidis.Completed { // a built command is good for one use
+		if r.sharded {
+			return client.B().Ssubscribe().Channel(channels...).Build()
+		}
+		return client.B().Subscribe().Channel(channels...).Build()
 	}
 	ear := &r.ears[shard]
 	for ctx.Err() == nil {
@@ -152,9 +163,13 @@ func (r *Receiver) subscribe(ctx context.Context, client rueidis.Client, shard i
 		})
 		err := client.Receive(hooked, command(), r.enqueue)
 		ear.subscribed.Store(false)
-		if ctx.Err() == nil { // without an error: the shard has moved to another node
-			r.log.Warn("subscription lost", "shard", shard, "error", err)
-			pause(ctx, resubscribe)
+		if ctx.Err() != nil {
+			return
+		}
+		r.log.Warn("subscription lost", "shard", shard, "error", err) // no error: the shard has moved to another node
+		pause(ctx, resubscribe)
+		if !r.sharded {
+			return
 		}
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/http"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -67,7 +66,7 @@ func (s *Server) routes() {
 	e.GET("/ws", s.connect)
 	e.GET("/healthz", s.healthz)
 	e.GET("/readyz", s.readyz)
-	e.GET("/*", s.static())
+	s.serveStatic()
 	if s.options.Dev != nil {
 		dev := e.Group("/dev", onlyLoopbackHosts)
 		dev.GET("/token", s.options.Dev.token)
@@ -133,23 +132,27 @@ func (s *Server) connect(c *echo.Context) error {
 	return nil
 }
 
-// static serves the page. Its files may load nothing from elsewhere, and nobody may frame them.
-func (s *Server) static() echo.HandlerFunc {
-	files := http.FileServerFS(s.options.Static)
-	return func(c *echo.Context) error {
-		path := strings.TrimPrefix(c.Request().URL.Path, "/")
-		if path == "" {
-			path = "index.html"
+// serveStatic serves the page and its files, each at its own path. They may load nothing from elsewhere, and nobody may frame them.
+func (s *Server) serveStatic() {
+	files, err := fs.ReadDir(s.options.Static, ".")
+	if err != nil {
+		panic("handlers: the embedded files: " + err.Error())
+	}
+	serve := func(name string) echo.HandlerFunc {
+		return func(c *echo.Context) error {
+			header := c.Response().Header()
+			header.Set("Content-Security-Policy", pagePolicy)
+			header.Set("X-Content-Type-Options", "nosniff")
+			header.Set("Referrer-Policy", "no-referrer")
+			header.Set("Cache-Control", "no-cache")
+			http.ServeFileFS(c.Response(), c.Request(), s.options.Static, name)
+			return nil
 		}
-		if info, err := fs.Stat(s.options.Static, path); err != nil || info.IsDir() {
-			return echo.ErrNotFound
-		}
-		header := c.Response().Header()
-		header.Set("Content-Security-Policy", "default-src 'self'; connect-src 'self' ws: wss:; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'")
-		header.Set("X-Content-Type-Options", "nosniff")
-		header.Set("Referrer-Policy", "no-referrer") // the page's address may hold a token
-		header.Set("Cache-Control", "no-cache")
-		files.ServeHTTP(c.Response(), c.Request())
-		return nil
+	}
+	s.echo.GET("/", serve("index.html"))
+	for _, file := range files {
+		s.echo.GET("/"+file.Name(), serve(file.Name()))
 	}
 }
+
+const pagePolicy = "default-src 'self'; connect-src 'self' ws: wss:; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"

@@ -10,7 +10,8 @@
 -- ARGV[4] grace     (ms)
 -- ARGV[5] log_cap   entries to keep in the log, about
 -- ARGV[6] seen_for  how long an offline user is remembered (ms)
--- ARGV[7…] user, sockets, user, sockets, …  sockets: n > 0 online, 0 dropped and in its grace, -1 none
+-- ARGV[7…] user, sockets, user, sockets, …: n > 0 online, 0 dropped and in its grace,
+--         -1 the grace is over, -2 left on purpose: graces that run on other instances are over too
 -- Returns {OK, version} or {STALE}: no such lease, a dead one, or another version; nothing was written.
 
 local owners, leases, log, seen = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
@@ -37,12 +38,13 @@ for i = first, #ARGV, 2 do
     if before ~= OFFLINE then since = tonumber(entry:match('^%d+')) end
     for owner, n in entry:gmatch(' ([^:]+):(%d+)') do
       -- what this instance wrote under earlier tokens is superseded, what dead tokens wrote is void
-      if owner:sub(1, #mine) ~= mine and standing[owner] ~= DEAD then others = others .. ' ' .. owner .. ':' .. n end
+      local void = owner:sub(1, #mine) == mine or standing[owner] == DEAD or n == '0' and sockets == '-2'
+      if not void then others = others .. ' ' .. owner .. ':' .. n end
     end
     if before == OFFLINE then record_change(log, log_cap, user, 'offline', now) end -- the sweep had not come by yet
   end
 
-  local kept = sockets == '-1' and others or others .. ' ' .. token .. ':' .. sockets
+  local kept = tonumber(sockets) < 0 and others or others .. ' ' .. token .. ':' .. sockets
   local after = entry_state(kept, standing)
   if kept ~= '' then
     redis.call('HSET', owners, user, string.format('%d', since) .. kept)

@@ -16,9 +16,9 @@ const clusterSlots = 16384
 //	<prefix>{tag}:log              STREAM  changes of presence; capped
 //	<prefix>{tag}:seen             ZSET    user → when last online, ms; trimmed by age
 //	<prefix>{tag}:to:<instance>    channel what this instance's sockets must get
-//	<prefix>{tag of 0}:instances   HASH    instance → JSON for people; while it has a lease
-//	<prefix>{tag of 0}:shards      STRING  the number of shards all instances agree on; for ever
-//	<prefix>{tag of 0}:all, …:authenticated   channels  emits
+//	<prefix>{0}:instances          HASH    instance → JSON for people; while it has a lease in shard 0
+//	<prefix>{0}:shards             STRING  the number of shards all instances agree on; for ever
+//	<prefix>{0}:all, …:authenticated   channels  emits
 type Keys struct {
 	tags []string // of each shard, its prefix in front
 }
@@ -73,12 +73,13 @@ func (k Keys) All() string { return k.tags[0] + "all" }
 func (k Keys) Authenticated() string { return k.tags[0] + "authenticated" }
 
 // hashTag finds the tag of a shard: the smallest number whose slot lies in the shard's own stretch of the slots, so that shards
-// are spread over a Cluster's nodes as evenly as its slots are.
+// are spread over a Cluster's nodes as evenly as its slots are. The first stretch begins with the slot of 0, so the tag of shard 0
+// is 0 however many shards there are: that is where instances find out that they disagree.
 func hashTag(shard, shards int) string {
 	low, high := shard*clusterSlots/shards, (shard+1)*clusterSlots/shards
 	for n := 0; ; n++ {
 		tag := strconv.Itoa(n)
-		if slot := slotOf(tag); low <= slot && slot < high {
+		if place := (slotOf(tag) - slotOf("0") + clusterSlots) % clusterSlots; low <= place && place < high {
 			return tag
 		}
 	}

@@ -3,6 +3,7 @@ package presence
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -68,13 +69,20 @@ func NewMirror(o MirrorOptions) (*Mirror, *Sockets) {
 
 // Open takes the first lease in every shard and agrees with the other instances on the number of shards.
 func (m *Mirror) Open(ctx context.Context) error {
+	if err := m.agree(ctx); err != nil {
+		return err
+	}
 	for _, s := range m.shards {
 		if err := s.openLease(ctx); err != nil {
 			return err
 		}
 	}
+	return m.agree(ctx) // once more: without a lease, the first record may have been taken for a dead one's
+}
+
+func (m *Mirror) agree(ctx context.Context) error {
 	agreed, err := m.announce(ctx)
-	if agreed != 0 && agreed != len(m.shards) {
+	if errors.Is(err, ErrStale) {
 		return fmt.Errorf("presence: the instances on this Redis use %d shards, this one is set to %d: set it to %d, or use another prefix",
 			agreed, len(m.shards), agreed)
 	}
@@ -124,7 +132,7 @@ func (m *Mirror) told(socket *Socket) bool {
 }
 
 // Again writes a user's count once more: somebody saw that Redis had it wrong.
-func (m *Mirror) Again(user string) { m.touch(user) }
+func (m *Mirror) Again(user string) { m.shardOf(user).again(user) }
 
 // Heartbeats is how many heartbeats were sent through the instance's channel in a shard since the last call.
 func (m *Mirror) Heartbeats(shard int) int64 { return m.shards[shard].heartbeats.Swap(0) }
@@ -142,7 +150,7 @@ func (m *Mirror) Trouble() string {
 	return ""
 }
 
-func (m *Mirror) touch(user string) { m.shardOf(user).touch(user) }
+func (m *Mirror) touch(user string, left bool) { m.shardOf(user).touch(user, left) }
 
 func (m *Mirror) shardOf(user string) *shard { return m.shards[m.redis.Keys.ShardOf(user)] }
 

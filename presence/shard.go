@@ -40,23 +40,34 @@ type shard struct {
 
 	mu sync.Mutex
 	// mu guards the following
-	dirty    map[string]struct{} // users whose count must be written; at most the local users and those just gone
-	marks    uint64              // how often a user was marked
-	settled  uint64              // the marks up to here are in Redis
-	progress chan struct{}       // closed and replaced when settled grows
+	dirty    map[string]bool // users whose count must be written, and whether they left; at most the local users and those just gone
+	marks    uint64          // how often a user was marked
+	settled  uint64          // the marks up to here are in Redis
+	progress chan struct{}   // closed and replaced when settled grows
 }
 
 func newShard(index int, m *Mirror) *shard {
 	return &shard{
 		index: index, mirror: m, token: Token{m.instance, 1}, fresh: true,
-		wake: make(chan struct{}, 1), dirty: map[string]struct{}{}, progress: make(chan struct{}),
+		wake: make(chan struct{}, 1), dirty: map[string]bool{}, progress: make(chan struct{}),
 	}
 }
 
 // touch marks a user as to be written.
-func (s *shard) touch(user string) {
+func (s *shard) touch(user string, left bool) {
 	s.mu.Lock()
-	s.dirty[user] = struct{}{}
+	s.dirty[user] = left
+	s.marks++
+	s.mu.Unlock()
+	s.signal()
+}
+
+// again marks a user as to be written once more, although nothing has changed.
+func (s *shard) again(user string) {
+	s.mu.Lock()
+	if _, marked := s.dirty[user]; !marked { // or what is known of the last change would be lost
+		s.dirty[user] = false
+	}
 	s.marks++
 	s.mu.Unlock()
 	s.signal()
@@ -192,7 +203,7 @@ func (s *shard) openLease(ctx context.Context) error {
 	s.fresh = false
 	for _, user := range s.mirror.sockets.Users() {
 		if s.mirror.redis.Keys.ShardOf(user) == s.index {
-			s.touch(user)
+			s.again(user)
 		}
 	}
 	return nil
@@ -221,13 +232,17 @@ func (s *shard) flush(ctx context.Context) error {
 	s.mu.Lock()
 	taken, mark := s.dirty, s.marks
 	if len(taken) > 0 {
-		s.dirty = map[string]struct{}{}
+		s.dirty = map[string]bool{}
 	}
 	s.mu.Unlock()
 
 	batch := make([]change, 0, min(len(taken), mirrorBatch))
-	for user := range taken {
-		batch = append(batch, change{user, s.mirror.sockets.Count(user)})
+	for user, left := range taken {
+		count := s.mirror.sockets.Count(user)
+		if count == Gone && left {
+			count = Left
+		}
+		batch = append(batch, change{user, count})
 		if len(batch) == mirrorBatch {
 			if err := s.write(ctx, batch, taken); err != nil {
 				return err
@@ -245,7 +260,7 @@ func (s *shard) flush(ctx context.Context) error {
 }
 
 // write writes one batch. On an error everything taken and not yet written goes back.
-func (s *shard) write(ctx context.Context, batch []change, taken map[string]struct{}) error {
+func (s *shard) write(ctx context.Context, batch []change, taken map[string]bool) error {
 	started := time.Now()
 	err := s.mirror.redis.mirror(ctx, s.index, s.token, s.version, batch)
 	if err != nil {
@@ -261,11 +276,13 @@ func (s *shard) write(ctx context.Context, batch []change, taken map[string]stru
 	return nil
 }
 
-func (s *shard) putBack(taken map[string]struct{}) {
+func (s *shard) putBack(taken map[string]bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for user := range taken {
-		s.dirty[user] = struct{}{}
+	for user, left := range taken {
+		if _, newer := s.dirty[user]; !newer {
+			s.dirty[user] = left
+		}
 	}
 }
 

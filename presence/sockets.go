@@ -37,16 +37,19 @@ const (
 	Authenticated                 // every socket that has a user
 )
 
-// Gone is the count of a user who has no socket here and is not in a grace either.
-const Gone = -1
+// Counts of users who have no socket here and are not in a grace either.
+const (
+	Gone = -1
+	Left = -2 // closed their last socket on purpose: no grace runs on other instances either. Only the mirror says so
+)
 
 // Sockets are this instance's own sockets: the truth that everything else copies. Maps are striped, so that connects, pushes and
 // emits on different users do not wait for each other.
 type Sockets struct {
 	// static after construction
 	seed    maphash.Seed
-	changed func(user string) // a user's count changed, or a grace ended
-	now     func() time.Time  // monotonic
+	changed func(user string, left bool) // a user's count changed, or a grace ended; left: the last socket was closed on purpose
+	now     func() time.Time             // monotonic
 
 	stripes [64]stripe // their number: far more than the cores that could want one at once
 
@@ -68,8 +71,9 @@ type localUser struct {
 	graceTo time.Time // with no sockets: gone at this moment
 }
 
-// NewSockets makes an empty map. changed is called after each change of a user's count, from any goroutine; it must not block.
-func NewSockets(grace time.Duration, changed func(user string)) *Sockets {
+// NewSockets makes an empty map. changed is called after each change of a user's count, from any goroutine; it must not block. left
+// says that the user's last socket was closed on purpose.
+func NewSockets(grace time.Duration, changed func(user string, left bool)) *Sockets {
 	s := &Sockets{seed: maphash.MakeSeed(), changed: changed, now: time.Now}
 	s.graces = graces{length: grace, added: make(chan struct{}, 1)}
 	for i := range s.stripes {
@@ -106,7 +110,7 @@ func (s *Sockets) Add(socket *Socket) {
 	}
 	local.sockets = append(slices.Clip(local.sockets), socket)
 	stripe.mu.Unlock()
-	s.changed(socket.User)
+	s.changed(socket.User, false)
 }
 
 // Remove forgets a socket. If it was its user's last here, the user is gone at once when the client closed it on purpose (close
@@ -129,7 +133,8 @@ func (s *Sockets) Remove(socket *Socket, onPurpose bool) {
 	}
 	s.sockets.Add(-1)
 	local.sockets = slices.DeleteFunc(slices.Clone(local.sockets), func(other *Socket) bool { return other == socket })
-	if len(local.sockets) == 0 {
+	last := len(local.sockets) == 0
+	if last {
 		s.users.Add(-1)
 		if onPurpose || s.graces.length == 0 {
 			delete(stripe.users, socket.User)
@@ -139,7 +144,7 @@ func (s *Sockets) Remove(socket *Socket, onPurpose bool) {
 		}
 	}
 	stripe.mu.Unlock()
-	s.changed(socket.User)
+	s.changed(socket.User, last && onPurpose)
 }
 
 // Count is how many sockets a user has here: 0 in the grace, Gone if there is nothing to say.
@@ -230,6 +235,6 @@ func (s *Sockets) endGrace(over grace) {
 	}
 	stripe.mu.Unlock()
 	if ended {
-		s.changed(over.user)
+		s.changed(over.user, false)
 	}
 }

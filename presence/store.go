@@ -34,7 +34,7 @@ func (r Redis) RenewEvery() time.Duration { return r.Lease / 5 }
 // change is a user's count of sockets, to be written.
 type change struct {
 	user    string
-	sockets int // Gone: none
+	sockets int // or Gone, or Left
 }
 
 // leaseAnswer is what a heartbeat brings back.

@@ -70,7 +70,7 @@ function userRow({ user }, pick) {
   const name = element("bdi", { class: "name" }, user);
   const state = element("span", { class: "state" });
   const where = element("span", { class: "where" });
-  const button = element("button", { type: "button", title: "Push to this user" }, name, where, state);
+  const button = element("button", { type: "button", title: `Push to ${user}` }, name, where, state);
   button.addEventListener("click", () => pick(user));
   return element("li", { "data-user": user }, button);
 }

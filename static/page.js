@@ -16,11 +16,11 @@ let reachable = false;
 
 function connect(token) {
   rollcall?.close();
-  rollcall = new Rollcall({ token, ack: true });
+  rollcall = new Rollcall({ token });
   rollcall.addEventListener("status", ({ detail }) => showStatus(detail));
   rollcall.addEventListener("frame", ({ detail }) => log(detail));
-  rollcall.on("rollcall:reachable", (data) => {
-    reachable = data?.reachable ?? true;
+  rollcall.on("rollcall:reachable", () => {
+    reachable = true;
     showWelcome();
   });
   rollcall.connect();
@@ -140,30 +140,27 @@ $("pushing").addEventListener("submit", (submit) => {
   submit.preventDefault();
   const user = $("push-user").value;
   const exclude = $("push-exclude").checked ? $("welcome").dataset.socket : undefined;
-  push(`/push/${encodeURIComponent(user)}`, $("push-wait").value, { exclude });
+  push(`/push/${encodeURIComponent(user)}`, { exclude });
 });
 
 for (const whom of ["all", "authenticated"]) {
-  // An emit asks nobody to confirm: the most it waits for is "written".
-  const wait = () => ($("push-wait").value === "routed" ? "routed" : "written");
-  $(`emit-${whom}`).addEventListener("click", () => push(`/emit/${whom}`, wait(), {}));
+  $(`emit-${whom}`).addEventListener("click", () => push(`/emit/${whom}`));
 }
 
-async function push(path, wait, more) {
+async function push(path, more) {
   try {
     const body = { event: $("push-event").value, data: json($("push-data")), ...more };
-    const answer = await api("POST", `${path}?wait=${wait}`, body);
+    const answer = await api("POST", path, body);
     showAnswer(true, answerWords(answer), JSON.stringify(answer));
   } catch (error) {
     showAnswer(false, error.message);
   }
 }
 
-function answerWords({ user, state, instances, sockets, partial }) {
+function answerWords({ user, state, instances, partial }) {
   const taken = `taken by ${instances} instance${instances === 1 ? "" : "s"}`;
-  const words = [user === undefined ? taken : `${user} is ${state}`];
+  const words = [user === undefined ? taken : state === "unknown" ? `the state of ${user} is unknown` : `${user} is ${state}`];
   if (user !== undefined && instances > 0) words.push(taken);
-  for (const [fate, n] of Object.entries(sockets ?? {})) if (n > 0) words.push(`${n} ${fate}`);
   if (partial) words.push("only this instance could be reached");
   return words.join(", ");
 }

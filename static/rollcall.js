@@ -30,25 +30,22 @@ const PAUSE_MS = 5_000; // what "after a pause" means, at least; twice that at m
 
 export class Rollcall extends EventTarget {
   status = "closed";
-  welcome = null; // what the server said first, while open
+  welcome = null; // while open: { socket, user, instance, reachable, limits: { messageBytes } }
 
   #url;
   #token;
-  #ack;
   #life = null; // aborts when the user closes; null when we are not wanted
   #socket = null;
 
   // url may be relative to the page. token is a string, or a function that
   // gives one (or a promise of one) and is asked at each attempt; none means
   // anonymous. If it throws, the attempt has failed and another follows, unless
-  // the error says refused: true. With ack, every push is confirmed once its
-  // listeners have run.
-  constructor({ url = "/ws", token = null, ack = false } = {}) {
+  // the error says refused: true.
+  constructor({ url = "/ws", token = null } = {}) {
     super();
     this.#url = new URL(url, location.href);
     this.#url.protocol = this.#url.protocol.replace("ws", "http");
     this.#token = token;
-    this.#ack = ack;
   }
 
   // on calls listener(data, frame) for each frame with this event name, and
@@ -145,10 +142,6 @@ export class Rollcall extends EventTarget {
     if (frame.event === "rollcall:welcome") this.#say({ status: "open", welcome: frame.data });
     this.#emit("frame", frame);
     this.#emit(`event:${frame.event}`, frame);
-    // A listener may just have closed us; then there is nobody to confirm to.
-    if (this.#ack && frame.id && this.#socket?.readyState === WebSocket.OPEN) {
-      this.send("rollcall:ack", { id: frame.id });
-    }
   }
 
   #stop({ code, reason }) {

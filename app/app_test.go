@@ -1,0 +1,362 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"net/http"
+	"net/url"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+	"github.com/gorilla/websocket"
+	"go.uber.org/goleak"
+
+	"rollcall/handlers"
+	"rollcall/lua/redistest"
+)
+
+const (
+	testSecret = "the-secret-of-tests"
+	testKey    = "the-key-of-tests"
+	patience   = time.Minute // after which a test gives up; nothing is ever right because it was fast
+)
+
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("net/http.(*persistConn).readLoop"), goleak.IgnoreAnyFunction("net/http.(*persistConn).writeLoop"))
+}
+
+// startApp starts an instance with settings as a user gives them; without --redis-url, on a Redis of its own.
+func startApp(t *testing.T, flags ...string) *App {
+	t.Helper()
+	a, err := tryApp(t, flags...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(a.Close)
+	return a
+}
+
+func tryApp(t *testing.T, flags ...string) (*App, error) {
+	t.Helper()
+	return tryAppWith(t, handlers.Builtin(), flags...)
+}
+
+func tryAppWith(t *testing.T, events map[string]handlers.Handler, flags ...string) (*App, error) {
+	t.Helper()
+	var c Config
+	flags = append([]string{"--addr=127.0.0.1:0", "--jwt-secret=" + testSecret, "--api-keys=" + testKey, "--drain=2s"}, flags...)
+	if _, err := newParser(&c).Parse(flags); err != nil {
+		return nil, err
+	}
+	c.fillDev()
+	return Start(t.Context(), &c, events, slog.New(slog.NewTextHandler(testLog{t}, nil)))
+}
+
+// startThree starts three instances on one real Redis.
+func startThree(t *testing.T, flags ...string) []*App {
+	t.Helper()
+	redis := redistest.Start(t)
+	flags = append(flags, "--redis-url="+redis.URL())
+	return []*App{startApp(t, flags...), startApp(t, flags...), startApp(t, flags...)}
+}
+
+// testLog shows an instance's log with the test that failed.
+type testLog struct{ t *testing.T }
+
+func (l testLog) Write(line []byte) (int, error) {
+	l.t.Helper()
+	l.t.Log(strings.TrimSpace(string(line)))
+	return len(line), nil
+}
+
+// token makes a good token for a user, and changes its claims.
+func token(t *testing.T, user string, change ...func(jwt.MapClaims)) string {
+	t.Helper()
+	claims := jwt.MapClaims{"sub": user, "exp": time.Now().Add(time.Hour).Unix()}
+	for _, c := range change {
+		c(claims)
+	}
+	signed, err := jwt.NewWithClaims(jwt.SigningMethodHS256, claims).SignedString([]byte(testSecret))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return signed
+}
+
+// frame is one from the server.
+type frame struct {
+	Event string          `json:"event"`
+	Data  json.RawMessage `json:"data"`
+	ID    string          `json:"id"`
+	Ref   string          `json:"ref"`
+}
+
+// client is a socket of a user.
+type client struct {
+	t      *testing.T
+	conn   *websocket.Conn
+	frames chan frame // closed with the connection
+	ended  error      // why, when frames is closed
+	id     string     // from the welcome
+}
+
+// connect opens a socket and waits for its welcome; without a user it is anonymous.
+func connect(t *testing.T, a *App, user string) *client {
+	t.Helper()
+	query := ""
+	if user != "" {
+		query = "?token=" + token(t, user)
+	}
+	return dial(t, "ws://"+a.Addr+"/ws"+query, nil)
+}
+
+// dialRaw opens a user's socket and leaves the welcome to be read.
+func dialRaw(t *testing.T, a *App, user string) *client {
+	t.Helper()
+	return open(t, "ws://"+a.Addr+"/ws?token="+token(t, user), nil)
+}
+
+func dial(t *testing.T, address string, header http.Header) *client {
+	t.Helper()
+	c := open(t, address, header)
+	var data struct {
+		Socket string `json:"socket"`
+	}
+	welcome := c.next()
+	if welcome.Event != "rollcall:welcome" {
+		t.Fatalf("the first frame is %s", welcome.Event)
+	}
+	if err := json.Unmarshal(welcome.Data, &data); err != nil || data.Socket == "" {
+		t.Fatalf("welcome %s: %v", welcome.Data, err)
+	}
+	c.id = data.Socket
+	return c
+}
+
+func open(t *testing.T, address string, header http.Header) *client {
+	t.Helper()
+	conn, response, err := websocket.DefaultDialer.Dial(address, header)
+	if err != nil {
+		if response != nil {
+			body, _ := io.ReadAll(response.Body)
+			t.Fatalf("connect: %v: %s", err, body)
+		}
+		t.Fatalf("connect: %v", err)
+	}
+	c := &client{t: t, conn: conn, frames: make(chan frame, 10000)}
+	go c.read()
+	t.Cleanup(func() { conn.Close() })
+	return c
+}
+
+func (c *client) read() {
+	defer close(c.frames)
+	for {
+		var f frame
+		if c.ended = c.conn.ReadJSON(&f); c.ended != nil {
+			return
+		}
+		c.frames <- f
+	}
+}
+
+// next is the next frame.
+func (c *client) next() frame {
+	c.t.Helper()
+	select {
+	case f, ok := <-c.frames:
+		if !ok {
+			c.t.Fatalf("the connection ended: %v", c.ended)
+		}
+		return f
+	case <-time.After(patience):
+		c.t.Fatal("no frame came")
+		return frame{}
+	}
+}
+
+// wantFrame wants the next frame to be this one.
+func (c *client) wantFrame(event, data string) frame {
+	c.t.Helper()
+	f := c.next()
+	if f.Event != event || !sameJSON(string(f.Data), data) {
+		c.t.Fatalf("got %s %s, want %s %s", f.Event, f.Data, event, data)
+	}
+	return f
+}
+
+// wantError wants the next frame to be an error with this code, for this ref.
+func (c *client) wantError(code, ref string) {
+	c.t.Helper()
+	f := c.next()
+	var data struct{ Code, Message string }
+	if err := json.Unmarshal(f.Data, &data); err != nil || f.Event != "rollcall:error" || data.Code != code || data.Message == "" || f.Ref != ref {
+		c.t.Fatalf("got %s %s ref %q, want rollcall:error %s ref %q", f.Event, f.Data, f.Ref, code, ref)
+	}
+}
+
+// wantClose wants the connection to end with a close code, after any number of frames, which it returns.
+func (c *client) wantClose(code int) (frames []frame) {
+	c.t.Helper()
+	for {
+		select {
+		case f, ok := <-c.frames:
+			if ok {
+				frames = append(frames, f)
+				continue
+			}
+			if !websocket.IsCloseError(c.ended, code) {
+				c.t.Fatalf("the connection ended with %v, want close code %d", c.ended, code)
+			}
+			return frames
+		case <-time.After(patience):
+			c.t.Fatal("the connection did not end")
+		}
+	}
+}
+
+func (c *client) send(text string) {
+	c.t.Helper()
+	if err := c.conn.WriteMessage(websocket.TextMessage, []byte(text)); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// leave closes on purpose, with code 1000.
+func (c *client) leave() {
+	c.t.Helper()
+	if err := c.conn.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(1000, ""), time.Now().Add(patience)); err != nil {
+		c.t.Fatal(err)
+	}
+	c.wantClose(1000)
+}
+
+// drop cuts the connection, as a tunnel does.
+func (c *client) drop() { c.conn.Close() }
+
+// answer is what HTTP answered.
+type answer struct {
+	Status int
+	Body   map[string]any
+	Header http.Header
+	text   string
+}
+
+// ask makes an HTTP request as a backend with a key; headers overwrite what it would send, and an empty one leaves it out.
+func ask(t *testing.T, a *App, method, path, body string, headers ...http.Header) answer {
+	t.Helper()
+	request, err := http.NewRequestWithContext(context.Background(), method, "http://"+a.Addr+path, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("Authorization", "Bearer "+testKey)
+	if body != "" {
+		request.Header.Set("Content-Type", "application/json")
+	}
+	for _, header := range headers {
+		maps.Copy(request.Header, header)
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := answer{Status: response.StatusCode, Header: response.Header, text: string(text)}
+	if bytes.HasPrefix(text, []byte("{")) {
+		if err := json.Unmarshal(text, &got.Body); err != nil {
+			t.Fatalf("%s %s: %s: %v", method, path, text, err)
+		}
+	}
+	return got
+}
+
+// push pushes to a user and wants the answer to say this.
+func push(t *testing.T, a *App, user, body, state string, instances int) answer {
+	t.Helper()
+	got := ask(t, a, "POST", "/push/"+url.PathEscape(user), body)
+	if got.Status != http.StatusOK || got.Body["state"] != state || got.Body["instances"] != float64(instances) {
+		t.Fatalf("push to %s: %d %s, want state %s on %d instances", user, got.Status, got.text, state, instances)
+	}
+	return got
+}
+
+// wantProblem wants a problem with a code and a detail that says something.
+func wantProblem(t *testing.T, got answer, status int, code string) {
+	t.Helper()
+	detail, _ := got.Body["detail"].(string)
+	if got.Status != status || got.Body["code"] != code || len(detail) < 10 || got.Header.Get("Content-Type") != "application/problem+json" {
+		t.Errorf("got %d %s %s, want the problem %d %s", got.Status, got.Header.Get("Content-Type"), got.text, status, code)
+	}
+}
+
+// wantState wants a user's state, as soon as it is so: what one instance does is seen by another when Redis has it.
+func wantState(t *testing.T, a *App, user, state string, sockets int) map[string]any {
+	t.Helper()
+	return eventually(t, fmt.Sprintf("%s %s with %d sockets", user, state, sockets), func() (map[string]any, bool) {
+		got := ask(t, a, "GET", "/presence/"+url.PathEscape(user), "")
+		return got.Body, got.Status == http.StatusOK && got.Body["state"] == state && got.Body["sockets"] == float64(sockets)
+	})
+}
+
+// eventually asks until the answer is as wanted.
+func eventually[T any](t *testing.T, want string, look func() (T, bool)) T {
+	t.Helper()
+	giveUp := time.Now().Add(patience)
+	for {
+		got, ok := look()
+		if ok {
+			return got
+		}
+		if time.Now().After(giveUp) {
+			t.Fatalf("want %s, got %v", want, got)
+		}
+	}
+}
+
+func sameJSON(a, b string) bool {
+	var x, y any
+	return json.Unmarshal([]byte(a), &x) == nil && json.Unmarshal([]byte(b), &y) == nil && reflect.DeepEqual(x, y)
+}
+
+// listed pages through all who are present, and wants nobody twice.
+func listed(t *testing.T, a *App, limit int) []string {
+	t.Helper()
+	var users []string
+	for cursor := ""; ; {
+		got := ask(t, a, "GET", fmt.Sprintf("/presence?limit=%d&cursor=%s", limit, url.QueryEscape(cursor)), "")
+		page, ok := got.Body["users"].([]any)
+		if !ok || len(page) > limit {
+			t.Fatalf("page: %d %s", got.Status, got.text)
+		}
+		for _, u := range page {
+			users = append(users, u.(map[string]any)["user"].(string))
+		}
+		if cursor, _ = got.Body["next"].(string); cursor == "" {
+			break
+		}
+	}
+	slices.Sort(users)
+	return users
+}
+
+func marshal(t *testing.T, v any) []byte {
+	t.Helper()
+	text, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}

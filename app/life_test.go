@@ -1,0 +1,175 @@
+package main
+
+import (
+	"encoding/json"
+	"os/exec"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/gorilla/websocket"
+
+	"rollcall/lua/redistest"
+)
+
+func TestAnInstanceToldToStopSendsItsClientsOnAndExitsCleanly(t *testing.T) {
+	t.Parallel()
+	redis := redistest.Start(t)
+	leaving, staying := startProcess(t, "--redis-url="+redis.URL()), startApp(t, "--redis-url="+redis.URL())
+	var clients []*client
+	for range 50 {
+		clients = append(clients, connect(t, leaving.App, "alice"))
+	}
+	clients = append(clients, connect(t, leaving.App, ""))
+	leaving.signal(syscall.SIGTERM)
+	for _, c := range clients {
+		frames := c.wantClose(websocket.CloseServiceRestart)
+		var data struct{ Reconnect *int }
+		last := frames[len(frames)-1]
+		if err := json.Unmarshal(last.Data, &data); err != nil || last.Event != "rollcall:goaway" || data.Reconnect == nil {
+			t.Errorf("the last frame is %s %s", last.Event, last.Data)
+		}
+	}
+	leaving.wantExit(0)
+	wantState(t, staying, "alice", "reconnecting", 0) // the lease was ended: it does not take the lease's time
+	back := connect(t, staying, "alice")
+	push(t, staying, "alice", `{"event":"x"}`, "online", 1)
+	back.wantFrame("x", "null")
+	entries, err := redis.Do(redis.Client(), "XRANGE", "rollcall:1:{0}:log", "-", "+").AsXRange()
+	if err != nil || len(entries) != 1 || entries[0].FieldValues["state"] != "online" {
+		t.Errorf("log: %v, %v; want one entry, online", entries, err)
+	}
+}
+
+func TestADrainingInstanceIsNotReadyAndTakesNoNewSockets(t *testing.T) {
+	t.Parallel()
+	a := startProcess(t, "--drain=1m")
+	if got := ask(t, a.App, "GET", "/readyz", ""); got.Status != 200 {
+		t.Errorf("readyz: %d %s", got.Status, got.text)
+	}
+	stubborn := deafClient(t, a.App) // does not answer the close frame, so the drain goes on
+	a.signal(syscall.SIGTERM)
+	got := eventually(t, "readyz to say draining", func() (answer, bool) {
+		got := ask(t, a.App, "GET", "/readyz", "")
+		return got, got.Status == 503
+	})
+	wantProblem(t, got, 503, "not_ready")
+	if !strings.Contains(got.text, `"reasons":["draining"]`) {
+		t.Error(got.text)
+	}
+	wantProblem(t, ask(t, a.App, "GET", "/ws?token="+token(t, "bob"), ""), 503, "draining")
+	if got := ask(t, a.App, "GET", "/healthz", ""); got.Status != 200 {
+		t.Errorf("healthz: %d %s", got.Status, got.text)
+	}
+	if got := ask(t, a.App, "GET", "/instances", ""); !strings.Contains(got.text, `"state":`) {
+		t.Error(got.text)
+	}
+	stubborn.Close()
+	a.wantExit(0)
+}
+
+// deafClient opens a socket of alice that never reads after the handshake.
+func deafClient(t *testing.T, a *App) *websocket.Conn {
+	t.Helper()
+	conn, _, err := websocket.DefaultDialer.Dial("ws://"+a.Addr+"/ws?token="+token(t, "alice"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return conn
+}
+
+func TestAClientThatNeverAnswersCannotHoldUpAStop(t *testing.T) {
+	t.Parallel()
+	a := startProcess(t, "--drain=1s")
+	deafClient(t, a.App)
+	a.signal(syscall.SIGTERM)
+	a.wantExit(0)
+}
+
+func TestTheUsersOfACrashedInstanceAreReconnectingThenOfflineThenSwept(t *testing.T) {
+	t.Parallel()
+	redis := redistest.Start(t)
+	flags := []string{"--redis-url=" + redis.URL(), "--lease=1s", "--grace=1s"}
+	a, b := startProcess(t, flags...), startApp(t, flags...)
+	connect(t, a.App, "alice")
+	connect(t, b, "bob")
+	wantState(t, b, "alice", "online", 1)
+	a.killInstance()
+	wantState(t, b, "alice", "reconnecting", 0)
+	got := wantState(t, b, "alice", "offline", 0)
+	if got["since"] != nil || got["lastSeen"] == nil {
+		t.Errorf("offline: %v", got)
+	}
+	eventually(t, "only bob and his instance to be left", func() (answer, bool) {
+		got := ask(t, b, "GET", "/instances", "")
+		return got, len(got.Body["instances"].([]any)) == 1 && slices.Equal(listed(t, b, 10), []string{"bob"})
+	})
+	eventually(t, "the sweep, after which alice counts no more", func() (answer, bool) {
+		got := ask(t, b, "GET", "/presence/count", "")
+		return got, got.Body["present"] == 1.0 && got.Body["stale"] == false
+	})
+}
+
+func TestTheFirstInstancesInProcessRedisCanBeJoined(t *testing.T) {
+	t.Parallel()
+	first := startApp(t)
+	second := startApp(t, "--redis-url="+first.RedisURL)
+	here, there := connect(t, first, "alice"), connect(t, second, "alice")
+	push(t, second, "alice", `{"event":"x"}`, "online", 2)
+	here.wantFrame("x", "null")
+	there.wantFrame("x", "null")
+	wantState(t, first, "alice", "online", 2)
+	here.send(`{"event":"events"}`)
+	there.wantFrame("events", "1")
+}
+
+func TestWhatMakeRunPrintsWorksWhenPasted(t *testing.T) {
+	t.Parallel()
+	a, err := tryApp(t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(a.Close)
+	var out strings.Builder
+	printDev(&out, a, true, true)
+	alice := connect(t, a, "alice")
+	var curl, join string
+	for _, line := range strings.Split(out.String(), "\n") {
+		line = strings.TrimSpace(line)
+		switch {
+		case strings.HasPrefix(line, "curl "):
+			curl = line
+		case strings.HasPrefix(line, "ROLLCALL_ADDR="):
+			join = line
+		}
+	}
+	if got, err := exec.Command("sh", "-c", curl).Output(); err != nil || !strings.Contains(string(got), `"instances":1`) {
+		t.Errorf("%s: %s, %v", curl, got, err)
+	}
+	alice.wantFrame("hello", `{"from":"curl"}`)
+	path, err := binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	second := exec.Command("sh", "-c", strings.Replace(join, "make run", "exec "+path, 1))
+	if err := second.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = second.Process.Kill(); _ = second.Wait() }()
+	eventually(t, "two live instances", func() (answer, bool) {
+		got := ask(t, a, "GET", "/instances", "")
+		return got, len(got.Body["instances"].([]any)) == 2
+	})
+}
+
+func TestNoSecretIsPrintedThatWasGiven(t *testing.T) {
+	t.Parallel()
+	a := startApp(t)
+	var out strings.Builder
+	printDev(&out, a, false, false)
+	if strings.Contains(out.String(), testSecret) || strings.Contains(out.String(), testKey) {
+		t.Error(out.String())
+	}
+}

@@ -1,0 +1,96 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"testing"
+)
+
+// binary is the service as users run it, built once.
+var binary = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "rollcall")
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "rollcall")
+	out, err := exec.Command("go", "build", "-o", path, ".").CombinedOutput()
+	if err != nil {
+		return "", &exec.Error{Name: "go build", Err: &buildError{string(out)}}
+	}
+	return path, nil
+})
+
+type buildError struct{ out string }
+
+func (e *buildError) Error() string { return e.out }
+
+// process is an instance in a process of its own. It is an App as far as clients see.
+type process struct {
+	*App
+	t      *testing.T
+	cmd    *exec.Cmd
+	exited chan struct{}
+	once   sync.Once
+}
+
+// startProcess starts an instance that can really die.
+func startProcess(t *testing.T, flags ...string) *process {
+	t.Helper()
+	path, err := binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	flags = append([]string{"--addr=127.0.0.1:0", "--jwt-secret=" + testSecret, "--api-keys=" + testKey, "--drain=2s"}, flags...)
+	p := &process{t: t, cmd: exec.Command(path, flags...), exited: make(chan struct{})}
+	log, err := p.cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.killInstance)
+	lines := bufio.NewScanner(log)
+	if !lines.Scan() {
+		t.Fatalf("the instance said nothing: %v", p.cmd.Wait())
+	}
+	var first struct{ Msg, Addr, Instance string }
+	if err := json.Unmarshal(lines.Bytes(), &first); err != nil || first.Msg != "listening" || first.Addr == "" {
+		t.Fatalf("the first line of the log is %s", lines.Bytes())
+	}
+	p.App = &App{Addr: first.Addr, Instance: first.Instance}
+	go func() {
+		for lines.Scan() {
+			if !json.Valid(lines.Bytes()) {
+				t.Errorf("a line of the log is not JSON: %s", lines.Bytes())
+			}
+		}
+		_ = p.cmd.Wait()
+		close(p.exited)
+	}()
+	return p
+}
+
+// killInstance ends the process at once, as a crash does.
+func (p *process) killInstance() {
+	p.once.Do(func() {
+		p.signal(syscall.SIGKILL)
+		<-p.exited
+	})
+}
+
+func (p *process) signal(signal syscall.Signal) { _ = p.cmd.Process.Signal(signal) }
+
+// wantExit wants the process to have ended by itself, with this code.
+func (p *process) wantExit(code int) {
+	p.t.Helper()
+	<-p.exited
+	if got := p.cmd.ProcessState.ExitCode(); got != code {
+		p.t.Errorf("exit code %d, want %d", got, code)
+	}
+}

@@ -1,0 +1,143 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"testing"
+
+	"rollcall/lua/redistest"
+)
+
+func TestEverySocketOfAUserGetsEachPushExactlyOnceAndOthersNone(t *testing.T) {
+	t.Parallel()
+	apps := startThree(t)
+	var alices, bobs []*client
+	for _, a := range apps {
+		alices = append(alices, connect(t, a, "alice"), connect(t, a, "alice"))
+		bobs = append(bobs, connect(t, a, "bob"))
+	}
+	nobody := connect(t, apps[0], "")
+	const pushes = 50
+	for n := range pushes {
+		push(t, apps[n%3], "alice", fmt.Sprintf(`{"event":"n","data":%d}`, n), "online", 3)
+	}
+	for _, a := range alices {
+		got, ids := map[string]int{}, map[string]bool{} // in any order: different instances took them
+		for range pushes {
+			f := a.next()
+			got[string(f.Data)]++
+			ids[f.ID] = true
+		}
+		if len(got) != pushes || len(ids) != pushes || ids[""] {
+			t.Errorf("of %d pushes one socket got %v, with %d ids", pushes, got, len(ids))
+		}
+	}
+	// whatever else they got would be before this
+	if got := ask(t, apps[1], "POST", "/emit/all", `{"event":"last"}`); got.Body["instances"] != 3.0 {
+		t.Errorf("emit: %s", got.text)
+	}
+	for _, c := range append(append(alices, bobs...), nobody) {
+		c.wantFrame("last", "null")
+	}
+}
+
+func TestPushLeavesOutTheExcludedSocketAlone(t *testing.T) {
+	t.Parallel()
+	apps := startThree(t)
+	here, sibling, there := connect(t, apps[0], "alice"), connect(t, apps[0], "alice"), connect(t, apps[1], "alice")
+	for _, a := range apps {
+		push(t, a, "alice", `{"event":"x","exclude":"`+here.id+`"}`, "online", 2)
+	}
+	push(t, apps[0], "alice", `{"event":"last"}`, "online", 2)
+	here.wantFrame("last", "null")
+	for _, c := range []*client{sibling, there} {
+		got := map[string]int{} // in any order: different instances took them
+		for range 4 {
+			got[c.next().Event]++
+		}
+		if got["x"] != 3 || got["last"] != 1 {
+			t.Errorf("a socket that was not excluded got %v", got)
+		}
+	}
+}
+
+func TestPushSaysWhoIsNotThere(t *testing.T) {
+	t.Parallel()
+	apps := startThree(t)
+	push(t, apps[0], "alice", `{"event":"x"}`, "offline", 0)
+	alice := connect(t, apps[1], "alice")
+	push(t, apps[0], "alice", `{"event":"x"}`, "online", 1)
+	alice.drop()
+	wantState(t, apps[0], "alice", "reconnecting", 0)
+	push(t, apps[0], "alice", `{"event":"x"}`, "reconnecting", 0)
+	alice = connect(t, apps[2], "alice")
+	push(t, apps[0], "alice", `{"event":"x"}`, "online", 1)
+	alice.leave()
+	wantState(t, apps[0], "alice", "offline", 0)
+}
+
+func TestPushToManyAnswersForEachInTheOrderAsked(t *testing.T) {
+	t.Parallel()
+	apps := startThree(t)
+	alice, bob := connect(t, apps[0], "alice"), connect(t, apps[1], "bob")
+	got := ask(t, apps[2], "POST", "/push", `{"users":["bob","nobody","alice","bob"],"event":"x","data":{"a":[1]}}`)
+	want := `[{"user":"bob","state":"online","instances":1},{"user":"nobody","state":"offline","instances":0},
+		{"user":"alice","state":"online","instances":1},{"user":"bob","state":"online","instances":1}]`
+	if got.Status != http.StatusOK || got.Body["id"] == "" || !sameJSON(string(marshal(t, got.Body["results"])), want) {
+		t.Errorf("got %d %s", got.Status, got.text)
+	}
+	alice.wantFrame("x", `{"a":[1]}`)
+	bob.wantFrame("x", `{"a":[1]}`)
+	bob.wantFrame("x", `{"a":[1]}`)
+}
+
+func TestEmitAuthenticatedReachesEveryDeviceOfEveryUserAndNoOther(t *testing.T) {
+	t.Parallel()
+	apps := startThree(t)
+	var users, anonymous []*client
+	for _, a := range apps {
+		users = append(users, connect(t, a, "alice"), connect(t, a, "alice"), connect(t, a, "bob"))
+		anonymous = append(anonymous, connect(t, a, ""))
+	}
+	for _, a := range apps {
+		if got := ask(t, a, "POST", "/emit/authenticated", `{"event":"secret","data":1}`); got.Body["instances"] != 3.0 || got.Body["id"] == "" {
+			t.Errorf("emit: %d %s", got.Status, got.text)
+		}
+	}
+	ask(t, apps[0], "POST", "/emit/all", `{"event":"last"}`)
+	for _, c := range users {
+		for range apps {
+			c.wantFrame("secret", "1")
+		}
+	}
+	for _, c := range append(users, anonymous...) {
+		c.wantFrame("last", "null")
+	}
+}
+
+func TestStrangeUserIDsArePushedToAndListedLikeAnyOther(t *testing.T) {
+	t.Parallel()
+	redistest.Each(t, func(t *testing.T, redis *redistest.Server) {
+		a, b := startApp(t, "--dev", "--redis-url="+redis.URL()), startApp(t, "--dev", "--redis-url="+redis.URL())
+		names := []string{"a/b", "50%", "%2F", "a:b", "{x}", "a b", " ", "a+b", "🦊", "<img src=x>", `"\`, "..", "?q=1&user=#", "count"}
+		for _, name := range names {
+			c := connect(t, b, name)
+			if name != ".." { // clients make a path of it before it gets here: it can be pushed to by POST /push
+				push(t, a, name, `{"event":"x"}`, "online", 1)
+				c.wantFrame("x", "null")
+			}
+			ask(t, a, "POST", "/push", `{"event":"y","users":[`+string(marshal(t, name))+`]}`)
+			c.wantFrame("y", "null")
+			got := ask(t, a, "GET", "/presence?user="+url.QueryEscape(name), "")
+			if !sameJSON(string(marshal(t, got.Body["users"].([]any)[0].(map[string]any)["user"])), string(marshal(t, name))) {
+				t.Errorf("asked for %q, got %s", name, got.text)
+			}
+		}
+		slices.Sort(names)
+		if got := listed(t, a, 3); !slices.Equal(got, names) {
+			t.Errorf("listed %q, want %q", got, names)
+		}
+	})
+}

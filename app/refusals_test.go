@@ -1,0 +1,341 @@
+package main
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+	"github.com/gorilla/websocket"
+)
+
+func TestABadTokenIsRefusedAndSaysWhy(t *testing.T) {
+	t.Parallel()
+	a := startApp(t, "--jwt-issuer=https://id.example", "--jwt-audience=rollcall")
+	good := func(user string, change ...func(jwt.MapClaims)) string {
+		return token(t, user, append([]func(jwt.MapClaims){func(c jwt.MapClaims) { c["iss"], c["aud"] = "https://id.example", "rollcall" }}, change...)...)
+	}
+	set := func(claim string, value any) func(jwt.MapClaims) { return func(c jwt.MapClaims) { c[claim] = value } }
+	anotherKey, _ := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{"sub": "alice"}).SignedString([]byte("another"))
+	none, _ := jwt.NewWithClaims(jwt.SigningMethodNone, jwt.MapClaims{"sub": "alice"}).SignedString(jwt.UnsafeAllowNoneSignatureType)
+	key, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	anotherMethod, _ := jwt.NewWithClaims(jwt.SigningMethodES256, jwt.MapClaims{"sub": "alice"}).SignedString(key)
+	words := strings.Split(good("alice"), ".")
+	tampered := words[0] + "." + base64.RawURLEncoding.EncodeToString([]byte(`{"sub":"root"}`)) + "." + words[2]
+
+	for name, c := range map[string]struct{ token, says string }{
+		"not a token":       {"hello", "is not a JWT"},
+		"alg none":          {none, "signature does not verify"},
+		"another key":       {anotherKey, "signature does not verify"},
+		"another method":    {anotherMethod, "signature does not verify"},
+		"tampered":          {tampered, "signature does not verify"},
+		"expired":           {good("alice", set("exp", time.Now().Add(-time.Hour).Unix())), "has expired"},
+		"not yet valid":     {good("alice", set("nbf", time.Now().Add(time.Hour).Unix())), "not valid yet"},
+		"another issuer":    {good("alice", set("iss", "https://evil.example")), "issuer"},
+		"another audience":  {good("alice", set("aud", "other")), "audience"},
+		"no subject":        {good("", func(c jwt.MapClaims) { delete(c, "sub") }), "is empty"},
+		"a numeric subject": {good("", set("sub", 7)), "is not a JWT"},
+		"a long subject":    {good(strings.Repeat("x", 129)), "too long"},
+		"a control":         {good("a\nb"), "control character"},
+	} {
+		got := ask(t, a, "GET", "/ws?token="+url.QueryEscape(c.token), "", http.Header{"Authorization": nil})
+		wantProblem(t, got, http.StatusUnauthorized, "bad_token")
+		if !strings.Contains(got.text, c.says) {
+			t.Errorf("%s: %s does not say %q", name, got.text, c.says)
+		}
+		_, response, err := websocket.DefaultDialer.Dial("ws://"+a.Addr+"/ws", http.Header{"Authorization": {"Bearer " + c.token}})
+		if !errors.Is(err, websocket.ErrBadHandshake) || response.StatusCode != http.StatusUnauthorized {
+			t.Errorf("%s: connected: %v", name, err)
+		}
+	}
+}
+
+func TestATokenMayComeInTheQueryOrTheHeaderWithOrWithoutBearer(t *testing.T) {
+	t.Parallel()
+	a := startApp(t)
+	alice := token(t, "alice")
+	for query, header := range map[string]string{"?token=" + alice: "", "": "Bearer " + alice, "?x=1": alice, "?x=2": "bearer  " + alice, "?y&token=" + alice: alice} {
+		h := http.Header{}
+		if header != "" {
+			h.Set("Authorization", header)
+		}
+		dial(t, "ws://"+a.Addr+"/ws"+query, h)
+	}
+	wantState(t, a, "alice", "online", 5)
+}
+
+func TestAmbiguousCredentialsAreRefused(t *testing.T) {
+	t.Parallel()
+	a := startApp(t)
+	alice, bob := token(t, "alice"), token(t, "bob")
+	for path, c := range map[string]struct {
+		header []string
+		status int
+		code   string
+	}{
+		"/ws":                                  {[]string{"Bearer " + alice, "Bearer " + alice}, 400, "bad_authorization"},
+		"/ws?":                                 {[]string{"Bearer"}, 401, "bad_authorization"},
+		"/ws?x":                                {[]string{"Basic YTpi YTpi"}, 401, "bad_authorization"},
+		"/ws?token=" + alice:                   {[]string{"Bearer " + bob}, 400, "bad_token"},
+		"/ws?token=" + alice + "&token=" + bob: {nil, 400, "bad_token"},
+		"/presence":                            {nil, 401, "no_api_key"},
+		"/presence?":                           {[]string{"Bearer wrong"}, 401, "bad_api_key"},
+		"/presence?limit=1":                    {[]string{"Bearer " + testKey, "Bearer " + testKey}, 400, "bad_authorization"},
+		"/presence?limit=2":                    {[]string{"Bearer Bearer " + testKey}, 401, "bad_authorization"},
+		"/instances":                           {[]string{"Bearer " + alice}, 401, "bad_api_key"},
+	} {
+		got := ask(t, a, "GET", path, "", http.Header{"Authorization": c.header})
+		wantProblem(t, got, c.status, c.code)
+		if c.status == 401 && got.Header.Get("WWW-Authenticate") != "Bearer" {
+			t.Errorf("%s: no WWW-Authenticate", path)
+		}
+	}
+	for _, path := range []string{"/push/alice", "/push", "/emit/all", "/emit/authenticated"} {
+		wantProblem(t, ask(t, a, "POST", path, `{"event":"x"}`, http.Header{"Authorization": nil}), 401, "no_api_key")
+	}
+}
+
+func TestEveryKeyAndSecretOfARotationWorks(t *testing.T) {
+	t.Parallel()
+	a := startApp(t, "--api-keys=old,"+testKey, "--jwt-secret=older,"+testSecret)
+	connect(t, a, "alice")
+	for _, key := range []string{"old", testKey} {
+		if got := ask(t, a, "GET", "/presence/alice", "", http.Header{"Authorization": {"Bearer " + key}}); got.Body["state"] != "online" {
+			t.Errorf("with key %s: %d %s", key, got.Status, got.text)
+		}
+	}
+}
+
+func TestTokensOfAPublicKeyAreVerified(t *testing.T) {
+	t.Parallel()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "key.pem")
+	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	a := startApp(t, "--jwt-public-key="+file)
+	signed, _ := jwt.NewWithClaims(jwt.SigningMethodES256, jwt.MapClaims{"sub": "alice"}).SignedString(key)
+	dial(t, "ws://"+a.Addr+"/ws?token="+signed, nil)
+	// the public key is no secret: it must not verify as one
+	pemText, _ := os.ReadFile(file)
+	forged, _ := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{"sub": "alice"}).SignedString(pemText)
+	wantProblem(t, ask(t, a, "GET", "/ws?token="+forged, "", http.Header{"Authorization": nil}), 401, "bad_token")
+}
+
+func TestAnonymousSocketsCanBeForbidden(t *testing.T) {
+	t.Parallel()
+	a := startApp(t, "--no-allow-anonymous")
+	wantProblem(t, ask(t, a, "GET", "/ws", "", http.Header{"Authorization": nil}), 401, "no_token")
+	connect(t, a, "alice")
+}
+
+func TestOnlyPagesOfAllowedOriginsMayConnect(t *testing.T) {
+	t.Parallel()
+	a := startApp(t, "--allowed-origins=https://app.example")
+	for origin, status := range map[string]int{"http://" + a.Addr: 426, "https://app.example": 426, "https://evil.example": 403, "null": 403, "https://app.example.evil": 403} {
+		if got := ask(t, a, "GET", "/ws", "", http.Header{"Authorization": nil, "Origin": {origin}}); got.Status != status {
+			t.Errorf("origin %s: %d, want %d", origin, got.Status, status)
+		}
+	}
+}
+
+func TestABadRequestIsToldWhatIsWrongWithIt(t *testing.T) {
+	t.Parallel()
+	a := startApp(t, "--max-message-bytes=1024")
+	text := http.Header{"Content-Type": {"text/plain"}}
+	big := `{"event":"x","data":"` + strings.Repeat("x", 1024) + `"}`
+	bigger := `{"users":["alice"],"event":"x","data":"` + strings.Repeat("x", 300<<10) + `"}`
+	thousandAndOne := `{"event":"x","users":["u"` + strings.Repeat(`,"u"`, 1000) + `]}`
+	for _, c := range []struct {
+		method, path, body string
+		header             http.Header
+		status             int
+		code, says         string
+	}{
+		{"POST", "/push/alice", `{"event":`, nil, 400, "bad_json", "unexpected"},
+		{"POST", "/push/alice", `hello`, nil, 400, "bad_json", "at byte 1"},
+		{"POST", "/push/alice", `[1]`, nil, 400, "bad_json", "want a JSON object, not a array"},
+		{"POST", "/push/alice", `{"event":7}`, nil, 400, "bad_json", "event: want a string, not a number"},
+		{"POST", "/push/alice", `{"event":"x"}{}`, nil, 400, "bad_json", "after the JSON object"},
+		{"POST", "/push/alice", `{"event":"x","exlcude":"y"}`, nil, 400, "bad_json", "exlcude"},
+		{"POST", "/push/alice", "{\"event\":\"x\",\"data\":\"\xff\"}", nil, 400, "bad_json", "UTF-8"},
+		{"POST", "/push/alice", ` `, nil, 400, "bad_json", "empty"},
+		{"POST", "/push/alice", `{}`, nil, 400, "bad_event", "is empty"},
+		{"POST", "/push/alice", `{"event":"rollcall:welcome"}`, nil, 400, "bad_event", "reserved"},
+		{"POST", "/push/alice", `{"event":"` + strings.Repeat("e", 65) + `"}`, nil, 400, "bad_event", "too long"},
+		{"POST", "/push/alice", `{"event":"a\u0007b"}`, nil, 400, "bad_event", "control"},
+		{"POST", "/push/alice", `{"event":"x","exclude":"me"}`, nil, 400, "bad_exclude", "id of a socket"},
+		{"POST", "/push/alice", `{"event":"x","exclude":"urn:uuid:f47ac10b-58cc-4372-a567-0e02b2c3d479"}`, nil, 400, "bad_exclude", "id of a socket"},
+		{"POST", "/push/alice", `{"event":"x"}`, text, 415, "bad_content_type", "application/json"},
+		{"POST", "/push/alice", `{"event":"x"}`, http.Header{"Content-Type": nil}, 415, "bad_content_type", "application/json"},
+		{"POST", "/push/alice", big, nil, 413, "body_too_large", "1024"},
+		{"POST", "/push/alice?wait=forever", `{"event":"x"}`, nil, 400, "bad_wait", "wait"},
+		{"POST", "/push/", `{"event":"x"}`, nil, 400, "bad_user", "is empty"},
+		{"POST", "/push/" + strings.Repeat("u", 129), `{"event":"x"}`, nil, 400, "bad_user", "too long"},
+		{"POST", "/push/a%00b", `{"event":"x"}`, nil, 400, "bad_user", "control"},
+		{"POST", "/push/a%C2%85b", `{"event":"x"}`, nil, 400, "bad_user", "control"},
+		{"POST", "/push/a%FFb", `{"event":"x"}`, nil, 400, "bad_user", "UTF-8"},
+		{"GET", "/push/alice", "", nil, 405, "method_not_allowed", "method"},
+		{"POST", "/push", `{"event":"x"}`, nil, 400, "bad_users", "1 to 1000"},
+		{"POST", "/push", `{"event":"x","users":[]}`, nil, 400, "bad_users", "1 to 1000"},
+		{"POST", "/push", thousandAndOne, nil, 400, "bad_users", "1001"},
+		{"POST", "/push", `{"event":"x","users":"alice"}`, nil, 400, "bad_json", "users"},
+		{"POST", "/push", `{"event":"x","users":["alice",""]}`, nil, 400, "bad_user", "is empty"},
+		{"POST", "/push", bigger, nil, 413, "body_too_large", "larger"},
+		{"POST", "/push", bigger[:250<<10] + `"}`, nil, 413, "data_too_large", "1024"},
+		{"POST", "/emit/all", `{"event":"x","users":["a"]}`, nil, 400, "bad_json", "users"},
+		{"POST", "/emit/some", `{"event":"x"}`, nil, 404, "not_found", "nothing"},
+		{"GET", "/presence?limit=0", "", nil, 400, "bad_limit", "1 to 1000"},
+		{"GET", "/presence?limit=1000000000", "", nil, 400, "bad_limit", "1 to 1000"},
+		{"GET", "/presence?limit=99999999999999999999", "", nil, 400, "bad_limit", "1 to 1000"},
+		{"GET", "/presence?limit=", "", nil, 400, "bad_limit", "1 to 1000"},
+		{"GET", "/presence?limit=ten", "", nil, 400, "bad_limit", "ten"},
+		{"GET", "/presence?cursor=hello", "", nil, 400, "bad_cursor", "unchanged"},
+		{"GET", "/presence?cursor=cjoxOjA6", "", nil, 400, "bad_cursor", "unchanged"}, // shard 1 of 1
+		{"GET", "/presence?cursor=%00", "", nil, 400, "bad_cursor", "unchanged"},
+		{"GET", "/presence?user=", "", nil, 400, "bad_user", "is empty"},
+		{"GET", "/presence?user=a" + strings.Repeat("&user=a", 1000), "", nil, 400, "bad_users", "1001"},
+		{"GET", "/presence/", "", nil, 400, "bad_user", "is empty"},
+		{"GET", "/presence/" + strings.Repeat("u", 129), "", nil, 400, "bad_user", "too long"},
+		{"GET", "/nothing/here", "", nil, 404, "not_found", "nothing"},
+		{"GET", "/ws", "", http.Header{"Authorization": nil}, 426, "upgrade_required", "WebSocket"},
+		{"GET", "/ws", "", http.Header{"Authorization": nil, "Connection": {"Upgrade"}, "Upgrade": {"websocket"}}, 400, "bad_handshake", "websocket"},
+	} {
+		got := ask(t, a, c.method, c.path, c.body, c.header)
+		t.Run("", func(t *testing.T) {
+			wantProblem(t, got, c.status, c.code)
+			if detail, _ := got.Body["detail"].(string); !strings.Contains(detail, c.says) {
+				t.Errorf("%s %s: %q does not say %q", c.method, c.path, detail, c.says)
+			}
+		})
+	}
+	alice := connect(t, a, "alice") // nobody else was harmed
+	push(t, a, "alice", `{"event":"x"}`, "online", 1)
+	alice.wantFrame("x", "null")
+}
+
+func TestABadFrameGetsAnErrorAndTheSocketStaysOpen(t *testing.T) {
+	t.Parallel()
+	a := startApp(t, "--max-message-bytes=1024")
+	alice := connect(t, a, "alice")
+	for _, c := range []struct{ frame, code, ref string }{
+		{`{"event":`, "bad_json", ""},
+		{``, "bad_json", ""},
+		{`null`, "bad_json", ""},
+		{`[1]`, "bad_json", ""},
+		{`"events"`, "bad_json", ""},
+		{"{\"event\":\"events\",\"data\":\"\xff\"}", "bad_json", ""},
+		{`{"ref":"1"}`, "bad_frame", "1"},
+		{`{"event":7,"ref":"2"}`, "bad_frame", "2"},
+		{`{"event":null,"ref":"3"}`, "bad_frame", "3"},
+		{`{"event":"events","ref":7}`, "bad_frame", ""},
+		{`{"event":"events","ref":"` + strings.Repeat("r", 129) + `"}`, "bad_frame", ""},
+		{`{"event":"nothing","ref":"4"}`, "unknown_event", "4"},
+		{`{"event":"rollcall:welcome","ref":"5"}`, "reserved_event", "5"},
+		{`{"event":"events","data":"` + strings.Repeat("x", 1024) + `"}`, "frame_too_large", ""},
+	} {
+		alice.send(c.frame)
+		alice.wantError(c.code, c.ref)
+	}
+	if err := alice.conn.WriteMessage(websocket.BinaryMessage, []byte{1, 2, 3}); err != nil {
+		t.Fatal(err)
+	}
+	alice.wantError("binary_frame", "")
+	alice.send(`{"event":"events","more":"fields are ignored"}`)
+	alice.wantFrame("events", "1")
+}
+
+func TestAFrameFarOverTheLimitEndsItsOwnSocketOnly(t *testing.T) {
+	t.Parallel()
+	a := startApp(t, "--max-message-bytes=1024")
+	alice, sibling := connect(t, a, "alice"), connect(t, a, "alice")
+	alice.send(strings.Repeat("x", 5000))
+	alice.wantClose(websocket.CloseMessageTooBig)
+	sibling.send(`{"event":"events"}`)
+	sibling.wantFrame("events", "1")
+}
+
+func TestASettingThatCannotWorkIsRefusedAndNamed(t *testing.T) {
+	t.Parallel()
+	for flag, says := range map[string]string{
+		"--addr=nowhere":                            "want host:port",
+		"--addr=0.0.0.0:0":                          "dev mode",
+		"--addr=127.0.0.1:99999":                    "--addr (ROLLCALL_ADDR)",
+		"--redis-url=http://127.0.0.1:1":            "--redis-url (ROLLCALL_REDIS_URL)",
+		"--redis-url=redis://u:hunter2@127.0.0.1:1": "redis://u:xxxxx@127.0.0.1:1",
+		"--lease=10":                                "--lease",
+		"--lease=1ms":                               "want 1s to 1h",
+		"--grace=-1s":                               "--grace (ROLLCALL_GRACE) is -1s",
+		"--drain=2h":                                "want 0s to 1h",
+		"--prefix={x}":                              "no braces",
+		"--shards=-1":                               "want 0 to",
+		"--max-message-bytes=1":                     "want 256 to",
+		"--jwt-public-key=/nowhere.pem":             "--jwt-public-key (ROLLCALL_JWT_PUBLIC_KEY)",
+		"--allowed-origins=example.com":             "want scheme://host",
+		"--api-keys=a,,b":                           "is empty",
+		"--what":                                    "unknown flag",
+		"--jwks-url=:":                              "--jwks-url",
+	} {
+		a, err := tryApp(t, flag)
+		if err == nil {
+			a.Close()
+			t.Errorf("%s was accepted", flag)
+		} else if !strings.Contains(err.Error(), says) || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%s: %v, want %q in it", flag, err, says)
+		}
+	}
+	var c Config
+	for _, missing := range []string{"--api-keys=k", "--jwt-secret=s"} {
+		if _, err := newParser(&c).Parse([]string{"--redis-url=redis://127.0.0.1:1", missing}); err == nil || !strings.Contains(err.Error(), "outside dev mode") {
+			t.Errorf("with %s alone: %v", missing, err)
+		}
+	}
+}
+
+func TestDevModeAnswersOnLocalhostOnly(t *testing.T) {
+	t.Parallel()
+	a := startApp(t)
+	for _, host := range []string{"evil.example", "evil.example:80", "127.0.0.1.evil.example"} {
+		for _, path := range []string{"/dev/key", "/dev/token?user=alice"} {
+			request, _ := http.NewRequest("GET", "http://"+a.Addr+path, nil)
+			request.Host = host
+			response, err := http.DefaultClient.Do(request)
+			if err != nil {
+				t.Fatal(err)
+			}
+			body, _ := io.ReadAll(response.Body)
+			response.Body.Close()
+			if response.StatusCode != http.StatusForbidden || strings.Contains(string(body), testKey) {
+				t.Errorf("host %s: %d %s", host, response.StatusCode, body)
+			}
+		}
+	}
+	got := ask(t, a, "GET", "/dev/token?user=alice", "")
+	dial(t, fmt.Sprintf("ws://%s/ws?token=%s", a.Addr, got.Body["token"]), nil)
+	wantProblem(t, ask(t, a, "GET", "/dev/token?user=", ""), 400, "bad_user")
+
+	plain := startApp(t, "--redis-url="+a.RedisURL)
+	for _, path := range []string{"/dev/key", "/dev/token?user=alice"} {
+		wantProblem(t, ask(t, plain, "GET", path, ""), 404, "not_found")
+	}
+}

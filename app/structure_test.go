@@ -1,0 +1,128 @@
+package main
+
+import (
+	"go/ast"
+	"go/parser"
+	gotoken "go/token"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// mayImport is the whole of the import table: what each package may import of ours and of the libraries that shape the design. Tests
+// and what only they import are free.
+var mayImport = map[string][]string{
+	"lua":      {"rueidis"},
+	"presence": {"lua", "rueidis"},
+	"fanout":   {"presence", "lua", "rueidis"},
+	"handlers": {"presence", "fanout", "echo", "melody"},
+	"static":   {},
+	"app":      {"lua", "presence", "fanout", "handlers", "static", "rueidis", "miniredis"},
+	"bench":    {"lua", "presence", "fanout", "handlers", "static", "rueidis", "echo", "miniredis"},
+}
+
+// shaping are the libraries that the table speaks of, by a part of their import path.
+var shaping = map[string]string{
+	"github.com/redis/rueidis":      "rueidis",
+	"github.com/labstack/echo":      "echo",
+	"github.com/olahol/melody":      "melody",
+	"github.com/alicebob/miniredis": "miniredis",
+	"rollcall/lua/redistest":        "", // for tests
+}
+
+func TestImportsGoOneWay(t *testing.T) {
+	for folder, files := range sources(t) {
+		allowed, known := mayImport[folder]
+		if !known {
+			t.Errorf("the folder %s is not in the table", folder)
+			continue
+		}
+		for name, file := range files {
+			if strings.HasSuffix(name, "_test.go") {
+				continue
+			}
+			for _, spec := range file.Imports {
+				path, _ := strconv.Unquote(spec.Path.Value)
+				if imported := designed(path); imported != "" && !slices.Contains(allowed, imported) {
+					t.Errorf("%s/%s imports %s", folder, name, path)
+				}
+			}
+		}
+	}
+}
+
+// designed is the name that the table has for an import; empty if it says nothing of it.
+func designed(path string) string {
+	for prefix, name := range shaping {
+		if strings.HasPrefix(path, prefix) {
+			return name
+		}
+	}
+	if ours, ok := strings.CutPrefix(path, "rollcall/"); ok {
+		return ours
+	}
+	return ""
+}
+
+func TestEveryPackageHasOneDocComment(t *testing.T) {
+	for folder, files := range sources(t) {
+		var documented []string
+		for name, file := range files {
+			if file.Doc == nil || strings.HasSuffix(name, "_test.go") {
+				continue
+			}
+			documented = append(documented, name)
+			if lines := strings.Count(file.Doc.Text(), "\n"); lines < 2 || lines > 15 && name != "doc.go" {
+				t.Errorf("%s/%s: a doc comment of %d lines: want the package's model, and over 15 lines a doc.go", folder, name, lines)
+			}
+		}
+		if len(documented) != 1 {
+			t.Errorf("%s is documented in %v, want one file", folder, documented)
+		}
+	}
+}
+
+func TestTheTopFoldersAreTheOnesOfTheDesign(t *testing.T) {
+	entries, err := os.ReadDir("..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, entry := range entries {
+		if _, known := mayImport[entry.Name()]; entry.IsDir() && !known && !strings.HasPrefix(entry.Name(), ".") {
+			t.Errorf("there is a folder %s", entry.Name())
+		}
+	}
+}
+
+// sources parses all Go files, by top folder and path below it.
+func sources(t *testing.T) map[string]map[string]*ast.File {
+	t.Helper()
+	folders := map[string]map[string]*ast.File{}
+	err := filepath.WalkDir("..", func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || filepath.Ext(path) != ".go" {
+			return err
+		}
+		rel, _ := filepath.Rel("..", path)
+		folder, name, below := strings.Cut(filepath.ToSlash(rel), "/")
+		if !below || strings.HasPrefix(name, "redistest/") {
+			return nil
+		}
+		file, err := parser.ParseFile(gotoken.NewFileSet(), path, nil, parser.ParseComments|parser.ImportsOnly)
+		if err != nil {
+			return err
+		}
+		if folders[folder] == nil {
+			folders[folder] = map[string]*ast.File{}
+		}
+		folders[folder][name] = file
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return folders
+}

@@ -1,0 +1,64 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"time"
+)
+
+// caller is a backend with one connection. It is leaner than http.Client: it shares the cores with what it measures.
+type caller struct {
+	conn    net.Conn
+	answers *bufio.Reader
+	headers string
+	request bytes.Buffer
+}
+
+// dialCallers connects so many callers, spread over servers.
+func (s *stage) dialCallers(n int, servers []*server) ([]*caller, error) {
+	callers := make([]*caller, n)
+	for i := range callers {
+		addr := servers[i%len(servers)].addr
+		conn, err := net.Dial("tcp", addr)
+		if err != nil {
+			return nil, err
+		}
+		s.atEnd(func() { conn.Close() })
+		callers[i] = &caller{
+			conn: conn, answers: bufio.NewReader(conn),
+			headers: fmt.Sprintf("Host: %s\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\n", addr, s.apiKey),
+		}
+	}
+	return callers, nil
+}
+
+// push makes one request and wants the answer that one instance took it.
+func (c *caller) push(user int64, data []byte) error {
+	const before, after = `{"event":"bench","data":`, `}`
+	c.request.Reset()
+	fmt.Fprintf(&c.request, "POST /push/%s HTTP/1.1\r\n%sContent-Length: %d\r\n\r\n%s%s%s",
+		userName(user), c.headers, len(before)+len(data)+len(after), before, data, after)
+	if err := c.conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		return err
+	}
+	if _, err := c.conn.Write(c.request.Bytes()); err != nil {
+		return fmt.Errorf("push: %w", err)
+	}
+	response, err := http.ReadResponse(c.answers, nil)
+	if err != nil {
+		return fmt.Errorf("push: %w", err)
+	}
+	defer response.Body.Close()
+	answer, err := io.ReadAll(response.Body)
+	if err != nil {
+		return fmt.Errorf("push: %w", err)
+	}
+	if response.StatusCode != http.StatusOK || !bytes.Contains(answer, []byte(`"instances":1`)) {
+		return fmt.Errorf("push: %s: %s", response.Status, answer)
+	}
+	return nil
+}

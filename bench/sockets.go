@@ -1,0 +1,137 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/rpc"
+	"net/url"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+	"github.com/gorilla/websocket"
+)
+
+// roles are what this program is in processes that it starts itself.
+var roles = map[string]func() error{
+	"sockets": serveSockets,
+	"floor":   serveFloor,
+}
+
+// Sockets are the WebSocket clients that one process holds. The bench speaks with it by RPC over its stdin and stdout.
+type Sockets struct {
+	tally tally
+}
+
+// serveSockets is such a process. It ends when the bench closes its stdin.
+func serveSockets() error {
+	server := rpc.NewServer()
+	if err := server.Register(&Sockets{}); err != nil {
+		return err
+	}
+	server.ServeConn(struct {
+		io.Reader
+		io.WriteCloser
+	}{os.Stdin, os.Stdout})
+	return nil
+}
+
+// DialOrder says which sockets to open: one for each of Count users from First on, out of so many Users. User n connects to the
+// address n modulo their number.
+type DialOrder struct {
+	Addrs               []string
+	First, Count, Users int
+	AtOnce              int
+	Source              string // the IP address to connect from: each has only some 28,000 ports
+	Secret              string // of tokens
+}
+
+// Dialed is how long each socket took until its welcome.
+type Dialed struct{ Took []time.Duration }
+
+// Dial opens sockets, and goes on reading what they get. It fails with the first that does.
+func (s *Sockets) Dial(order DialOrder, dialed *Dialed) error {
+	dialed.Took = make([]time.Duration, order.Count)
+	dialer := &websocket.Dialer{
+		NetDialContext: (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(order.Source)}}).DialContext,
+		ReadBufferSize: 512, WriteBufferSize: 256, HandshakeTimeout: 20 * time.Second,
+	}
+	errs := make([]error, order.AtOnce)
+	var next atomic.Int64
+	var dialing sync.WaitGroup
+	for i := range order.AtOnce {
+		dialing.Go(func() {
+			for errs[i] == nil {
+				n := int(next.Add(1)) - 1
+				if n >= order.Count {
+					return
+				}
+				started := time.Now()
+				errs[i] = s.open(dialer, order, order.First+n)
+				dialed.Took[n] = time.Since(started)
+			}
+		})
+	}
+	dialing.Wait()
+	return errors.Join(errs...)
+}
+
+// open opens one socket and waits for its welcome.
+func (s *Sockets) open(dialer *websocket.Dialer, order DialOrder, user int) error {
+	token, err := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.RegisteredClaims{
+		Subject: userName(int64(user)), ExpiresAt: jwt.NewNumericDate(time.Now().Add(time.Hour)),
+	}).SignedString([]byte(order.Secret))
+	if err != nil {
+		return err
+	}
+	address := url.URL{Scheme: "ws", Host: order.Addrs[user%len(order.Addrs)], Path: "/ws"}
+	conn, response, err := dialer.Dial(address.String(), http.Header{"Authorization": {"Bearer " + token}})
+	if err != nil {
+		if response != nil {
+			err = fmt.Errorf("%w: %s", err, response.Status)
+		}
+		return fmt.Errorf("connect %s: %w", userName(int64(user)), err)
+	}
+	_, welcome, err := conn.ReadMessage()
+	if err != nil || !bytes.Contains(welcome, []byte(`"reachable":true`)) {
+		conn.Close()
+		return fmt.Errorf("connect %s: want a welcome that says reachable, got %q, %v", userName(int64(user)), welcome, err)
+	}
+	box := &inbox{tally: &s.tally, user: int64(user), users: int64(order.Users)}
+	go box.read(conn) // until the server closes, or this process ends
+	return nil
+}
+
+func (b *inbox) read(conn *websocket.Conn) {
+	defer conn.Close()
+	for {
+		_, frame, err := conn.ReadMessage()
+		if err != nil {
+			b.tally.ended.Add(1)
+			return
+		}
+		b.take(frame)
+	}
+}
+
+// Arrivals tells what has arrived so far.
+func (s *Sockets) Arrivals(_ struct{}, arrivals *Arrivals) error {
+	*arrivals = s.tally.arrivals()
+	return nil
+}
+
+// Delays tells of each push that had a time how long it was under way.
+func (s *Sockets) Delays(_ struct{}, delays *[]time.Duration) error {
+	s.tally.mu.Lock()
+	defer s.tally.mu.Unlock()
+	*delays = s.tally.delays
+	return nil
+}
+
+func userName(n int64) string { return fmt.Sprintf("user-%d", n) }

@@ -1,0 +1,365 @@
+package fanout
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/redis/rueidis"
+
+	"rollcall/lua/redistest"
+	"rollcall/presence"
+)
+
+const patience = time.Minute // after which a test gives up
+
+// node is an instance without HTTP and WebSockets.
+type node struct {
+	t        *testing.T
+	name     string
+	mirror   *presence.Mirror
+	sockets  *presence.Sockets
+	router   *Router
+	receiver *Receiver
+}
+
+type nodeOptions struct {
+	server  *redistest.Server
+	prefix  string
+	shards  int
+	timeout time.Duration
+}
+
+func startNode(t *testing.T, name string, o nodeOptions) *node {
+	t.Helper()
+	redis := presence.Redis{
+		Client: o.server.Client(), Keys: presence.NewKeys(o.prefix, o.shards), Publish: "PUBLISH",
+		Lease: 10 * time.Second, Grace: 15 * time.Second, LogCap: 1000, SeenFor: time.Hour, Timeout: o.timeout,
+	}
+	log := slog.New(slog.DiscardHandler)
+	n := &node{t: t, name: name}
+	n.mirror, n.sockets = presence.NewMirror(presence.MirrorOptions{Instance: name, Redis: redis, Log: log})
+	n.receiver = NewReceiver(ReceiverOptions{Instance: name, Redis: redis, Sockets: n.sockets, Mirror: n.mirror, Log: log,
+		Dial: func() (rueidis.Client, error) { return rueidis.NewClient(o.server.Option()) }})
+	n.router = NewRouter(RouterOptions{Instance: name, Redis: redis, Sockets: n.sockets, Receiver: n.receiver, Log: log})
+	n.begin(n.receiver.Run)
+	select {
+	case <-n.receiver.Ready():
+	case <-time.After(patience):
+		t.Fatal("not subscribed")
+	}
+	if err := n.mirror.Open(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	n.begin(n.mirror.Run)
+	n.begin(n.router.Run)
+	return n
+}
+
+func (n *node) begin(run func(context.Context)) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { run(ctx); close(done) }()
+	n.t.Cleanup(func() { cancel(); <-done })
+}
+
+// inbox is a connection that keeps what it is sent.
+type inbox struct {
+	*presence.Socket
+	node *node
+
+	mu     sync.Mutex
+	frames []string
+	grown  chan struct{} // closed and replaced with each frame
+}
+
+func (i *inbox) Send(frame []byte) bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.frames = append(i.frames, string(frame))
+	close(i.grown)
+	i.grown = make(chan struct{})
+	return true
+}
+
+func (i *inbox) Reachable() {}
+
+// join opens a socket and waits until every node finds it.
+func (n *node) join(user string) *inbox {
+	n.t.Helper()
+	i := &inbox{node: n, grown: make(chan struct{})}
+	i.Socket = &presence.Socket{ID: uuid.New(), User: user, Conn: i}
+	ctx, cancel := context.WithTimeout(n.t.Context(), patience)
+	defer cancel()
+	if !n.mirror.Join(ctx, i.Socket) {
+		n.t.Fatalf("%s is not reachable", user)
+	}
+	return i
+}
+
+// await waits until so many frames are there.
+func (i *inbox) await(count int) {
+	i.node.t.Helper()
+	for {
+		i.mu.Lock()
+		came, grown := len(i.frames), i.grown
+		i.mu.Unlock()
+		if came >= count {
+			return
+		}
+		select {
+		case <-grown:
+		case <-time.After(patience):
+			i.node.t.Fatalf("%d frames came, want %d", came, count)
+		}
+	}
+}
+
+// take waits for so many frames and removes them.
+func (i *inbox) take(count int) []string {
+	i.node.t.Helper()
+	i.await(count)
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	frames := i.frames
+	i.frames = slices.Clone(frames[count:])
+	return frames[:count]
+}
+
+func (i *inbox) wantFrames(want ...string) {
+	i.node.t.Helper()
+	if got := i.take(len(want)); !slices.Equal(got, want) {
+		i.node.t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func (n *node) push(user, frame string) Outcome {
+	return n.router.Push(n.t.Context(), Push{User: user, Frame: []byte(frame)})
+}
+
+func (n *node) wantPush(user, frame string, state presence.State, instances int) {
+	n.t.Helper()
+	if got := n.push(user, frame); got != (Outcome{State: state, Instances: instances}) {
+		n.t.Errorf("push to %s: %+v, want %v on %d", user, got, state, instances)
+	}
+}
+
+func options(server *redistest.Server, shards int) nodeOptions {
+	return nodeOptions{server, redistest.Prefix(), shards, 5 * time.Second}
+}
+
+func TestAPushGoesToTheOwnersAndOnlyThere(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
+		o := options(server, 4)
+		a, b, c := startNode(t, "a", o), startNode(t, "b", o), startNode(t, "c", o)
+		onA, onB := a.join("alice"), b.join("alice")
+		watcher := server.Client()
+		// c owns none of alice's sockets: whatever was sent to it would be before the beats that it sends itself
+		messages := make(chan string, 100)
+		listening := make(chan struct{}, 10)
+		ctx, cancel := context.WithCancel(rueidis.WithOnSubscriptionHook(context.Background(), func(rueidis.PubSubSubscription) { listening <- struct{}{} }))
+		t.Cleanup(cancel)
+		go watcher.Receive(ctx, watcher.B().Psubscribe().Pattern(o.prefix+"*to:c").Build(), func(m rueidis.PubSubMessage) { messages <- m.Message })
+		<-listening
+		for _, n := range []*node{a, b, c} {
+			n.wantPush("alice", "from "+n.name, presence.Online, 2)
+		}
+		for _, i := range []*inbox{onA, onB} {
+			got := i.take(3)
+			slices.Sort(got)
+			if !slices.Equal(got, []string{"from a", "from b", "from c"}) {
+				t.Errorf("got %q", got)
+			}
+		}
+		if message := <-messages; message != presence.Heartbeat {
+			t.Errorf("c was sent %q", message)
+		}
+	})
+}
+
+func TestPushesOfOneInstanceForOneUserArriveInOrder(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
+		o := options(server, 2)
+		a, b := startNode(t, "a", o), startNode(t, "b", o)
+		users := []string{"alice", "bob", "cathy"}
+		var inboxes []*inbox
+		for _, user := range users {
+			inboxes = append(inboxes, a.join(user), b.join(user), b.join(user))
+		}
+		const each = 200
+		var tickets []*Ticket
+		for n := range each { // without waiting for the answers
+			for _, user := range users {
+				tickets = append(tickets, a.router.Begin([]Push{{User: user, Frame: fmt.Append(nil, n)}}))
+			}
+		}
+		for _, ticket := range tickets {
+			if got := ticket.Wait(t.Context())[0]; got != (Outcome{State: presence.Online, Instances: 2}) {
+				t.Fatalf("%+v", got)
+			}
+		}
+		for _, i := range inboxes {
+			for n, frame := range i.take(each) {
+				if frame != fmt.Sprint(n) {
+					t.Fatalf("frame %d of %s is %s", n, i.User, frame)
+				}
+			}
+		}
+	})
+}
+
+func TestAStrayPushHealsTheMirror(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
+		o := options(server, 1)
+		a, b := startNode(t, "a", o), startNode(t, "b", o)
+		alice := b.join("alice")
+		// b forgets her without a word to the mirror, as if a write had been lost
+		client := server.Client()
+		keys := presence.NewKeys(o.prefix, 1)
+		entry, _ := server.Do(client, "HGET", keys.Owners(0), "alice").ToString()
+		b.mirror.Leave(alice.Socket, true)
+		for entry != "" { // until b's own write is done
+			if left, _ := server.Do(client, "HEXISTS", keys.Owners(0), "alice").AsBool(); !left {
+				break
+			}
+		}
+		server.Do(client, "HSET", keys.Owners(0), "alice", entry)
+		a.wantPush("alice", "x", presence.Online, 1) // b took it, and finds that she is not there
+		giveUp := time.Now().Add(patience)
+		for {
+			if left, _ := server.Do(client, "HEXISTS", keys.Owners(0), "alice").AsBool(); !left {
+				break
+			}
+			if time.Now().After(giveUp) {
+				t.Fatal("the ghost stays")
+			}
+		}
+		if strays := b.receiver.Dropped.Strays.Load(); strays != 1 {
+			t.Errorf("%d strays were counted, want 1", strays)
+		}
+	})
+}
+
+func TestWhatIsNotForThisVersionIsCountedAndSkipped(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
+		a := startNode(t, "a", options(server, 1))
+		alice := a.join("alice")
+		message := envelope{kind: 99, sender: "b", user: "alice", frame: []byte("new")}.append(nil)
+		message = envelope{kind: kindPush, sender: "b", user: "alice", frame: []byte("old")}.append(message)
+		a.receiver.handle(rueidis.PubSubMessage{Message: string(message)})
+		alice.wantFrames("old")
+		if got := a.receiver.Dropped.Unknown.Load(); got != 1 {
+			t.Errorf("%d were counted", got)
+		}
+		a.receiver.handle(rueidis.PubSubMessage{Message: string(message[:len(message)-1])})
+		if got := a.receiver.Dropped.Malformed.Load(); got != 1 {
+			t.Errorf("%d malformed were counted", got)
+		}
+	})
+}
+
+func TestAnOverflowingReceiverDropsAndCounts(t *testing.T) {
+	server := redistest.StartInProcess(t)
+	a := startNode(t, "a", options(server, 1))
+	idle := NewReceiver(ReceiverOptions{Instance: "x", Redis: presence.Redis{Keys: presence.NewKeys("x", 1), Lease: time.Second}, Sockets: a.sockets, Mirror: a.mirror})
+	for range receiverQueue + 7 { // nobody works on it
+		idle.enqueue(rueidis.PubSubMessage{})
+	}
+	if got := idle.Dropped.Overflow.Load(); got != 7 {
+		t.Errorf("%d were counted, want 7", got)
+	}
+}
+
+func TestAPushGivenUpBeforeItWasSentIsNeverSent(t *testing.T) {
+	server := redistest.Start(t)
+	o := options(server, 1)
+	a, b := startNode(t, "a", o), startNode(t, "b", o)
+	alice := b.join("alice")
+	server.Pause()
+	first := a.router.Begin([]Push{{User: "alice", Frame: []byte("first")}})
+	for eventuallySent := false; !eventuallySent; { // it is under way, and holds the lane
+		o := first.orders[0]
+		o.ticket.mu.Lock()
+		eventuallySent = o.state == sent
+		o.ticket.mu.Unlock()
+	}
+	gaveUp, giveUp := context.WithCancel(t.Context())
+	giveUp()
+	if got := a.router.Push(gaveUp, Push{User: "alice", Frame: []byte("second")}); got.Err == nil {
+		t.Errorf("given up: %+v", got)
+	}
+	server.Resume()
+	if got := first.Wait(t.Context())[0]; got.Err != nil {
+		t.Fatal(got.Err)
+	}
+	a.wantPush("alice", "third", presence.Online, 1)
+	alice.wantFrames("first", "third")
+}
+
+func TestALaneRefusesWhatFindsNoRoomAndServesTheRest(t *testing.T) {
+	server := redistest.Start(t)
+	o := options(server, 1)
+	a, b := startNode(t, "a", o), startNode(t, "b", o)
+	alice := b.join("alice")
+	server.Pause()
+	pushes := make([]Push, laneOrders+batchMost+1000)
+	for i := range pushes {
+		pushes[i] = Push{User: "alice", Frame: fmt.Append(nil, i)}
+	}
+	ticket := a.router.Begin(pushes)
+	server.Resume()
+	var taken []string
+	refused := 0
+	for i, outcome := range ticket.Wait(t.Context()) {
+		switch {
+		case outcome.Err == ErrBusy:
+			refused++
+		case outcome.Err != nil:
+			t.Fatal(outcome.Err)
+		default:
+			taken = append(taken, fmt.Sprint(i))
+		}
+	}
+	if refused == 0 || len(taken) < laneOrders {
+		t.Errorf("%d refused, %d taken", refused, len(taken))
+	}
+	alice.wantFrames(taken...)
+}
+
+func TestARouterThatStoppedRefuses(t *testing.T) {
+	server := redistest.StartInProcess(t)
+	a := startNode(t, "a", options(server, 1))
+	stopped := NewRouter(RouterOptions{Instance: "a", Redis: a.router.redis, Sockets: a.sockets, Receiver: a.receiver, Log: a.router.log})
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	stopped.Run(ctx)
+	if got := stopped.Push(t.Context(), Push{User: "alice"}); got.Err != ErrClosing {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestADeafSubscriptionIsNoticedAndMadeAnew(t *testing.T) {
+	server := redistest.Start(t)
+	o := options(server, 1)
+	a, b := startNode(t, "a", o), startNode(t, "b", o)
+	alice := a.join("alice")
+	server.Do(server.Client(), "CLIENT", "KILL", "TYPE", "pubsub")
+	for giveUp := time.Now().Add(patience); ; {
+		got := b.push("alice", "x")
+		if got.Err != nil {
+			t.Fatal(got.Err)
+		}
+		if got.Instances == 1 { // and what was answered as taken by nobody was not
+			break
+		}
+		if time.Now().After(giveUp) {
+			t.Fatal("a stays deaf")
+		}
+	}
+	alice.wantFrames("x")
+}

@@ -1,0 +1,405 @@
+package presence
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"rollcall/lua/redistest"
+)
+
+const patience = time.Minute // after which a test gives up
+
+// cluster is a Redis and what its instances share.
+type cluster struct {
+	t      *testing.T
+	server *redistest.Server
+	client rueidis.Client
+	redis  Redis
+}
+
+func newCluster(t *testing.T, server *redistest.Server, shards int) *cluster {
+	client := server.Client()
+	return &cluster{t, server, client, Redis{
+		Client: client, Keys: NewKeys(redistest.Prefix(), shards), Publish: "PUBLISH",
+		Lease: 10 * time.Second, Grace: testGrace, LogCap: 100_000, SeenFor: time.Hour, Timeout: 5 * time.Second,
+	}}
+}
+
+// instance is a mirror that runs.
+type instance struct {
+	*Mirror
+	t    *testing.T
+	stop func() // as when the process is told to stop; may be called twice
+}
+
+func (c *cluster) startInstance(name string) *instance {
+	c.t.Helper()
+	m, _ := NewMirror(MirrorOptions{Instance: name, Redis: c.redis, Log: slog.New(slog.DiscardHandler)})
+	if err := m.Open(c.t.Context()); err != nil {
+		c.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { m.Run(ctx); close(done) }()
+	i := &instance{m, c.t, func() { cancel(); <-done }}
+	c.t.Cleanup(i.stop)
+	return i
+}
+
+// join adds a socket and wants it to be reachable.
+func (i *instance) join(user string) *Socket {
+	i.t.Helper()
+	socket, _ := newSocket(user)
+	ctx, cancel := context.WithTimeout(i.t.Context(), patience)
+	defer cancel()
+	if !i.Join(ctx, socket) {
+		i.t.Fatalf("%s is not reachable", user)
+	}
+	return socket
+}
+
+// settle waits until Redis has everything that happened so far.
+func (i *instance) settle() {
+	i.t.Helper()
+	ctx, cancel := context.WithTimeout(i.t.Context(), patience)
+	defer cancel()
+	for _, s := range i.shards {
+		if !s.waitSettled(ctx, s.marked()) {
+			i.t.Fatal("not settled")
+		}
+	}
+}
+
+// wantUser wants to read this of a user.
+func (i *instance) wantUser(name string, state State, sockets int, instances ...string) User {
+	i.t.Helper()
+	answer, err := i.Directory().Lookup(i.t.Context(), []string{name})
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	u := answer.Users[0]
+	slices.Sort(u.Instances)
+	if u.State != state || u.Sockets != sockets || !slices.Equal(u.Instances, instances) || answer.Stale {
+		i.t.Errorf("read %s, want %s with %d sockets on %v", marshalled(i.t, u), state, sockets, instances)
+	}
+	return u
+}
+
+// wantLog wants these changes to have been logged in shard 0.
+func (c *cluster) wantLog(changes ...string) {
+	c.t.Helper()
+	entries, err := c.server.Do(c.client, "XRANGE", c.redis.Keys.Log(0), "-", "+").AsXRange()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	var got []string
+	for _, entry := range entries {
+		got = append(got, entry.FieldValues["user"]+" "+entry.FieldValues["state"])
+	}
+	if !slices.Equal(got, changes) {
+		c.t.Errorf("log: %q, want %q", got, changes)
+	}
+}
+
+func eventually(t *testing.T, want string, ok func() bool) {
+	t.Helper()
+	for giveUp := time.Now().Add(patience); !ok(); {
+		if time.Now().After(giveUp) {
+			t.Fatalf("want %s", want)
+		}
+	}
+}
+
+func TestEveryInstanceReadsWhoIsOnAny(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
+		c := newCluster(t, server, 1)
+		a, b := c.startInstance("a"), c.startInstance("b")
+		first, second := a.join("alice"), b.join("alice")
+		u := a.wantUser("alice", Online, 2, "a", "b")
+		if u.Since == Never || u.LastSeen < u.Since {
+			t.Errorf("since %d, last seen %d", u.Since, u.LastSeen)
+		}
+		a.Leave(first, false)
+		a.settle()
+		b.wantUser("alice", Online, 1, "b")
+		b.Leave(second, false)
+		b.settle()
+		dropped := b.wantUser("alice", Reconnecting, 0)
+		if dropped.Since != u.Since || dropped.LastSeen < u.LastSeen {
+			t.Errorf("reconnecting: %+v", dropped)
+		}
+		third := b.join("alice")
+		if back := b.wantUser("alice", Online, 1, "b"); back.Since != u.Since {
+			t.Error("a flicker has reset since")
+		}
+		b.Leave(third, true)
+		b.settle()
+		if left := a.wantUser("alice", Offline, 0); left.Since != Never || left.LastSeen < dropped.LastSeen {
+			t.Errorf("offline: %+v", left)
+		}
+		c.wantLog("alice online", "alice offline")
+	})
+}
+
+func TestUsersOfAnInstanceThatStopsHaveTheGraceToComeBack(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
+		c := newCluster(t, server, 1)
+		a, b := c.startInstance("a"), c.startInstance("b")
+		alice := a.join("alice")
+		a.join("bob")
+		a.Leave(alice, false)
+		a.stop()
+		b.wantUser("alice", Reconnecting, 0)
+		b.wantUser("bob", Reconnecting, 0)
+		b.join("alice")
+		b.wantUser("alice", Online, 1, "b")
+		c.wantLog("alice online", "bob online")
+	})
+}
+
+func TestACrashedInstanceIsBelievedNoMoreAndSwept(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
+		c := newCluster(t, server, 1)
+		c.redis.Lease, c.redis.Grace = time.Second, time.Second
+		b := c.startInstance("b")
+		b.join("bob")
+		crash(t, c, "a", "alice", "bob")
+		b.wantUser("alice", Online, 1, "a")
+		b.wantUser("bob", Online, 2, "a", "b")
+		states := []State{Online}
+		eventually(t, "alice to be offline", func() bool {
+			answer, err := b.Directory().Lookup(t.Context(), []string{"alice"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if state := answer.Users[0].State; state != states[len(states)-1] {
+				states = append(states, state)
+			}
+			return states[len(states)-1] == Offline
+		})
+		if !slices.Equal(states, []State{Online, Reconnecting, Offline}) {
+			t.Errorf("alice was %v", states)
+		}
+		eventually(t, "alice to be swept", func() bool {
+			left, _ := server.Do(c.client, "HKEYS", c.redis.Keys.Owners(0)).AsStrSlice()
+			return slices.Equal(left, []string{"bob"})
+		})
+		b.wantUser("bob", Online, 1, "b")
+		c.wantLog("bob online", "alice online", "alice offline")
+	})
+}
+
+// crash leaves what an instance leaves behind that dies after its users joined.
+func crash(t *testing.T, c *cluster, name string, users ...string) {
+	t.Helper()
+	token := Token{name, 1}
+	if _, err := c.redis.lease(t.Context(), 0, token, "", c.redis.Lease, nil); err != nil {
+		t.Fatal(err)
+	}
+	var changes []change
+	for _, user := range users {
+		changes = append(changes, change{user, 1})
+	}
+	if err := c.redis.mirror(t.Context(), 0, token, 0, changes); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestWhenRedisLosesWhatItHeldEverybodyIsMirroredAgain(t *testing.T) {
+	for name, lose := range map[string]func(c *cluster){
+		"emptied":       func(c *cluster) { c.server.Do(c.client, "FLUSHALL") },
+		"lease evicted": func(c *cluster) { c.server.Do(c.client, "DEL", c.redis.Keys.Leases(0)) },
+		"version rolled back": func(c *cluster) {
+			lease, _ := c.server.Do(c.client, "HGET", c.redis.Keys.Leases(0), "a.1").ToString()
+			deadline, _, _ := strings.Cut(lease, " ")
+			c.server.Do(c.client, "HSET", c.redis.Keys.Leases(0), "a.1", deadline+" 0")
+			c.server.Do(c.client, "HDEL", c.redis.Keys.Owners(0), "user7", "user8")
+		},
+		"given up for dead": func(c *cluster) { c.server.Do(c.client, "HSET", c.redis.Keys.Leases(0), "a.1", "0 1 dead") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			redistest.Each(t, func(t *testing.T, server *redistest.Server) {
+				c := newCluster(t, server, 1)
+				c.redis.Lease = time.Second // so that the loss is soon noticed
+				a := c.startInstance("a")
+				const users = 600 // more than two calls
+				for n := range users {
+					a.sockets.Add(&Socket{User: fmt.Sprintf("user%d", n), Conn: &inbox{}})
+				}
+				a.settle()
+				lose(c)
+				eventually(t, "all to be there under another token", func() bool {
+					owners, _ := server.Do(c.client, "HGETALL", c.redis.Keys.Owners(0)).AsStrMap()
+					for _, entry := range owners {
+						if strings.Contains(entry, "a.1:") {
+							return false
+						}
+					}
+					return len(owners) == users
+				})
+				a.wantUser("user7", Online, 1, "a")
+			})
+		})
+	}
+}
+
+func TestAWriteWhoseReplyWasLostIsSettledByItsVersion(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
+		c := newCluster(t, server, 1)
+		for name, version := range map[string]int64{"got through": 1, "did not": 0} {
+			t.Run(name, func(t *testing.T) {
+				m, _ := NewMirror(MirrorOptions{Instance: "a" + fmt.Sprint(version), Redis: c.redis, Log: slog.New(slog.DiscardHandler)})
+				if err := m.Open(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				s := m.shards[0]
+				if version == 1 {
+					if err := c.redis.mirror(t.Context(), 0, s.token, 0, []change{{"alice", 1}}); err != nil {
+						t.Fatal(err)
+					}
+				}
+				s.unsettled = true
+				if err := s.step(t.Context(), false); err != nil || s.version != version || s.token.Epoch != 1 {
+					t.Errorf("version %d, epoch %d, %v; want version %d, epoch 1", s.version, s.token.Epoch, err, version)
+				}
+				// and the delayed duplicate has no effect
+				s.touch("bob", false)
+				if err := s.step(t.Context(), false); err != nil {
+					t.Fatal(err)
+				}
+				if err := c.redis.mirror(t.Context(), 0, s.token, version, []change{{"bob", 9}}); !errors.Is(err, ErrStale) {
+					t.Errorf("the duplicate: %v", err)
+				}
+			})
+		}
+	})
+}
+
+func TestInstancesThatDisagreeOnShardsDoNotStart(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
+		c := newCluster(t, server, 1)
+		prefix := strings.TrimSuffix(c.redis.Keys.tags[0], "{0}:")
+		c.startInstance("a")
+		other := c.redis
+		other.Keys = NewKeys(prefix, 4)
+		m, _ := NewMirror(MirrorOptions{Instance: "b", Redis: other, Log: slog.New(slog.DiscardHandler)})
+		if err := m.Open(t.Context()); err == nil || !strings.Contains(err.Error(), "use 1 shards, this one is set to 4") {
+			t.Errorf("opened: %v", err)
+		}
+	})
+}
+
+func TestPagesListEveryPresentUserAndRespectTheLimit(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
+		for _, size := range []struct{ users, shards, limit int }{{0, 1, 10}, {90, 1, 7}, {90, 3, 1}, {3000, 1, 100}, {3000, 4, 1000}, {500, 1, 1}} {
+			c := newCluster(t, server, size.shards)
+			a := c.startInstance(fmt.Sprintf("a%d", size.users+size.limit))
+			var want []string
+			for n := range size.users {
+				user := fmt.Sprintf("user:%d", n)
+				want = append(want, user)
+				a.sockets.Add(&Socket{User: user, Conn: &inbox{}})
+			}
+			a.settle()
+			slices.Sort(want)
+			got, pages := page(t, a, size.limit)
+			if !slices.Equal(got, want) {
+				t.Errorf("%+v: listed %d users on %d pages", size, len(got), pages)
+			}
+			if present, _, stale, err := a.Directory().Count(t.Context()); present != int64(size.users) || stale || err != nil {
+				t.Errorf("%+v: counted %d, %v, %v", size, present, stale, err)
+			}
+		}
+	})
+}
+
+// page lists everybody, once each, by name.
+func page(t *testing.T, i *instance, limit int) (users []string, pages int) {
+	t.Helper()
+	for next := ""; ; pages++ {
+		answer, err := i.Directory().Page(t.Context(), next, limit)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(answer.Users) > limit || answer.Stale {
+			t.Fatalf("a page of %d, limit %d, stale %v", len(answer.Users), limit, answer.Stale)
+		}
+		for _, u := range answer.Users {
+			users = append(users, u.Name)
+		}
+		if next = answer.Next; next == "" {
+			slices.Sort(users)
+			return slices.Compact(users), pages + 1
+		}
+	}
+}
+
+func TestAUserPresentThroughoutIsListedHoweverManyComeAndGo(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
+		c := newCluster(t, server, 1)
+		a := c.startInstance("a")
+		var stay []string
+		for n := range 400 {
+			stay = append(stay, fmt.Sprintf("stay%d", n))
+			a.sockets.Add(&Socket{User: stay[n], Conn: &inbox{}})
+		}
+		a.settle()
+		seen := map[string]bool{}
+		var guests []*Socket
+		for next, first := "", true; first || next != ""; first = false {
+			answer, err := a.Directory().Page(t.Context(), next, 10)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, u := range answer.Users {
+				seen[u.Name] = true
+			}
+			next = answer.Next
+			for n := range 20 { // enough for the table to grow under the listing
+				guest := &Socket{User: fmt.Sprintf("guest%d-%d", len(seen), n), Conn: &inbox{}}
+				a.sockets.Add(guest)
+				guests = append(guests, guest)
+			}
+			for _, guest := range guests[:len(guests)/3] {
+				a.sockets.Remove(guest, true)
+			}
+			guests = guests[len(guests)/3:]
+			a.settle()
+		}
+		for _, user := range stay {
+			if !seen[user] {
+				t.Errorf("%s was not listed", user)
+			}
+		}
+	})
+}
+
+func TestInstancesAreListedWithTheStateOfTheirLease(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
+		c := newCluster(t, server, 1)
+		c.redis.Lease = time.Second
+		a, b := c.startInstance("a"), c.startInstance("b")
+		b.join("bob")
+		b.Drain()
+		eventually(t, "b to be draining with one socket", func() bool {
+			records, err := a.Directory().Instances(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			return len(records) == 2 && records[0].ID == "a" && records[0].State == "live" &&
+				records[1].State == "draining" && records[1].Sockets == 1 && records[1].Users == 1
+		})
+		b.stop()
+		if records, err := a.Directory().Instances(t.Context()); err != nil || len(records) != 2 || records[1].State != "lost" {
+			t.Errorf("after b stopped: %v, %v", records, err)
+		}
+	})
+}

@@ -1,0 +1,141 @@
+package presence
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// inbox is a connection that keeps what it is sent.
+type inbox struct {
+	mu        sync.Mutex
+	frames    []string
+	closed    bool
+	reachable chan struct{}
+}
+
+func (i *inbox) Send(frame []byte) bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if !i.closed {
+		i.frames = append(i.frames, string(frame))
+	}
+	return !i.closed
+}
+
+func (i *inbox) Reachable() { close(i.reachable) }
+
+func newSocket(user string) (*Socket, *inbox) {
+	box := &inbox{reachable: make(chan struct{})}
+	return &Socket{ID: uuid.New(), User: user, Conn: box}, box
+}
+
+// newLocal is a map alone, with a list of the changes it told of.
+func newLocal(grace time.Duration) (*Sockets, func() []string) {
+	var mu sync.Mutex
+	var changes []string
+	s := NewSockets(grace, func(user string, left bool) {
+		mu.Lock()
+		defer mu.Unlock()
+		changes = append(changes, fmt.Sprintf("%s %v", user, left))
+	})
+	return s, func() []string {
+		mu.Lock()
+		defer mu.Unlock()
+		return slices.Clone(changes)
+	}
+}
+
+func TestDeliverReachesEverySocketOfTheUserButTheExcludedOne(t *testing.T) {
+	s, _ := newLocal(testGrace)
+	first, firstBox := newSocket("alice")
+	second, secondBox := newSocket("alice")
+	bob, bobBox := newSocket("bob")
+	anonymous, anonymousBox := newSocket("")
+	for _, socket := range []*Socket{first, second, bob, anonymous} {
+		s.Add(socket)
+	}
+	if took := s.Deliver("alice", first.ID, []byte("x")); took != 1 {
+		t.Errorf("%d took it, want 1", took)
+	}
+	if took := s.Deliver("nobody", uuid.Nil, []byte("x")); took != 0 {
+		t.Errorf("%d took it, want 0", took)
+	}
+	if took := s.Emit(Authenticated, []byte("y")); took != 3 {
+		t.Errorf("%d took it, want 3", took)
+	}
+	secondBox.closed = true
+	if took := s.Emit(Everybody, []byte("z")); took != 3 {
+		t.Errorf("%d took it, want 3 of 4: one is closed", took)
+	}
+	for box, want := range map[*inbox][]string{firstBox: {"y", "z"}, secondBox: {"x", "y"}, bobBox: {"y", "z"}, anonymousBox: {"z"}} {
+		if !slices.Equal(box.frames, want) {
+			t.Errorf("got %q, want %q", box.frames, want)
+		}
+	}
+}
+
+func TestCountsAreOnlineInGraceOrGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, changes := newLocal(testGrace)
+		ctx, stop := context.WithCancel(t.Context())
+		go s.EndGraces(ctx)
+		defer synctest.Wait()
+		defer stop()
+		wantCount := func(user string, want int) {
+			t.Helper()
+			if got := s.Count(user); got != want {
+				t.Errorf("%s counts %d, want %d", user, got, want)
+			}
+		}
+		a, _ := newSocket("alice")
+		b, _ := newSocket("bob")
+		again, _ := newSocket("alice")
+		s.Add(a)
+		s.Add(b)
+		wantCount("alice", 1)
+		wantCount("cathy", Gone)
+		s.Remove(a, false) // dropped
+		s.Remove(a, false) // twice is once
+		wantCount("alice", 0)
+		time.Sleep(testGrace - time.Millisecond) // in the bubble no time passes by itself
+		s.Add(again)
+		time.Sleep(time.Minute)
+		wantCount("alice", 1)
+		s.Remove(b, true) // on purpose
+		wantCount("bob", Gone)
+		s.Remove(again, false)
+		time.Sleep(testGrace)
+		synctest.Wait()
+		wantCount("alice", Gone)
+		want := []string{"alice false", "bob false", "alice false", "alice false", "bob true", "alice false", "alice false"}
+		if got := changes(); !slices.Equal(got, want) {
+			t.Errorf("changes %v, want %v", got, want)
+		}
+		if sockets, users := s.Totals(); sockets != 0 || users != 0 {
+			t.Errorf("%d sockets and %d users are left", sockets, users)
+		}
+		if len(s.Users()) != 0 {
+			t.Errorf("users left: %v", s.Users())
+		}
+	})
+}
+
+func TestALastSocketClosedOnPurposeEndsTheGraceOfAnother(t *testing.T) {
+	s, _ := newLocal(testGrace)
+	phone, _ := newSocket("alice")
+	laptop, _ := newSocket("alice")
+	s.Add(phone)
+	s.Add(laptop)
+	s.Remove(phone, false)
+	s.Remove(laptop, true)
+	if got := s.Count("alice"); got != Gone {
+		t.Errorf("alice counts %d", got)
+	}
+}

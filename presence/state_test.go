@@ -1,0 +1,139 @@
+package presence
+
+import (
+	"encoding/json"
+	"testing"
+	"time"
+)
+
+const (
+	testGrace = 15 * time.Second
+	noon      = int64(1_800_000_000_000) // a moment of Redis' clock, ms
+)
+
+func TestALeaseIsLiveThenLapsedThenDead(t *testing.T) {
+	for _, c := range []struct {
+		lease Lease
+		want  Standing
+	}{
+		{Lease{Deadline: noon + 1}, Live},
+		{Lease{Deadline: noon}, Lapsed},
+		{Lease{Deadline: noon - testGrace.Milliseconds() + 1}, Lapsed},
+		{Lease{Deadline: noon - testGrace.Milliseconds()}, Dead},
+		{Lease{Deadline: noon + 1000, Condemned: true}, Dead},
+	} {
+		if got := c.lease.Standing(noon, testGrace); got != c.want {
+			t.Errorf("%+v stands %v, want %v", c.lease, got, c.want)
+		}
+	}
+}
+
+func TestAUsersStateFollowsFromItsOwnersLeases(t *testing.T) {
+	leases := Leases{
+		"live.1":   {Deadline: noon + 5000},
+		"also.1":   {Deadline: noon + 5000},
+		"lapsed.1": {Deadline: noon - 5000},
+		"dead.1":   {Deadline: noon - 60000},
+	}
+	for text, want := range map[string]User{
+		"7 live.1:2":                     {State: Online, Sockets: 2, Instances: []string{"live"}, Since: 7, LastSeen: Moment(noon)},
+		"7 live.1:2 also.1:1":            {State: Online, Sockets: 3, Instances: []string{"live", "also"}, Since: 7, LastSeen: Moment(noon)},
+		"7 lapsed.1:1 live.1:1":          {State: Online, Sockets: 1, Instances: []string{"live"}, Since: 7, LastSeen: Moment(noon)},
+		"7 live.1:0":                     {State: Reconnecting, Since: 7},
+		"7 lapsed.1:4":                   {State: Reconnecting, Since: 7, LastSeen: Moment(noon - 5000)},
+		"7 lost.1:4":                     {State: Reconnecting, Since: 7}, // no lease at all
+		"7 dead.1:4":                     {State: Offline, LastSeen: Moment(noon - 60000)},
+		"7 dead.1:4 live.1:0 lapsed.1:0": {State: Reconnecting, Since: 7, LastSeen: Moment(noon - 60000)},
+	} {
+		e, err := parseEntry(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := e.user("alice", leases, noon, testGrace)
+		want.Name = "alice"
+		if want.Instances == nil {
+			want.Instances = []string{}
+		}
+		if a, b := marshalled(t, got), marshalled(t, want); a != b {
+			t.Errorf("%s means %s, want %s", text, a, b)
+		}
+	}
+}
+
+func TestTheFirstLiveTokenSweepsIfAnythingIsDead(t *testing.T) {
+	live, lapsed, dead := Lease{Deadline: noon + 1}, Lease{Deadline: noon}, Lease{Condemned: true}
+	for _, c := range []struct {
+		leases Leases
+		want   string
+	}{
+		{Leases{}, ""},
+		{Leases{"b": live, "c": live, "a": lapsed}, ""},
+		{Leases{"b": live, "c": live, "a": lapsed, "z": dead}, "b"},
+		{Leases{"a": lapsed, "z": dead}, ""},
+	} {
+		if got := c.leases.Sweeper(noon, testGrace); got != c.want {
+			t.Errorf("of %v %q sweeps, want %q", c.leases, got, c.want)
+		}
+	}
+}
+
+func TestWhatCannotBeReadIsAnErrorNotAGuess(t *testing.T) {
+	for _, text := range []string{"", "x a.1:1", "7 a.1", "7 a.1:x"} {
+		if _, err := parseEntry(text); err == nil {
+			t.Errorf("entry %q was read", text)
+		}
+	}
+	for _, lease := range []string{"", "7", "x 1"} {
+		if _, err := parseLeases([]string{"a.1", lease}); err == nil {
+			t.Errorf("lease %q was read", lease)
+		}
+	}
+}
+
+func TestAMomentIsUTCWithMillisecondsAndNeverIsNull(t *testing.T) {
+	if got := marshalled(t, Moment(1_700_000_000_120)); got != `"2023-11-14T22:13:20.120Z"` {
+		t.Error(got)
+	}
+	if got := marshalled(t, Never); got != "null" {
+		t.Error(got)
+	}
+}
+
+func TestShardsAreSpreadEvenlyOverTheSlotsOfACluster(t *testing.T) {
+	for _, shards := range []int{1, 2, 3, 64, 1024} {
+		for shard := range shards {
+			slot := slotOf(hashTag(shard, shards))
+			if place := (slot + clusterSlots - slotOf("0")) % clusterSlots; place*shards/clusterSlots != shard {
+				t.Errorf("shard %d of %d is in slot %d", shard, shards, slot)
+			}
+		}
+		if tag := hashTag(0, shards); tag != "0" {
+			t.Errorf("of %d shards the first has the tag %s", shards, tag)
+		}
+	}
+	if got := slotOf("123456789"); got != 0x31C3 { // the check value of CRC16 XMODEM, from the Cluster specification
+		t.Errorf("the slot of 123456789 is %#x", got)
+	}
+}
+
+func TestACursorIsReadBackAndNothingElseIsOne(t *testing.T) {
+	for _, c := range []cursor{{shard: 3, step: 1 << 63, after: "a:b:🦊"}, {local: true, after: "x"}} {
+		if got, err := parseCursor(c.String(), 4); err != nil || got != c {
+			t.Errorf("%+v was read back as %+v, %v", c, got, err)
+		}
+	}
+	for _, text := range []string{"x", "!!", cursor{shard: 4}.String(), "eDox", "cjotMTowOg"} {
+		if got, err := parseCursor(text, 4); err == nil {
+			t.Errorf("%q was read as %+v", text, got)
+		}
+	}
+}
+
+func marshalled(t *testing.T, v any) string {
+	t.Helper()
+	text, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
