@@ -151,7 +151,22 @@ func (s *state) lease(token, version string, lifetime int, condemned ...string) 
 
 func (s *state) mirror(token, version string, users ...string) Status {
 	s.t.Helper()
-	return s.status(s.run(Mirror, []string{"owners", "leases", "log", "seen"}, append([]string{token, version, "10000", "15000", "10000", "60000"}, users...)...))
+	return s.mirrorKnown(0, token, version, users...)
+}
+
+// mirrorKnown mirrors users, given as user, sockets, …, of whom the first ones came a minute ago and were mirrored before; the others
+// came or went just now.
+func (s *state) mirrorKnown(known int, token, version string, users ...string) Status {
+	s.t.Helper()
+	args := []string{token, version, "10000", "15000", "10000", "60000", strconv.Itoa(known)}
+	for i := 0; i < len(users); i += 2 {
+		ago := "0"
+		if i < 2*known && !strings.HasPrefix(users[i+1], "-") {
+			ago = "60000"
+		}
+		args = append(args, users[i], users[i+1], ago)
+	}
+	return s.status(s.run(Mirror, []string{"owners", "leases", "log", "seen"}, args...))
 }
 
 // sweep makes a whole pass and returns how many entries it dropped something from.
@@ -297,6 +312,47 @@ func TestANewEpochTakesTheEntriesOverAndNobodyFlickers(t *testing.T) {
 	})
 }
 
+func TestWhoWasMirroredBeforeRedisLostItIsNoNews(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
+		s := newState(t, server)
+		s.want(s.lease("a.2", "", 10000), OK) // a.1 went with all the rest
+		s.want(s.mirrorKnown(4, "a.2", "0", "alice", "1", "bob", "0", "cathy", "-2", "dave", "1", "eve", "1"), OK)
+		s.wantOwners("alice", "a.2:1")
+		s.wantOwners("bob", "a.2:0")
+		s.wantLog("cathy offline", "eve online")
+		// dave is still online on b, whose instance has not noticed the loss yet, when a sees him leave
+		s.want(s.mirrorKnown(1, "a.2", "1", "dave", "-2"), OK)
+		s.want(s.lease("b.2", "", 10000), OK)
+		s.want(s.mirrorKnown(1, "b.2", "0", "dave", "1"), OK)
+		s.wantLog("cathy offline", "eve online", "dave offline", "dave online")
+	})
+}
+
+func TestSinceIsWhenTheUserCameAndSeenWhenTheLastSocketWent(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
+		s := newState(t, server)
+		s.want(s.lease("a.1", "", 10000), OK)
+		mirror := func(version, sockets, ago string) {
+			t.Helper()
+			s.want(s.status(s.run(Mirror, []string{"owners", "leases", "log", "seen"}, "a.1", version, "10000", "15000", "1000", "3600000", "0", "alice", sockets, ago)), OK)
+		}
+		now, _ := server.Do(s.client, "TIME").AsIntSlice()
+		near := func(what string, ms, ago int64) {
+			t.Helper()
+			if want := now[0]*1000 - ago; ms < want-2000 || ms > want+60000 {
+				t.Errorf("%s %d, want about %d", what, ms, want)
+			}
+		}
+		mirror("0", "1", "400000") // Redis was away when she came
+		entry, _ := server.Do(s.client, "HGET", s.key("owners"), "alice").ToString()
+		since, _ := strconv.ParseInt(strings.Fields(entry)[0], 10, 64)
+		near("since", since, 400000)
+		mirror("1", "0", "200000")
+		score, _ := server.Do(s.client, "ZSCORE", s.key("seen"), "alice").AsFloat64()
+		near("seen", int64(score), 200000)
+	})
+}
+
 func TestLeaseOpensOnceAndEndsIntoTheGrace(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
 		s := newState(t, server)
@@ -326,7 +382,7 @@ func TestSweepDropsTheDeadKeepsTheRestAndForgetsTheirLeases(t *testing.T) {
 		for n := range 700 { // enough to be a real hash table, which takes many steps
 			all = append(all, "user"+strconv.Itoa(n), "1")
 		}
-		s.want(s.mirror("a.1", "0", all...), OK)
+		s.want(s.mirror("a.1", "0", all...), OK) // a single call: Redis takes more than a mirror ever sends
 		s.want(s.mirror("b.1", "0", "user7", "1"), OK)
 		s.age("a.1", 30000)
 		if dropped := s.sweep(); dropped < 700 {

@@ -10,13 +10,15 @@
 -- ARGV[4] grace     (ms)
 -- ARGV[5] log_cap   entries to keep in the log, about
 -- ARGV[6] seen_for  how long an offline user is remembered (ms)
--- ARGV[7…] user, sockets, user, sockets, …: n > 0 online, 0 dropped and in its grace,
---         -1 the grace is over, -2 left on purpose: graces that run on other instances are over too
+-- ARGV[7] known     so many of the users, the first ones, were mirrored before, whatever Redis holds of them now
+-- ARGV[8…] user, sockets, ago, user, sockets, ago, …
+--         sockets: n > 0 online, 0 dropped and in its grace, -1 the grace is over, -2 left on purpose: graces that run on other
+--         instances are over too. ago (ms): when the user came, if online; else when the last socket went
 -- Returns {OK, version} or {STALE}: no such lease, a dead one, or another version; nothing was written.
 
 local owners, leases, log, seen = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local token, version, lifetime, grace = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
-local log_cap, seen_for, first = ARGV[5], tonumber(ARGV[6]), 7
+local log_cap, seen_for, known, first = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7]), 8
 
 local now = redis_now()
 local lease = redis.call('HGET', leases, token)
@@ -29,22 +31,24 @@ local standing = standings(leases, now, grace)
 local mine = token:match('^[^.]+%.')
 local left = false
 
-for i = first, #ARGV, 2 do
-  local user, sockets = ARGV[i], ARGV[i + 1]
+for i = first, #ARGV, 3 do
+  local user, sockets, at = ARGV[i], tonumber(ARGV[i + 1]), now - ARGV[i + 2]
   local entry = redis.call('HGET', owners, user)
-  local before, since, others = OFFLINE, now, ''
+  local before, since, others = OFFLINE, sockets > 0 and at or now, ''
   if entry then
     before = entry_state(entry, standing)
-    if before ~= OFFLINE then since = tonumber(entry:match('^%d+')) end
+    if before ~= OFFLINE then since = math.min(tonumber(entry:match('^%d+')), since) end
     for owner, n in entry:gmatch(' ([^:]+):(%d+)') do
       -- what this instance wrote under earlier tokens is superseded, what dead tokens wrote is void
-      local void = owner:sub(1, #mine) == mine or standing[owner] == DEAD or n == '0' and sockets == '-2'
+      local void = owner:sub(1, #mine) == mine or standing[owner] == DEAD or n == '0' and sockets == -2
       if not void then others = others .. ' ' .. owner .. ':' .. n end
     end
     if before == OFFLINE then record_change(log, log_cap, user, 'offline', now) end -- the sweep had not come by yet
+  elseif i < first + 3 * known and (tonumber(redis.call('ZSCORE', seen, user)) or 0) < at then
+    before = ONLINE -- Redis lost the entry: coming was logged before, and going was not
   end
 
-  local kept = tonumber(sockets) < 0 and others or others .. ' ' .. token .. ':' .. sockets
+  local kept = sockets < 0 and others or others .. ' ' .. token .. ':' .. sockets
   local after = entry_state(kept, standing)
   if kept ~= '' then
     redis.call('HSET', owners, user, string.format('%d', since) .. kept)
@@ -53,7 +57,7 @@ for i = first, #ARGV, 2 do
   end
   if before == OFFLINE and after ~= OFFLINE then record_change(log, log_cap, user, 'online', now) end
   if before ~= OFFLINE and after == OFFLINE then record_change(log, log_cap, user, 'offline', now) end
-  if before == ONLINE and after ~= ONLINE then redis.call('ZADD', seen, now, user); left = true end
+  if before == ONLINE and after ~= ONLINE then redis.call('ZADD', seen, at, user); left = true end
 end
 
 if left then redis.call('ZREMRANGEBYSCORE', seen, 0, now - seen_for) end

@@ -8,8 +8,8 @@ import (
 
 // grace is the time a user who dropped has to come back.
 type grace struct {
-	user string
-	to   time.Time
+	user  string
+	began time.Time
 }
 
 // graces are the running ones, first to end first: all have the same length, so a queue is enough and no user costs a timer. It
@@ -38,7 +38,7 @@ func (g *graces) take(now time.Time) (over []grace, next time.Time, more bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	ended := 0
-	for ended < len(g.queue) && !g.queue[ended].to.After(now) {
+	for ended < len(g.queue) && now.Sub(g.queue[ended].began) >= g.length {
 		ended++
 	}
 	over = append(over, g.queue[:ended]...)
@@ -48,19 +48,19 @@ func (g *graces) take(now time.Time) (over []grace, next time.Time, more bool) {
 		g.queue = nil
 		return over, time.Time{}, false
 	}
-	return over, g.queue[0].to, true
+	return over, g.queue[0].began.Add(g.length), true
 }
 
 // EndGraces forgets users whose grace is over, until the context ends.
 func (s *Sockets) EndGraces(ctx context.Context) {
 	for {
-		over, next, more := s.graces.take(s.now())
+		over, next, more := s.graces.take(time.Now())
 		for _, one := range over {
 			s.endGrace(one)
 		}
 		var due <-chan time.Time
 		if more {
-			due = time.After(next.Sub(s.now()))
+			due = time.After(time.Until(next))
 		}
 		select {
 		case <-ctx.Done():

@@ -132,7 +132,7 @@ func (m *Mirror) told(socket *Socket) bool {
 }
 
 // Again writes a user's count once more: somebody saw that Redis had it wrong.
-func (m *Mirror) Again(user string) { m.shardOf(user).again(user) }
+func (m *Mirror) Again(user string) { m.shardOf(user).again(user, false) }
 
 // Heartbeats is how many heartbeats were sent through the instance's channel in a shard since the last call.
 func (m *Mirror) Heartbeats(shard int) int64 { return m.shards[shard].heartbeats.Swap(0) }
@@ -150,7 +150,7 @@ func (m *Mirror) Trouble() string {
 	return ""
 }
 
-func (m *Mirror) touch(user string, left bool) { m.shardOf(user).touch(user, left) }
+func (m *Mirror) touch(user string, left bool, at time.Time) { m.shardOf(user).touch(user, left, at) }
 
 func (m *Mirror) shardOf(user string) *shard { return m.shards[m.redis.Keys.ShardOf(user)] }
 

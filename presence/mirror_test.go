@@ -206,7 +206,7 @@ func crash(t *testing.T, c *cluster, name string, users ...string) {
 	}
 	var changes []change
 	for _, user := range users {
-		changes = append(changes, change{user, 1})
+		changes = append(changes, change{user: user, sockets: 1, at: time.Now()})
 	}
 	if err := c.redis.mirror(t.Context(), 0, token, 0, changes); err != nil {
 		t.Fatal(err)
@@ -222,20 +222,20 @@ func TestWhenRedisLosesWhatItHeldEverybodyIsMirroredAgain(t *testing.T) {
 			deadline, _, _ := strings.Cut(lease, " ")
 			c.server.Do(c.client, "HSET", c.redis.Keys.Leases(0), "a.1", deadline+" 0")
 			c.server.Do(c.client, "HDEL", c.redis.Keys.Owners(0), "user7", "user8")
-		},
-		"given up for dead": func(c *cluster) { c.server.Do(c.client, "HSET", c.redis.Keys.Leases(0), "a.1", "0 1 dead") },
+		}, users},
+		// they were offline, as far as anybody could tell, and are back
+		"given up for dead": {func(c *cluster) { c.server.Do(c.client, "HSET", c.redis.Keys.Leases(0), "a.1", "0 1 dead") }, 3 * users},
 	} {
 		t.Run(name, func(t *testing.T) {
 			redistest.Each(t, func(t *testing.T, server *redistest.Server) {
 				c := newCluster(t, server, 1)
 				c.redis.Lease = time.Second // so that the loss is soon noticed
 				a := c.startInstance("a")
-				const users = 600 // more than two calls
 				for n := range users {
 					a.sockets.Add(&Socket{User: fmt.Sprintf("user%d", n), Conn: &inbox{}})
 				}
 				a.settle()
-				lose(c)
+				loss.lose(c)
 				eventually(t, "all to be there under another token", func() bool {
 					owners, _ := server.Do(c.client, "HGETALL", c.redis.Keys.Owners(0)).AsStrMap()
 					for _, entry := range owners {
@@ -245,7 +245,11 @@ func TestWhenRedisLosesWhatItHeldEverybodyIsMirroredAgain(t *testing.T) {
 					}
 					return len(owners) == users
 				})
+				a.settle()
 				a.wantUser("user7", Online, 1, "a")
+				if logged, _ := server.Do(c.client, "XLEN", c.redis.Keys.Log(0)).AsInt64(); logged != loss.logged {
+					t.Errorf("%d changes logged, want %d", logged, loss.logged)
+				}
 			})
 		})
 	}
@@ -262,7 +266,7 @@ func TestAWriteWhoseReplyWasLostIsSettledByItsVersion(t *testing.T) {
 				}
 				s := m.shards[0]
 				if version == 1 {
-					if err := c.redis.mirror(t.Context(), 0, s.token, 0, []change{{"alice", 1}}); err != nil {
+					if err := c.redis.mirror(t.Context(), 0, s.token, 0, []change{{user: "alice", sockets: 1}}); err != nil {
 						t.Fatal(err)
 					}
 				}
@@ -271,11 +275,11 @@ func TestAWriteWhoseReplyWasLostIsSettledByItsVersion(t *testing.T) {
 					t.Errorf("version %d, epoch %d, %v; want version %d, epoch 1", s.version, s.token.Epoch, err, version)
 				}
 				// and the delayed duplicate has no effect
-				s.touch("bob", false)
+				s.touch("bob", false, time.Now())
 				if err := s.step(t.Context(), false); err != nil {
 					t.Fatal(err)
 				}
-				if err := c.redis.mirror(t.Context(), 0, s.token, version, []change{{"bob", 9}}); !errors.Is(err, ErrStale) {
+				if err := c.redis.mirror(t.Context(), 0, s.token, version, []change{{user: "bob", sockets: 9}}); !errors.Is(err, ErrStale) {
 					t.Errorf("the duplicate: %v", err)
 				}
 			})

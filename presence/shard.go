@@ -40,33 +40,41 @@ type shard struct {
 
 	mu sync.Mutex
 	// mu guards the following
-	dirty    map[string]bool // users whose count must be written, and whether they left; at most the local users and those just gone
+	dirty    map[string]mark // users whose count must be written; at most the local users and those just gone
 	marks    uint64          // how often a user was marked
 	settled  uint64          // the marks up to here are in Redis
 	progress chan struct{}   // closed and replaced when settled grows
 }
 
+// mark is what there is to tell of a dirty user who has no sockets, and whether Redis had heard of the user before.
+type mark struct {
+	left  bool      // closed the last socket on purpose
+	at    time.Time // when the last socket went
+	known bool      // was mirrored before
+}
+
 func newShard(index int, m *Mirror) *shard {
 	return &shard{
 		index: index, mirror: m, token: Token{m.instance, 1}, fresh: true,
-		wake: make(chan struct{}, 1), dirty: map[string]bool{}, progress: make(chan struct{}),
+		wake: make(chan struct{}, 1), dirty: map[string]mark{}, progress: make(chan struct{}),
 	}
 }
 
-// touch marks a user as to be written.
-func (s *shard) touch(user string, left bool) {
+// touch marks a user as to be written, because something changed.
+func (s *shard) touch(user string, left bool, at time.Time) {
 	s.mu.Lock()
-	s.dirty[user] = left
+	s.dirty[user] = mark{left: left, at: at, known: s.dirty[user].known}
 	s.marks++
 	s.mu.Unlock()
 	s.signal()
 }
 
-// again marks a user as to be written once more, although nothing has changed.
-func (s *shard) again(user string) {
+// again marks a user as to be written once more, although nothing has changed. known: Redis has heard of this user, and may have
+// lost what it had.
+func (s *shard) again(user string, known bool) {
 	s.mu.Lock()
-	if _, marked := s.dirty[user]; !marked { // or what is known of the last change would be lost
-		s.dirty[user] = false
+	if _, marked := s.dirty[user]; !marked { // what is marked was not written yet
+		s.dirty[user] = mark{at: time.Now(), known: known}
 	}
 	s.marks++
 	s.mu.Unlock()
@@ -203,7 +211,7 @@ func (s *shard) openLease(ctx context.Context) error {
 	s.fresh = false
 	for _, user := range s.mirror.sockets.Users() {
 		if s.mirror.redis.Keys.ShardOf(user) == s.index {
-			s.again(user)
+			s.again(user, true)
 		}
 	}
 	return nil
@@ -230,19 +238,15 @@ func (s *shard) settleVersion(ctx context.Context) error {
 // flush writes the users that are dirty now. What becomes dirty meanwhile waits for the next flush.
 func (s *shard) flush(ctx context.Context) error {
 	s.mu.Lock()
-	taken, mark := s.dirty, s.marks
+	taken, marks := s.dirty, s.marks
 	if len(taken) > 0 {
-		s.dirty = map[string]bool{}
+		s.dirty = map[string]mark{}
 	}
 	s.mu.Unlock()
 
 	batch := make([]change, 0, min(len(taken), mirrorBatch))
-	for user, left := range taken {
-		count := s.mirror.sockets.Count(user)
-		if count == Gone && left {
-			count = Left
-		}
-		batch = append(batch, change{user, count})
+	for user, mark := range taken {
+		batch = append(batch, mark.change(user, s.mirror.sockets))
 		if len(batch) == mirrorBatch {
 			if err := s.write(ctx, batch, taken); err != nil {
 				return err
@@ -255,12 +259,24 @@ func (s *shard) flush(ctx context.Context) error {
 			return err
 		}
 	}
-	s.settle(mark)
+	s.settle(marks)
 	return nil
 }
 
+// change is what is so now of a marked user.
+func (m mark) change(user string, sockets *Sockets) change {
+	count, at := sockets.count(user)
+	if count == Gone {
+		at = m.at
+		if m.left {
+			count = Left
+		}
+	}
+	return change{user, count, at, m.known}
+}
+
 // write writes one batch. On an error everything taken and not yet written goes back.
-func (s *shard) write(ctx context.Context, batch []change, taken map[string]bool) error {
+func (s *shard) write(ctx context.Context, batch []change, taken map[string]mark) error {
 	started := time.Now()
 	err := s.mirror.redis.mirror(ctx, s.index, s.token, s.version, batch)
 	if err != nil {
@@ -276,13 +292,16 @@ func (s *shard) write(ctx context.Context, batch []change, taken map[string]bool
 	return nil
 }
 
-func (s *shard) putBack(taken map[string]bool) {
+func (s *shard) putBack(taken map[string]mark) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for user, left := range taken {
-		if _, newer := s.dirty[user]; !newer {
-			s.dirty[user] = left
+	for user, older := range taken {
+		newer, marked := s.dirty[user]
+		if !marked {
+			newer = older
 		}
+		newer.known = older.known
+		s.dirty[user] = newer
 	}
 }
 

@@ -48,8 +48,7 @@ const (
 type Sockets struct {
 	// static after construction
 	seed    maphash.Seed
-	changed func(user string, left bool) // a user's count changed, or a grace ended; left: the last socket was closed on purpose
-	now     func() time.Time             // monotonic
+	changed func(user string, left bool, at time.Time) // see NewSockets
 
 	stripes [64]stripe // their number: far more than the cores that could want one at once
 
@@ -68,13 +67,14 @@ type stripe struct {
 // localUser is a user who has sockets here, or had until a moment ago.
 type localUser struct {
 	sockets []*Socket // replaced, never changed: readers hold it without a lock
-	graceTo time.Time // with no sockets: gone at this moment
+	came    time.Time // since when the user is here, whatever short drops there were
+	dropped time.Time // with no sockets: when the last one went, and the grace began
 }
 
 // NewSockets makes an empty map. changed is called after each change of a user's count, from any goroutine; it must not block. left
-// says that the user's last socket was closed on purpose.
-func NewSockets(grace time.Duration, changed func(user string, left bool)) *Sockets {
-	s := &Sockets{seed: maphash.MakeSeed(), changed: changed, now: time.Now}
+// says that the user's last socket was closed on purpose; at is when the change was, and, if a grace has ended, when it began.
+func NewSockets(grace time.Duration, changed func(user string, left bool, at time.Time)) *Sockets {
+	s := &Sockets{seed: maphash.MakeSeed(), changed: changed}
 	s.graces = graces{length: grace, added: make(chan struct{}, 1)}
 	for i := range s.stripes {
 		s.stripes[i].users = map[string]*localUser{}
@@ -92,7 +92,7 @@ func (s *Sockets) stripeOf(user string, id uuid.UUID) *stripe {
 
 // Add makes a socket known. Pushes on this instance find it at once.
 func (s *Sockets) Add(socket *Socket) {
-	stripe := s.stripeOf(socket.User, socket.ID)
+	now, stripe := time.Now(), s.stripeOf(socket.User, socket.ID)
 	stripe.mu.Lock()
 	s.sockets.Add(1)
 	if socket.User == "" {
@@ -102,7 +102,7 @@ func (s *Sockets) Add(socket *Socket) {
 	}
 	local := stripe.users[socket.User]
 	if local == nil {
-		local = &localUser{}
+		local = &localUser{came: now}
 		stripe.users[socket.User] = local
 	}
 	if len(local.sockets) == 0 {
@@ -110,13 +110,13 @@ func (s *Sockets) Add(socket *Socket) {
 	}
 	local.sockets = append(slices.Clip(local.sockets), socket)
 	stripe.mu.Unlock()
-	s.changed(socket.User, false)
+	s.changed(socket.User, false, now)
 }
 
 // Remove forgets a socket. If it was its user's last here, the user is gone at once when the client closed it on purpose (close
 // code 1000), and otherwise after the grace.
 func (s *Sockets) Remove(socket *Socket, onPurpose bool) {
-	stripe := s.stripeOf(socket.User, socket.ID)
+	now, stripe := time.Now(), s.stripeOf(socket.User, socket.ID)
 	stripe.mu.Lock()
 	if socket.User == "" {
 		if _, ok := stripe.anonymous[socket]; ok {
@@ -139,23 +139,33 @@ func (s *Sockets) Remove(socket *Socket, onPurpose bool) {
 		if onPurpose || s.graces.length == 0 {
 			delete(stripe.users, socket.User)
 		} else {
-			local.graceTo = s.now().Add(s.graces.length)
-			s.graces.add(grace{socket.User, local.graceTo})
+			local.dropped = now
+			s.graces.add(grace{socket.User, now})
 		}
 	}
 	stripe.mu.Unlock()
-	s.changed(socket.User, last && onPurpose)
+	s.changed(socket.User, last && onPurpose, now)
 }
 
 // Count is how many sockets a user has here: 0 in the grace, Gone if there is nothing to say.
 func (s *Sockets) Count(user string) int {
+	count, _ := s.count(user)
+	return count
+}
+
+// count also says when the user came, or, in the grace, when the last socket went.
+func (s *Sockets) count(user string) (sockets int, at time.Time) {
 	stripe := s.stripeOf(user, uuid.Nil)
 	stripe.mu.RLock()
 	defer stripe.mu.RUnlock()
-	if local := stripe.users[user]; local != nil {
-		return len(local.sockets)
+	local := stripe.users[user]
+	switch {
+	case local == nil:
+		return Gone, time.Time{}
+	case len(local.sockets) == 0:
+		return 0, local.dropped
 	}
-	return Gone
+	return len(local.sockets), local.came
 }
 
 // Deliver queues a frame for all of a user's sockets here but one (uuid.Nil: but none) and says how many took it.
@@ -229,12 +239,12 @@ func (s *Sockets) endGrace(over grace) {
 	stripe := s.stripeOf(over.user, uuid.Nil)
 	stripe.mu.Lock()
 	local := stripe.users[over.user]
-	ended := local != nil && len(local.sockets) == 0 && local.graceTo.Equal(over.to)
+	ended := local != nil && len(local.sockets) == 0 && local.dropped.Equal(over.began)
 	if ended {
 		delete(stripe.users, over.user)
 	}
 	stripe.mu.Unlock()
 	if ended {
-		s.changed(over.user, false)
+		s.changed(over.user, false, over.began)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -34,7 +35,9 @@ func (r Redis) RenewEvery() time.Duration { return r.Lease / 5 }
 // change is a user's count of sockets, to be written.
 type change struct {
 	user    string
-	sockets int // or Gone, or Left
+	sockets int       // or Gone, or Left
+	at      time.Time // when the user came, or else when the last socket went; by the local monotonic clock
+	known   bool      // was mirrored before: if Redis has no entry, it lost it
 }
 
 // leaseAnswer is what a heartbeat brings back.
@@ -62,10 +65,17 @@ func (r Redis) lease(ctx context.Context, shard int, token Token, version string
 }
 
 func (r Redis) mirror(ctx context.Context, shard int, token Token, version int64, changes []change) error {
-	args := make([]string, 0, 6+2*len(changes))
-	args = append(args, token.String(), strconv.FormatInt(version, 10), millis(r.Lease), millis(r.Grace), strconv.Itoa(r.LogCap), millis(r.SeenFor))
+	slices.SortStableFunc(changes, knownFirst)
+	known := 0
+	for known < len(changes) && changes[known].known {
+		known++
+	}
+	args := make([]string, 0, 7+3*len(changes))
+	args = append(args, token.String(), strconv.FormatInt(version, 10), millis(r.Lease), millis(r.Grace),
+		strconv.Itoa(r.LogCap), millis(r.SeenFor), strconv.Itoa(known))
+	now := time.Now()
 	for _, c := range changes {
-		args = append(args, c.user, strconv.Itoa(c.sockets))
+		args = append(args, c.user, strconv.Itoa(c.sockets), millis(now.Sub(c.at)))
 	}
 	keys := []string{r.Keys.Owners(shard), r.Keys.Leases(shard), r.Keys.Log(shard), r.Keys.Seen(shard)}
 	reply, err := r.exec(ctx, lua.Mirror, keys, args).ToArray()
@@ -76,6 +86,16 @@ func (r Redis) mirror(ctx context.Context, shard int, token Token, version int64
 		return fmt.Errorf("presence: mirror %d users of shard %d: %w", len(changes), shard, err)
 	}
 	return nil
+}
+
+func knownFirst(a, b change) int {
+	switch {
+	case a.known == b.known:
+		return 0
+	case a.known:
+		return -1
+	}
+	return 1
 }
 
 // version reads how many mirror writes Redis has counted under a lease; ErrStale if there is none.

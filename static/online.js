@@ -56,11 +56,15 @@ async function lookAtTotals() {
       api("GET", "/instances"),
     ]);
     write($("count"), String(count.present));
-    $("count").toggleAttribute("data-stale", count.stale === true);
+    markTotals(count.stale);
     sync($("instances"), instances, (i) => i.id, instanceRow, showInstance);
   } catch {
-    $("count").toggleAttribute("data-stale", true); // lookAtUsers says why
+    markTotals(true); // lookAtUsers says why
   }
+}
+
+function markTotals(stale) {
+  for (const id of ["count", "instances"]) $(id).toggleAttribute("data-stale", stale);
 }
 
 // By name and not by state: a row that jumps is hard to press.
@@ -110,7 +114,7 @@ function shownWords(shown, next) {
 }
 
 function staleWords(asOf) {
-  return `Redis is out of reach. This was known at ${new Date(asOf).toLocaleTimeString()}.`;
+  return `Redis is out of reach. What this instance knows by itself, at ${new Date(asOf).toLocaleTimeString()}:`;
 }
 
 function note(words, stale = false) {
