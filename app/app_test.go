@@ -52,13 +52,17 @@ func tryApp(t *testing.T, flags ...string) (*App, error) {
 
 func tryAppWith(t *testing.T, events map[string]handlers.Handler, flags ...string) (*App, error) {
 	t.Helper()
-	var c Config
+	var all commands
+	c := &all.Config
 	flags = append([]string{"--addr=127.0.0.1:0", "--jwt-secret=" + testSecret, "--api-keys=" + testKey, "--drain=2s"}, flags...)
-	if _, err := newParser(&c).Parse(flags); err != nil {
+	if _, err := newParser(&all).Parse(flags); err != nil {
+		return nil, err
+	}
+	if err := c.check(); err != nil {
 		return nil, err
 	}
 	c.fillDev()
-	return Start(t.Context(), &c, events, slog.New(slog.NewTextHandler(testLog{t}, nil)))
+	return Start(t.Context(), c, events, slog.New(slog.NewTextHandler(testLog{t}, nil)))
 }
 
 // startThree starts three instances on one real Redis.

@@ -44,8 +44,8 @@ func (c *Config) dev() bool {
 	return c.inProcess()
 }
 
-// Validate refuses what cannot work: which setting, what it was, what is allowed.
-func (c *Config) Validate() error {
+// check refuses what cannot work: which setting, what it was, what is allowed.
+func (c *Config) check() error {
 	host, _, err := net.SplitHostPort(c.Addr)
 	if err != nil {
 		return refuse("addr", c.Addr, "want host:port")
@@ -76,10 +76,10 @@ func (c *Config) Validate() error {
 			return refuse("allowed-origins", origin, "want scheme://host or scheme://host:port, without a slash at the end, or *")
 		}
 	}
-	return c.validateLimits()
+	return c.checkLimits()
 }
 
-func (c *Config) validateLimits() error {
+func (c *Config) checkLimits() error {
 	switch {
 	case c.Lease < time.Second || c.Lease > time.Hour:
 		return refuse("lease", c.Lease, "want 1s to 1h")

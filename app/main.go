@@ -19,24 +19,39 @@ import (
 )
 
 func main() {
-	var c Config
+	var c commands
 	parser := newParser(&c)
-	_, err := parser.Parse(os.Args[1:])
+	command, err := parser.Parse(os.Args[1:])
 	parser.FatalIfErrorf(err)
-	if err := run(&c, slog.New(slog.NewJSONHandler(os.Stderr, nil)), os.Stdout); err != nil {
+	if command.Command() == "audit" {
+		err = c.Audit.run(os.Stdout)
+	} else {
+		err = run(&c.Config, slog.New(slog.NewJSONHandler(os.Stderr, nil)), os.Stdout)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "rollcall:", err)
 		os.Exit(1)
 	}
 }
 
-// newParser reads settings from flags and the environment, and lets Config.Validate look at them.
-func newParser(c *Config) *kong.Kong {
+// commands are what the binary does. Without a word it serves.
+type commands struct {
+	Config
+	Serve struct{}     `cmd:"" default:"1" help:"Run an instance. This is what happens if no command is given."`
+	Audit auditCommand `cmd:"" help:"Compare every instance's own map of sockets with Redis. Exit status 1 if they differ."`
+}
+
+// newParser reads settings from flags and the environment.
+func newParser(c *commands) *kong.Kong {
 	return kong.Must(c, kong.Name("rollcall"), kong.DefaultEnvars("ROLLCALL"), kong.ShortUsageOnError(),
 		kong.Description("Who is online, and reach this user now. With no settings at all it runs in development mode, on a Redis of its own."))
 }
 
 // run runs an instance until the process is told to stop, or the instance can't go on.
 func run(c *Config, log *slog.Logger, out io.Writer) error {
+	if err := c.check(); err != nil {
+		return err
+	}
 	signals, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	madeSecret, madeKey := c.fillDev()

@@ -304,9 +304,12 @@ func TestASettingThatCannotWorkIsRefusedAndNamed(t *testing.T) {
 			t.Errorf("%s: %v, want %q in it", flag, err, says)
 		}
 	}
-	var c Config
 	for _, missing := range []string{"--api-keys=k", "--jwt-secret=s"} {
-		if _, err := newParser(&c).Parse([]string{"--redis-url=redis://127.0.0.1:1", missing}); err == nil || !strings.Contains(err.Error(), "outside dev mode") {
+		var c commands
+		if _, err := newParser(&c).Parse([]string{"--redis-url=redis://127.0.0.1:1", missing}); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.check(); err == nil || !strings.Contains(err.Error(), "outside dev mode") {
 			t.Errorf("with %s alone: %v", missing, err)
 		}
 	}

@@ -3,6 +3,9 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -87,15 +90,15 @@ func measureIdle(ctx context.Context, s *stage) ([]row, error) {
 	if err != nil {
 		return nil, err
 	}
-	fromClients, inScripts := silence.commands()
+	commands, total := silence.commands()
 	goroutines, err := instance.countGoroutines(ctx)
 	each := func(n int64, unit string) quantity { return quantity{float64(n) / float64(s.connections), unit} }
 	return []row{
 		{what: fmt.Sprintf("**memory of an idle socket**, %s on one instance", thousands(int64(s.connections))),
 			found: each(found, " B"), floor: each(least, " B"), ofFloor: bareSockets},
 		{what: "goroutines of an idle socket", found: each(int64(goroutines), "")},
-		{what: "Redis commands of an idle instance with all these sockets", found: quantity{float64(fromClients) / silence.took.Seconds(), "/s"}},
-		{what: "and commands within their scripts", found: quantity{float64(inScripts) / silence.took.Seconds(), "/s"}},
+		{what: "commands in Redis while all are idle, those within scripts too", found: quantity{total, "/s"}},
+		{what: "which are, a second", text: commands},
 	}, err
 }
 
@@ -123,18 +126,16 @@ func (s *stage) measureMemory(ctx context.Context, of *server) (bytes int64, err
 	return after - before, arrived.fault(0) // none may have been closed
 }
 
-// commands are how many came from clients, other than our own questions, and how many those called that were scripts.
-func (c cost) commands() (fromClients, inScripts int64) {
-	for name, count := range c.redis.commands {
-		switch name {
-		case "info":
-		case "evalsha", "eval":
-			fromClients += count.calls
-		default:
-			inScripts += count.calls
+// commands are how many of each Redis ran in a second, by name, other than our own questions.
+func (c cost) commands() (byName string, total float64) {
+	var words []string
+	for _, name := range slices.Sorted(maps.Keys(c.redis.commands)) {
+		if perSecond := float64(c.redis.commands[name]) / c.took.Seconds(); perSecond > 0 && name != "info" {
+			words = append(words, fmt.Sprintf("%s %.2g", name, perSecond))
+			total += perSecond
 		}
 	}
-	return fromClients, inScripts
+	return strings.Join(words, ", "), total
 }
 
 // countGoroutines ends a server with the signal at which the Go runtime prints where every goroutine is, and counts them.

@@ -52,5 +52,5 @@ func (c cost) each(total time.Duration) quantity {
 
 // perScript is how much shared one script call.
 func (c cost) perScript() quantity {
-	return quantity{float64(c.done) / float64(max(1, c.redis.commands["evalsha"].calls)), ""}
+	return quantity{float64(c.done) / float64(max(1, c.redis.commands["evalsha"])), ""}
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -9,10 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
-	"strings"
 	"syscall"
-	"time"
 )
 
 // house holds what all stages share. All fields are static after prepare.
@@ -25,6 +21,7 @@ type house struct {
 	secret  string // of tokens
 	apiKey  string
 	files   int // that a process may have open
+	start   usedTime
 }
 
 // prepare builds the binary and finds the rest.
@@ -42,14 +39,17 @@ func prepare(ctx context.Context, s settings) (*house, error) {
 		return nil, fmt.Errorf("read the limit of open files: %w", err)
 	}
 	h.files = int(min(files.Cur, 1<<20))
-	if room := h.files - filesSpare; s.connections > room {
-		return nil, fmt.Errorf("-connections is %d, but a process here may have only %d files open: want at most %d, or raise ulimit -n",
-			s.connections, h.files, room)
+	if room := h.files - filesSpare; max(s.connections, s.users/instancesPushed) > room {
+		return nil, fmt.Errorf("-connections is %d and -users %d, but a process here may have only %d files open: want at most %d and %d, or raise ulimit -n",
+			s.connections, s.users, h.files, room, room*instancesPushed)
 	}
 	if h.dir, err = os.MkdirTemp("", "rollcall-bench-"); err != nil {
 		return nil, err
 	}
-	if err = h.build(ctx); err != nil {
+	if err = h.build(ctx); err == nil {
+		h.start, err = takeUsedTime()
+	}
+	if err != nil {
 		h.clear()
 		return nil, err
 	}
@@ -70,27 +70,3 @@ func (h *house) build(ctx context.Context) error {
 }
 
 func (h *house) clear() { os.RemoveAll(h.dir) }
-
-// facts says what the numbers depend on.
-func (h *house) facts() string {
-	redis, _ := exec.Command(h.redis, "--version").Output()
-	version := string(redis)
-	if _, after, ok := strings.Cut(version, "v="); ok {
-		version, _, _ = strings.Cut(after, " ")
-	}
-	kernel, _ := os.ReadFile("/proc/sys/kernel/osrelease")
-	return fmt.Sprintf("Measured on %s: %d cores (%s) for instances, Redis and load together; Linux %s, Go %s, Redis %s.",
-		time.Now().UTC().Format(time.DateOnly), runtime.NumCPU(), processor(), strings.TrimSpace(string(kernel)),
-		strings.TrimPrefix(runtime.Version(), "go"), strings.TrimSpace(version))
-}
-
-// processor is its name, as the kernel has it.
-func processor() string {
-	info, _ := os.ReadFile("/proc/cpuinfo")
-	for line := range bytes.Lines(info) {
-		if name, value, ok := strings.Cut(string(line), ":"); ok && strings.TrimSpace(name) == "model name" {
-			return strings.TrimSpace(value)
-		}
-	}
-	return runtime.GOARCH
-}

@@ -84,8 +84,10 @@ func run(s settings) error {
 		if !slices.Contains(s.only, m.name) || ctx.Err() != nil {
 			continue
 		}
-		fmt.Fprintf(os.Stderr, "%-8s  %s …\n", m.name, m.what)
+		fmt.Fprintf(os.Stderr, "%s: %s …\n", m.name, m.what)
+		started := time.Now()
 		found, err := measure(ctx, h, m)
+		fmt.Fprintf(os.Stderr, "%s took %.0f s\n", m.name, time.Since(started).Seconds())
 		rows = append(rows, found...)
 		if err != nil {
 			faults = append(faults, fmt.Errorf("%s: %w", m.name, err))

@@ -77,13 +77,8 @@ func settledBytes(ctx context.Context, pid int) (int64, error) {
 // work is what a Redis server has done so far.
 type work struct {
 	cpu      time.Duration
-	memory   int64                   // bytes in use, now
-	commands map[string]commandCount // by name, as "evalsha"; those in scripts count too
-}
-
-type commandCount struct {
-	calls int64
-	cpu   time.Duration
+	memory   int64            // bytes in use
+	commands map[string]int64 // how often each ran, by name; those within scripts count too
 }
 
 // work asks the server, or tells nothing of none. Asking is a command, INFO, too.
@@ -95,7 +90,7 @@ func (r *redisServer) work(ctx context.Context) (work, error) {
 	if err != nil {
 		return work{}, fmt.Errorf("ask redis: %w", err)
 	}
-	w := work{commands: map[string]commandCount{}}
+	w := work{commands: map[string]int64{}}
 	for line := range strings.Lines(text) {
 		name, value, _ := strings.Cut(strings.TrimSpace(line), ":")
 		switch command, isCommand := strings.CutPrefix(name, "cmdstat_"); {
@@ -105,11 +100,11 @@ func (r *redisServer) work(ctx context.Context) (work, error) {
 		case name == "used_memory":
 			w.memory, _ = strconv.ParseInt(value, 10, 64)
 		case isCommand:
-			var calls, micros int64
-			if _, err := fmt.Sscanf(value, "calls=%d,usec=%d", &calls, &micros); err != nil {
+			var calls int64
+			if _, err := fmt.Sscanf(value, "calls=%d", &calls); err != nil {
 				return work{}, fmt.Errorf("ask redis about %s: %q: %w", command, value, err)
 			}
-			w.commands[command] = commandCount{calls, time.Duration(micros) * time.Microsecond}
+			w.commands[command] = calls
 		}
 	}
 	return w, nil
@@ -119,9 +114,8 @@ func (r *redisServer) work(ctx context.Context) (work, error) {
 func (w work) since(before work) work {
 	w.cpu -= before.cpu
 	w.memory -= before.memory
-	for name, count := range w.commands {
-		was := before.commands[name]
-		w.commands[name] = commandCount{count.calls - was.calls, count.cpu - was.cpu}
+	for name, ran := range before.commands {
+		w.commands[name] -= ran
 	}
 	return w
 }

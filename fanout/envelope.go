@@ -16,15 +16,18 @@ const (
 	kindPush              kind = 1 // for the sockets of one user
 	kindEmitAll           kind = 2 // for every socket
 	kindEmitAuthenticated kind = 3 // for every socket that has a user
+	kindAudit             kind = 4 // a question: how does your map compare with Redis?
+	kindReply             kind = 5 // to a question; the frame is what the question's kind says
 )
 
-// envelope is a frame and where it must go. On the wire, lengths being uvarints:
+// envelope is a frame and where it must go. On the wire, ask and lengths being uvarints:
 //
-//	length of the rest | kind (1 byte) | length, sender | length, user | 16 bytes, excluded socket (zeros: none) | frame
+//	length of the rest | kind (1 byte) | ask | length, sender | length, user | 16 bytes, excluded socket (zeros: none) | frame
 //
 // A message is any number of envelopes, one after the other.
 type envelope struct {
 	kind    kind
+	ask     uint64    // the sender's number of a question, which the reply gives back; 0: no question
 	sender  string    // the instance that sent it
 	user    string    // of a push
 	exclude uuid.UUID // the socket of that user that must not get it
@@ -35,9 +38,10 @@ var errEnvelope = errors.New("fanout: malformed envelope")
 
 // append appends the wire form.
 func (e envelope) append(b []byte) []byte {
-	size := 1 + prefixed(len(e.sender)) + prefixed(len(e.user)) + len(e.exclude) + len(e.frame)
+	size := 1 + uvarintSize(e.ask) + prefixed(len(e.sender)) + prefixed(len(e.user)) + len(e.exclude) + len(e.frame)
 	b = binary.AppendUvarint(b, uint64(size))
 	b = append(b, byte(e.kind))
+	b = binary.AppendUvarint(b, e.ask)
 	b = binary.AppendUvarint(b, uint64(len(e.sender)))
 	b = append(b, e.sender...)
 	b = binary.AppendUvarint(b, uint64(len(e.user)))
@@ -47,9 +51,11 @@ func (e envelope) append(b []byte) []byte {
 }
 
 // prefixed is the size of so many bytes behind their length.
-func prefixed(n int) int {
+func prefixed(n int) int { return uvarintSize(uint64(n)) + n }
+
+func uvarintSize(x uint64) int {
 	var scratch [binary.MaxVarintLen64]byte
-	return binary.PutUvarint(scratch[:], uint64(n)) + n
+	return binary.PutUvarint(scratch[:], x)
 }
 
 // cutEnvelope reads the first envelope of a message. The frame shares the message's memory.
@@ -59,7 +65,12 @@ func cutEnvelope(message []byte) (e envelope, rest []byte, err error) {
 		return e, nil, errEnvelope
 	}
 	e.kind = kind(body[0])
-	sender, body, ok := cutBytes(body[1:])
+	ask, n := binary.Uvarint(body[1:])
+	if n <= 0 {
+		return e, nil, errEnvelope
+	}
+	e.ask = ask
+	sender, body, ok := cutBytes(body[1+n:])
 	if !ok {
 		return e, nil, errEnvelope
 	}

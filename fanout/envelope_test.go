@@ -14,7 +14,7 @@ func TestEnvelopesOfOneMessageAreReadBackInOrder(t *testing.T) {
 		{kind: kindPush, sender: "a", user: "alice", exclude: uuid.New(), frame: []byte(`{"event":"x"}`)},
 		{kind: kindEmitAll, sender: "b", frame: []byte{}},
 		{kind: kindPush, sender: "a", user: strings.Repeat("u", 128), frame: bytes.Repeat([]byte{0, 255}, 40_000)},
-		{kind: 200, sender: "from the future"},
+		{kind: 200, ask: 1 << 63, sender: "from the future"},
 	}
 	for _, e := range sent {
 		message = e.append(message)
@@ -25,7 +25,7 @@ func TestEnvelopesOfOneMessageAreReadBackInOrder(t *testing.T) {
 		if got, message, err = cutEnvelope(message); err != nil {
 			t.Fatal(err)
 		}
-		if got.kind != want.kind || got.sender != want.sender || got.user != want.user || got.exclude != want.exclude || !bytes.Equal(got.frame, want.frame) {
+		if got.kind != want.kind || got.ask != want.ask || got.sender != want.sender || got.user != want.user || got.exclude != want.exclude || !bytes.Equal(got.frame, want.frame) {
 			t.Errorf("got %+v, want %+v", got, want)
 		}
 	}

@@ -251,14 +251,39 @@ func TestWhatIsNotForThisVersionIsCountedAndSkipped(t *testing.T) {
 		alice := a.join("alice")
 		message := envelope{kind: 99, sender: "b", user: "alice", frame: []byte("new")}.append(nil)
 		message = envelope{kind: kindPush, sender: "b", user: "alice", frame: []byte("old")}.append(message)
-		a.receiver.handle(rueidis.PubSubMessage{Message: string(message)})
+		a.receiver.handle(t.Context(), rueidis.PubSubMessage{Message: string(message)})
 		alice.wantFrames("old")
 		if got := a.receiver.Dropped.Unknown.Load(); got != 1 {
 			t.Errorf("%d were counted", got)
 		}
-		a.receiver.handle(rueidis.PubSubMessage{Message: string(message[:len(message)-1])})
+		a.receiver.handle(t.Context(), rueidis.PubSubMessage{Message: string(message[:len(message)-1])})
 		if got := a.receiver.Dropped.Malformed.Load(); got != 1 {
 			t.Errorf("%d malformed were counted", got)
+		}
+	})
+}
+
+func TestAnAuditAsksEveryInstanceAndNamesThoseThatDoNotAnswer(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
+		o := options(server, 2)
+		a, b := startNode(t, "a", o), startNode(t, "b", o)
+		a.join("alice")
+		b.join("bob")
+		keys := a.router.redis.Keys
+		server.Do(server.Client(), "HDEL", keys.Owners(keys.ShardOf("bob")), "bob")
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		audits, unanswered, err := a.router.Audit(ctx, []string{"a", "b"})
+		if err != nil || len(audits) != 2 || len(unanswered) != 0 || audits[0].Missing+audits[1].Missing != 1 {
+			t.Errorf("%+v, %v, %v", audits, unanswered, err)
+		}
+		time.AfterFunc(100*time.Millisecond, cancel) // nobody is there who could answer
+		if audits, unanswered, err := a.router.Audit(ctx, []string{"nobody"}); err != nil || len(audits) != 0 || !slices.Equal(unanswered, []string{"nobody"}) {
+			t.Errorf("%+v, %v, %v", audits, unanswered, err)
+		}
+		a.receiver.deliver(t.Context(), envelope{kind: kindReply, ask: 1, sender: "b"})
+		if late := a.receiver.asks.late.Load(); late != 1 {
+			t.Errorf("%d late replies were counted", late)
 		}
 	})
 }

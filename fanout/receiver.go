@@ -21,6 +21,7 @@ const receiverQueue = 8192
 type Receiver struct {
 	// static after construction
 	instance string
+	redis    presence.Redis
 	keys     presence.Keys
 	sharded  bool // SSUBSCRIBE, for a Cluster
 	sockets  *presence.Sockets
@@ -32,6 +33,10 @@ type Receiver struct {
 	queue chan rueidis.PubSubMessage // capacity receiverQueue; never closed
 	ears  []ear                      // one for each shard
 
+	asks     asks
+	replying sync.WaitGroup // for audits, which take their time
+	auditing atomic.Int64   // of them, at most maxAudits
+
 	missing atomic.Int64 // shards never subscribed yet
 	ready   chan struct{}
 
@@ -40,6 +45,7 @@ type Receiver struct {
 }
 
 const (
+	maxAudits   = 4                      // questions for an audit under way: each looks at every user
 	resubscribe = 50 * time.Millisecond  // before a lost subscription is tried again: short, for pushes pass by meanwhile
 	redial      = 250 * time.Millisecond // before Redis, out of reach, is tried again
 )
@@ -58,6 +64,7 @@ type Drops struct {
 	Overflow  atomic.Int64 // messages that found the queue full
 	Unknown   atomic.Int64 // envelopes of a kind that this version does not know
 	Strays    atomic.Int64 // envelopes for users without a socket here
+	Questions atomic.Int64 // that found too many before them
 }
 
 // ReceiverOptions are what a Receiver needs. All are required.
@@ -73,7 +80,7 @@ type ReceiverOptions struct {
 // NewReceiver makes a receiver. It does nothing before Run.
 func NewReceiver(o ReceiverOptions) *Receiver {
 	r := &Receiver{
-		instance: o.Instance, keys: o.Redis.Keys, sharded: o.Redis.Publish == "SPUBLISH",
+		instance: o.Instance, redis: o.Redis, keys: o.Redis.Keys, sharded: o.Redis.Publish == "SPUBLISH",
 		sockets: o.Sockets, mirror: o.Mirror, dial: o.Dial, log: o.Log,
 		pause: 3 * o.Redis.RenewEvery(),
 		queue: make(chan rueidis.PubSubMessage, receiverQueue),
@@ -106,6 +113,7 @@ func (r *Receiver) Trouble() string {
 // Run receives until the context ends.
 func (r *Receiver) Run(ctx context.Context) {
 	var work sync.WaitGroup
+	defer r.replying.Wait()
 	defer work.Wait()
 	work.Go(func() { r.work(ctx) })
 	for ctx.Err() == nil {
@@ -222,7 +230,7 @@ func (r *Receiver) work(ctx context.Context) {
 	for {
 		select {
 		case message := <-r.queue:
-			r.handle(message)
+			r.handle(ctx, message)
 		case <-ctx.Done():
 			return
 		}
@@ -230,7 +238,7 @@ func (r *Receiver) work(ctx context.Context) {
 }
 
 // handle never fails: what can't be read is counted, and the next message is another's.
-func (r *Receiver) handle(message rueidis.PubSubMessage) {
+func (r *Receiver) handle(ctx context.Context, message rueidis.PubSubMessage) {
 	if message.Message == presence.Heartbeat {
 		r.heartbeat(message.Channel)
 		return
@@ -243,7 +251,7 @@ func (r *Receiver) handle(message rueidis.PubSubMessage) {
 			r.log.Warn("dropped a message", "channel", message.Channel, "bytes", len(message.Message), "error", err)
 			return
 		}
-		r.deliver(e)
+		r.deliver(ctx, e)
 	}
 }
 
@@ -255,7 +263,7 @@ func (r *Receiver) heartbeat(channel string) {
 	}
 }
 
-func (r *Receiver) deliver(e envelope) {
+func (r *Receiver) deliver(ctx context.Context, e envelope) {
 	switch e.kind {
 	case kindPush:
 		if r.sockets.Count(e.user) < 1 {
@@ -273,9 +281,26 @@ func (r *Receiver) deliver(e envelope) {
 			to = presence.Authenticated
 		}
 		r.sockets.Emit(to, e.frame)
+	case kindReply:
+		r.asks.arrive(e)
+	case kindAudit:
+		r.audit(ctx, e)
 	default:
 		r.Dropped.Unknown.Add(1)
 	}
+}
+
+// audit takes a question for an audit if there is room; who asked will find that it was not answered.
+func (r *Receiver) audit(ctx context.Context, question envelope) {
+	if r.auditing.Add(1) > maxAudits {
+		r.auditing.Add(-1)
+		r.Dropped.Questions.Add(1)
+		return
+	}
+	r.replying.Go(func() {
+		defer r.auditing.Add(-1)
+		r.replyAudit(ctx, question)
+	})
 }
 
 func pause(ctx context.Context, d time.Duration) {

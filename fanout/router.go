@@ -41,7 +41,7 @@ type Router struct {
 	instance string
 	redis    presence.Redis
 	sockets  *presence.Sockets
-	hears    func() bool // whether this instance's own subscription to emits is up
+	receiver *Receiver
 	log      *slog.Logger
 	lanes    []*lane
 
@@ -59,7 +59,7 @@ type RouterOptions struct {
 
 // NewRouter makes a router. It takes pushes while it runs.
 func NewRouter(o RouterOptions) *Router {
-	r := &Router{instance: o.Instance, redis: o.Redis, sockets: o.Sockets, hears: o.Receiver.Hears, log: o.Log}
+	r := &Router{instance: o.Instance, redis: o.Redis, sockets: o.Sockets, receiver: o.Receiver, log: o.Log}
 	for shard := range o.Redis.Keys.Shards() {
 		r.lanes = append(r.lanes, newLane(shard, r))
 	}
@@ -114,7 +114,7 @@ func (r *Router) Emit(ctx context.Context, to presence.Audience, frame []byte) (
 	}
 	ctx, cancel := context.WithTimeout(ctx, r.redis.Timeout)
 	defer cancel()
-	subscribers, err := r.redis.Client.Do(ctx, r.publish(channel, message)).AsInt64()
+	subscribers, err := r.redis.Client.Do(ctx, publish(r.redis, channel, message)).AsInt64()
 	switch {
 	case err != nil && took > 0:
 		r.log.Warn("emit", "error", err)
@@ -123,15 +123,16 @@ func (r *Router) Emit(ctx context.Context, to presence.Audience, frame []byte) (
 		return 0, false, fmt.Errorf("%w: %w", ErrUnreachable, err)
 	}
 	others := int(subscribers)
-	if others > 0 && r.hears() {
+	if others > 0 && r.receiver.Hears() {
 		others-- // our own subscription, which does not listen to us
 	}
 	return others + 1, false, nil
 }
 
-func (r *Router) publish(channel string, message []byte) rueidis.Completed {
-	b := r.redis.Client.B()
-	if r.redis.Publish == "SPUBLISH" {
+// publish makes the command that sends a message.
+func publish(redis presence.Redis, channel string, message []byte) rueidis.Completed {
+	b := redis.Client.B()
+	if redis.Publish == "SPUBLISH" {
 		return b.Spublish().Channel(channel).Message(rueidis.BinaryString(message)).Build()
 	}
 	return b.Publish().Channel(channel).Message(rueidis.BinaryString(message)).Build()

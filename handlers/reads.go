@@ -1,8 +1,12 @@
 package handlers
 
 import (
+	"context"
 	"net/http"
+	"slices"
 	"strconv"
+	"strings"
+	"time"
 
 	"github.com/labstack/echo/v5"
 
@@ -91,6 +95,37 @@ func (s *Server) instances(c *echo.Context) error {
 		return problem(http.StatusServiceUnavailable, "redis_unreachable", "Redis can't be asked which instances there are: try again in a second")
 	}
 	return c.JSON(http.StatusOK, map[string]any{"instances": records})
+}
+
+// auditAnswer tells how far what Redis holds differs from what the instances know.
+type auditAnswer struct {
+	Instances  []presence.Audit `json:"instances"`
+	Unanswered []string         `json:"unanswered"` // live instances that did not answer in time
+}
+
+// auditTime is how long GET /audit waits for the instances.
+const auditTime = 20 * time.Second
+
+// audit answers GET /audit: every live instance compares its own map with Redis, and mends what differs.
+func (s *Server) audit(c *echo.Context) error {
+	ctx, cancel := context.WithTimeout(c.Request().Context(), auditTime)
+	defer cancel()
+	records, err := s.directory.Instances(ctx)
+	if err != nil {
+		return problem(http.StatusServiceUnavailable, "redis_unreachable", "Redis can't be asked which instances there are: try again in a second")
+	}
+	var live []string
+	for _, record := range records {
+		if record.State == "live" || record.State == "draining" {
+			live = append(live, record.ID)
+		}
+	}
+	audits, unanswered, err := s.options.Router.Audit(ctx, live)
+	if err != nil {
+		return err
+	}
+	slices.SortFunc(audits, func(a, b presence.Audit) int { return strings.Compare(a.Instance, b.Instance) })
+	return c.JSON(http.StatusOK, auditAnswer{append([]presence.Audit{}, audits...), append([]string{}, unanswered...)})
 }
 
 // healthz says that the process lives.

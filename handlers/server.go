@@ -84,6 +84,7 @@ func (s *Server) routes() {
 	e.GET("/presence/:user", s.user, key)
 	e.GET("/presence/", s.user, key)
 	e.GET("/instances", s.instances, key)
+	e.GET("/audit", s.audit, key)
 }
 
 // ServeHTTP makes a Server an http.Handler.

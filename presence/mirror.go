@@ -28,6 +28,12 @@ type Mirror struct {
 
 	draining atomic.Bool
 	loops    sync.WaitGroup
+
+	auditing sync.Mutex
+	// auditing guards the following
+	differing map[string]time.Time // users in whom the last audit found a difference, since it was first seen
+
+	found, oldest atomic.Int64 // differences that audits found since the start; the age of the oldest one known, ns
 }
 
 // MirrorOptions are what a Mirror needs. All are required.
@@ -46,7 +52,7 @@ type Record struct {
 	StartedAt time.Time `json:"startedAt"` // by the instance's own clock
 	Sockets   int       `json:"sockets"`
 	Users     int       `json:"users"` // with at least one socket there
-	State     string    `json:"state"` // live, draining, or lost: its lease lapsed
+	State     string    `json:"state"` // live, draining, left, or lost: its lease lapsed without a word
 }
 
 // NewMirror makes a mirror and the sockets it copies. It does nothing before Open.
@@ -96,6 +102,7 @@ func (m *Mirror) Run(ctx context.Context) {
 		m.loops.Go(func() { s.run(ctx) })
 	}
 	m.loops.Go(func() { m.sockets.EndGraces(ctx) })
+	m.loops.Go(func() { m.patrol(ctx) })
 	m.loops.Wait()
 }
 

@@ -406,7 +406,7 @@ func TestInstancesAreListedWithTheStateOfTheirLease(t *testing.T) {
 				records[1].State == "draining" && records[1].Sockets == 1 && records[1].Users == 1
 		})
 		b.stop()
-		if records, err := a.Directory().Instances(t.Context()); err != nil || len(records) != 2 || records[1].State != "lost" {
+		if records, err := a.Directory().Instances(t.Context()); err != nil || len(records) != 2 || records[1].State != "left" {
 			t.Errorf("after b stopped: %v, %v", records, err)
 		}
 	})

@@ -113,12 +113,20 @@ func (r Redis) instances(ctx context.Context) ([]Record, error) {
 		case Dead:
 			continue
 		case Lapsed:
-			record.State = "lost"
+			record.State = lapsedState(record.State)
 		}
 		records = append(records, record)
 	}
 	slices.SortFunc(records, func(a, b Record) int { return cmp.Compare(a.ID, b.ID) })
 	return records, nil
+}
+
+// lapsedState tells an instance that said it would leave from one that fell silent.
+func lapsedState(last string) string {
+	if last == "draining" {
+		return "left"
+	}
+	return "lost"
 }
 
 func (r Redis) count(ctx context.Context) (present, now int64, err error) {

@@ -33,6 +33,7 @@ type shard struct {
 
 	believedUntil atomic.Int64 // ns since the mirror was made
 	heartbeats    atomic.Int64 // sent since they were last asked about
+	sweeper       atomic.Bool  // it was this token's turn to sweep when last renewed
 	sweeping      atomic.Bool
 	sweeps        sync.WaitGroup
 
@@ -40,6 +41,7 @@ type shard struct {
 
 	mu sync.Mutex
 	// mu guards the following
+	current  string          // the token, for others than the run loop
 	dirty    map[string]mark // users whose count must be written; at most the local users and those just gone
 	marks    uint64          // how often a user was marked
 	settled  uint64          // the marks up to here are in Redis
@@ -92,6 +94,19 @@ func (s *shard) marked() uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.marks
+}
+
+func (s *shard) isDirty(user string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, dirty := s.dirty[user]
+	return dirty
+}
+
+func (s *shard) currentToken() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.current
 }
 
 func (s *shard) isSettled(mark uint64) bool {
@@ -209,6 +224,9 @@ func (s *shard) openLease(ctx context.Context) error {
 	}
 	s.believe(started)
 	s.fresh = false
+	s.mu.Lock()
+	s.current = s.token.String()
+	s.mu.Unlock()
 	for _, user := range s.mirror.sockets.Users() {
 		if s.mirror.redis.Keys.ShardOf(user) == s.index {
 			s.again(user, true)
@@ -343,7 +361,9 @@ func (s *shard) renew(ctx context.Context) error {
 	s.believe(started)
 	s.heartbeats.Add(1)
 	s.retired = nil
-	if answer.leases.Sweeper(answer.now, s.mirror.redis.Grace) == s.token.String() && s.sweeping.CompareAndSwap(false, true) {
+	grace := s.mirror.redis.Grace
+	s.sweeper.Store(answer.leases.Sweeper(answer.now, grace) == s.token.String())
+	if s.sweeper.Load() && answer.leases.AnyDead(answer.now, grace) {
 		s.sweeps.Go(func() { s.sweep(ctx) })
 	}
 	if s.index == 0 {
@@ -352,8 +372,11 @@ func (s *shard) renew(ctx context.Context) error {
 	return err
 }
 
-// sweep makes one pass through the owners.
+// sweep makes one pass through the owners, unless one is under way.
 func (s *shard) sweep(ctx context.Context) {
+	if !s.sweeping.CompareAndSwap(false, true) {
+		return
+	}
 	defer s.sweeping.Store(false)
 	var total int64
 	for step := (&sweepStep{cursor: "0"}); step != nil; {
@@ -364,7 +387,9 @@ func (s *shard) sweep(ctx context.Context) {
 		}
 		step, total = next, total+dropped
 	}
-	s.mirror.log.Info("swept", "shard", s.index, "users", total)
+	if total > 0 {
+		s.mirror.log.Info("swept", "shard", s.index, "users", total)
+	}
 }
 
 // leave writes what is still dirty and ends the lease. If that fails, the lease lapses by itself: a crash, only a polite one.

@@ -83,22 +83,25 @@ func (l Leases) Standing(token string, now int64, grace time.Duration) Standing 
 	return lease.Standing(now, grace)
 }
 
-// Sweeper is the token that must sweep: the first live one in sorted order, if there is anything dead. All instances see the
-// same leases, so they agree without a lock; if for a moment they don't, two sweeps do no harm. Empty: nobody must.
+// Sweeper is the token that must sweep: the first live one in sorted order. All instances see the same leases, so they agree without
+// a lock; if for a moment they don't, two sweeps do no harm. Empty: there is none.
 func (l Leases) Sweeper(now int64, grace time.Duration) string {
-	var anyDead bool
-	for _, lease := range l {
-		anyDead = anyDead || lease.Standing(now, grace) == Dead
-	}
-	if !anyDead {
-		return ""
-	}
 	for _, token := range slices.Sorted(maps.Keys(l)) {
 		if l[token].Standing(now, grace) == Live {
 			return token
 		}
 	}
 	return ""
+}
+
+// AnyDead says whether there is something to sweep.
+func (l Leases) AnyDead(now int64, grace time.Duration) bool {
+	for _, lease := range l {
+		if lease.Standing(now, grace) == Dead {
+			return true
+		}
+	}
+	return false
 }
 
 // entry is what Redis holds of one user.

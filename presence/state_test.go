@@ -60,19 +60,20 @@ func TestAUsersStateFollowsFromItsOwnersLeases(t *testing.T) {
 	}
 }
 
-func TestTheFirstLiveTokenSweepsIfAnythingIsDead(t *testing.T) {
+func TestTheFirstLiveTokenSweepsWhatIsDead(t *testing.T) {
 	live, lapsed, dead := Lease{Deadline: noon + 1}, Lease{Deadline: noon}, Lease{Condemned: true}
 	for _, c := range []struct {
-		leases Leases
-		want   string
+		leases  Leases
+		sweeper string
+		work    bool
 	}{
-		{Leases{}, ""},
-		{Leases{"b": live, "c": live, "a": lapsed}, ""},
-		{Leases{"b": live, "c": live, "a": lapsed, "z": dead}, "b"},
-		{Leases{"a": lapsed, "z": dead}, ""},
+		{Leases{}, "", false},
+		{Leases{"b": live, "c": live, "a": lapsed}, "b", false},
+		{Leases{"b": live, "c": live, "a": lapsed, "z": dead}, "b", true},
+		{Leases{"a": lapsed, "z": dead}, "", true},
 	} {
-		if got := c.leases.Sweeper(noon, testGrace); got != c.want {
-			t.Errorf("of %v %q sweeps, want %q", c.leases, got, c.want)
+		if sweeper, work := c.leases.Sweeper(noon, testGrace), c.leases.AnyDead(noon, testGrace); sweeper != c.sweeper || work != c.work {
+			t.Errorf("of %v %q sweeps, %v; want %q, %v", c.leases, sweeper, work, c.sweeper, c.work)
 		}
 	}
 }

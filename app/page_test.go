@@ -1,0 +1,177 @@
+package main
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/chromedp/chromedp"
+
+	"rollcall/lua/redistest"
+)
+
+func TestPageShowsAnAnswerOnceInEachOfTheUsersTabs(t *testing.T) {
+	t.Parallel()
+	a, b := startApp(t), startBrowser(t)
+	asker, other := b.openAs(a, "alice"), b.openAs(a, "alice")
+	asker.send("events", `{"test": true}`)
+	withRef, without := []string{"events 1 ref 1", "events 2 ref 1", "events 3 ref 1"}, []string{"events 1", "events 2", "events 3"}
+	asker.wantLog(withRef...)
+	other.wantLog(without...)
+	asker.push("alice", "last", "", "alice is online, taken by 1 instance") // whatever else they got would be before this
+	asker.wantLog(append(withRef, "last null")...)
+	other.wantLog(append(without, "last null")...)
+}
+
+func TestPagePushesToEveryTabOfAUserButTheExcludedOne(t *testing.T) {
+	t.Parallel()
+	a, b := startApp(t), startBrowser(t)
+	here, there, bob := b.openAs(a, "alice"), b.openAs(a, "alice"), b.openAs(a, "bob")
+	here.push("alice", "order.paid", `{"id": 7}`, "alice is online, taken by 1 instance")
+	here.exclude(true)
+	here.push("alice", "order.sent", `{"id": 7}`, "alice is online, taken by 1 instance")
+	here.exclude(false)
+	here.push("cathy", "order.paid", `{"id": 8}`, "cathy is offline")
+	here.emit("all", "last", "", "taken by 1 instance")
+	here.wantLog(`order.paid {"id":7}`, "last null")
+	there.wantLog(`order.paid {"id":7}`, `order.sent {"id":7}`, "last null")
+	bob.wantLog("last null")
+}
+
+func TestPageShowsWhoComesLeavesAndIsCutOff(t *testing.T) {
+	t.Parallel()
+	a, b := startApp(t, "--grace=1h"), startBrowser(t)
+	alice, bob := b.openAs(a, "alice"), b.open(a, "/")
+	bob.fill("user", "bob")
+	bob.press("connect")
+	bob.wantWelcome(a, "bob")
+	alice.wantListed("bob", "online", 1)
+	bob.wantListed("bob", "online", 1)
+	cathy := b.openAs(a, "cathy")
+	alice.wantListed("cathy", "online", 1)
+
+	bob.press("disconnect") // on purpose, so no grace
+	bob.wantStatus("Not connected")
+	alice.wantUnlisted("bob")
+	bob.wantUnlisted("bob")
+	cathy.close()
+	alice.wantListed("cathy", "reconnecting", 0)
+	alice.await("a count of 2", `() => $("count").textContent === "2"`)
+}
+
+func TestPageShowsAHostileUserIDAsText(t *testing.T) {
+	t.Parallel()
+	const hostile = `<img src=x onerror=alert(1)>/%:{} 🦊`
+	a, b := startApp(t), startBrowser(t)
+	alice, fox := b.openAs(a, "alice"), b.openAs(a, hostile)
+	alice.wantListed(hostile, "online", 1)
+	alice.see(`(user) => { rows("online").find((li) => li.dataset.user === user).firstChild.click(); }`, hostile)
+	alice.await("the user to push to", `(user) => $("push-user").value === user`, hostile)
+	alice.pushAs("push", "<b>hi</b>", `{"html": "<img src=x onerror=alert(2)>"}`, hostile+" is online, taken by 1 instance")
+	fox.wantLog(`<b>hi</b> {"html":"<img src=x onerror=alert(2)>"}`)
+	for _, p := range []*tab{alice, fox} {
+		p.await("no more markup than the page's own", `() => document.images.length === 1 && !document.querySelector("b")`)
+	}
+}
+
+func TestPageGivesAnAnonymousTabItsAnswersAlone(t *testing.T) {
+	t.Parallel()
+	a, b := startApp(t), startBrowser(t)
+	asker, other, alice := b.openAs(a, ""), b.openAs(a, ""), b.openAs(a, "alice")
+	asker.send("events", "")
+	answers := []string{"events 1 ref 1", "events 2 ref 1", "events 3 ref 1"}
+	asker.wantLog(answers...)
+	asker.emit("authenticated", "users", "", "taken by 1 instance")
+	asker.emit("all", "last", "", "taken by 1 instance")
+	asker.wantLog(append(answers, "last null")...)
+	other.wantLog("last null")
+	alice.wantLog("users null", "last null")
+}
+
+func TestPageReachesTabsOnAnotherInstance(t *testing.T) {
+	t.Parallel()
+	a := startApp(t)
+	a2, b := startApp(t, "--dev", "--redis-url="+a.RedisURL), startBrowser(t)
+	here, there, bob := b.openAs(a, "alice"), b.openAs(a2, "alice"), b.openAs(a2, "bob")
+	here.push("bob", "hello", `"bob"`, "bob is online, taken by 1 instance")
+	bob.wantLog(`hello "bob"`)
+	there.send("events", "")
+	here.wantLog("events 1", "events 2", "events 3")
+	there.push("alice", "last", "", "alice is online, taken by 2 instances")
+	here.wantLog("events 1", "events 2", "events 3", "last null")
+	there.wantLog("events 1 ref 1", "events 2 ref 1", "events 3 ref 1", "last null")
+	here.wantListed("alice", "online", 2)
+	for p, instance := range map[*tab]string{here: a.Instance, there: a2.Instance} {
+		p.await("both instances live, and this tab's marked", `(instance) => rows("instances").length === 2 &&
+			rows("instances").every((li) => li.dataset.state === "live" && li.hasAttribute("data-here") === (li.dataset.instance === instance))`, instance)
+	}
+}
+
+func TestPageComesBackWithItsInstance(t *testing.T) {
+	t.Parallel()
+	b := startBrowser(t)
+	a, err := tryApp(t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	alice := b.openAs(a, "alice")
+	alice.allowRefusals()
+	a.Close()
+	alice.wantStatus("Coming back")
+	again := startApp(t, "--addr="+a.Addr)
+	alice.wantWelcome(again, "alice")
+	alice.push("alice", "again", "", "alice is online, taken by 1 instance")
+	alice.wantLog("again null")
+}
+
+func TestPageSaysThatRedisIsOutOfReachAndGoesOn(t *testing.T) {
+	t.Parallel()
+	redis := redistest.Start(t)
+	a, b := startApp(t, "--dev", "--redis-url="+redis.URL()), startBrowser(t)
+	here, there := b.openAs(a, "alice"), b.openAs(a, "alice")
+	here.allowRefusals() // it asks for what only Redis knows
+	there.allowRefusals()
+	redis.Kill()
+	here.await("the news about Redis", `() => $("online-note").textContent.includes("out of reach") && $("count").hasAttribute("data-stale")`)
+	here.wantListed("alice", "online", 2)
+	here.push("alice", "order.paid", "7", "the state of alice is unknown, taken by 1 instance, only this instance could be reached")
+	here.wantLog("order.paid 7")
+	there.wantLog("order.paid 7")
+}
+
+func TestPageTakesATokenAndAKeyOutsideDevMode(t *testing.T) {
+	t.Parallel()
+	a, b := startApp(t, "--no-dev"), startBrowser(t)
+	p := b.open(a, "/")
+	p.allowRefusals()
+	p.fill("token", "not a token")
+	p.press("connect")
+	p.await("the reason for the refusal", `() => $("why").textContent.includes("is not a JWT")`)
+	p.wantStatus("Not connected") // and will not try again
+	p.fill("token", token(t, "alice"))
+	p.press("connect")
+	p.wantWelcome(a, "alice")
+	p.fill("api-key", "wrong")
+	p.await("the reason for the refusal", `() => $("online-note").textContent.includes("API key")`)
+	p.fill("api-key", testKey)
+	p.wantListed("alice", "online", 1)
+	p.push("alice", "order.paid", "7", "alice is online, taken by 1 instance")
+	p.wantLog("order.paid 7")
+}
+
+func TestPageFitsAPhone(t *testing.T) {
+	t.Parallel()
+	a, b := startApp(t), startBrowser(t)
+	long := strings.Repeat("W", 128)
+	p := b.open(a, "/?user="+long, chromedp.EmulateViewport(390, 844, chromedp.EmulateMobile, chromedp.EmulateTouch))
+	p.wantWelcome(a, long)
+	p.wantListed(long, "online", 1)
+	p.push(long, long[:64], `"`+long+long+`"`, long+" is online, taken by 1 instance")
+	p.wantLog(long[:64] + ` "` + long + long + `"`)
+	p.send(long, "")
+	p.await("an error", `() => $("log").querySelector("[data-event='rollcall:error']")`)
+	if wide := p.see(`() => [document.documentElement, ...document.querySelectorAll("body *")]
+		.filter((e) => e.getBoundingClientRect().left < 0 || e.getBoundingClientRect().right > 390 || e === document.documentElement && e.scrollWidth > 390)
+		.map((e) => e.outerHTML.slice(0, 60)).join("\n")`); wide != "" {
+		t.Errorf("wider than the phone:\n%s", wide)
+	}
+}

@@ -1,0 +1,71 @@
+package presence
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"rollcall/lua/redistest"
+)
+
+func (i *instance) wantAudit(missing, ghosts int) Audit {
+	i.t.Helper()
+	got, err := i.Audit(i.t.Context())
+	if err != nil || got.Missing != missing || got.Ghosts != ghosts {
+		i.t.Errorf("audit: %+v, %v; want %d missing and %d ghosts", got, err, missing, ghosts)
+	}
+	return got
+}
+
+func TestTheAuditFindsMissingUsersWrongCountsAndGhostsAndMendsThem(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
+		c := newCluster(t, server, 2)
+		a, b := c.startInstance("a"), c.startInstance("b")
+		for n := range 1200 {
+			a.sockets.Add(&Socket{User: fmt.Sprintf("user%d", n), Conn: &inbox{}})
+		}
+		b.join("user3")
+		a.settle()
+		if got := a.wantAudit(0, 0); got.Users != 1200 || got.Entries != 1200 || got.OldestSeconds != 0 {
+			t.Errorf("%+v", got)
+		}
+		keys := c.redis.Keys
+		owners := func(user string) string { return keys.Owners(keys.ShardOf(user)) }
+		server.Do(c.client, "HDEL", owners("user1"), "user1")
+		server.Do(c.client, "HSET", owners("user2"), "user2", "1 a.1:9")
+		server.Do(c.client, "HSET", owners("ghost"), "ghost", "1 a.1:1")
+		server.Do(c.client, "HSET", owners("old"), "old", "1 a.0:1 b.1:0")
+		b.wantAudit(0, 1) // the entry of old claims b too
+		found := a.wantAudit(2, 2)
+		if found.OldestSeconds <= 0 {
+			t.Errorf("%+v", found)
+		}
+		a.settle()
+		b.settle()
+		a.wantAudit(0, 0)
+		b.wantAudit(0, 0)
+		a.wantUser("user1", Online, 1, "a")
+		a.wantUser("user2", Online, 1, "a")
+		a.wantUser("ghost", Offline, 0)
+		a.wantUser("old", Offline, 0)
+		if differences, oldest := a.Audits(); differences != 4 || oldest != 0 {
+			t.Errorf("%d differences in all, the oldest for %v", differences, oldest)
+		}
+	})
+}
+
+func TestThePatrolMendsByItself(t *testing.T) {
+	server := redistest.Start(t)
+	c := newCluster(t, server, 1)
+	c.redis.Lease, c.redis.Grace = time.Second, time.Second
+	a := c.startInstance("a")
+	a.join("alice")
+	server.Do(c.client, "HDEL", c.redis.Keys.Owners(0), "alice")
+	server.Do(c.client, "HSET", c.redis.Keys.Owners(0), "ghost", "1 a.1:1")
+	server.Do(c.client, "HSET", c.redis.Keys.Owners(0), "orphan", "1 z.1:1") // z has no lease, and is no more
+	eventually(t, "alice back, and the ghost and the orphan gone", func() bool {
+		owners, _ := server.Do(c.client, "HGETALL", c.redis.Keys.Owners(0)).AsStrMap()
+		_, back := owners["alice"]
+		return back && len(owners) == 1
+	})
+}
