@@ -6,6 +6,7 @@ import (
 	gotoken "go/token"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -95,6 +96,29 @@ func TestTheTopFoldersAreTheOnesOfTheDesign(t *testing.T) {
 		if _, known := mayImport[entry.Name()]; entry.IsDir() && !known && !strings.HasPrefix(entry.Name(), ".") {
 			t.Errorf("there is a folder %s", entry.Name())
 		}
+	}
+}
+
+func TestTheHandlerInTheREADMECompiles(t *testing.T) {
+	readme, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, after, ok := strings.Cut(string(readme), "```go\n")
+	code, _, closed := strings.Cut(after, "```")
+	if !ok || !closed {
+		t.Fatal("the README shows no handler")
+	}
+	dir := t.TempDir()
+	file, overlay := filepath.Join(dir, "whoami.go"), filepath.Join(dir, "overlay.json")
+	place, _ := filepath.Abs("../handlers/whoami.go")
+	for path, text := range map[string][]byte{file: []byte(code), overlay: marshal(t, map[string]any{"Replace": map[string]string{place: file}})} {
+		if err := os.WriteFile(path, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if out, err := exec.Command("go", "build", "-overlay", overlay, "../handlers").CombinedOutput(); err != nil {
+		t.Errorf("%s", out)
 	}
 }
 

@@ -52,7 +52,10 @@ func residentBytes(pid int) (int64, error) {
 
 // settledBytes waits until a process's memory moves no more, and returns it.
 func settledBytes(ctx context.Context, pid int) (int64, error) {
-	const still = 4 * time.Second // longer than a garbage collector needs between its steps
+	const (
+		still = 4 * time.Second // longer than a garbage collector needs between its steps
+		noise = 256 << 10       // what it may move and still be called at rest, if that is more than half a percent
+	)
 	low, high, since := int64(0), int64(0), time.Now()
 	for {
 		now, err := residentBytes(pid)
@@ -60,7 +63,7 @@ func settledBytes(ctx context.Context, pid int) (int64, error) {
 			return 0, err
 		}
 		low, high = min(low, now), max(high, now)
-		if high-low > high/200 {
+		if high-low > max(noise, high/200) {
 			low, high, since = now, now, time.Now()
 		}
 		if time.Since(since) > still {

@@ -207,6 +207,9 @@ func (r *Receiver) watch(ctx context.Context) {
 			sent, heard := r.mirror.Heartbeats(shard), ear.heard.Swap(0)
 			deaf := sent >= 2 && heard == 0 // one may still be on its way
 			ear.deaf.Store(deaf)
+			if deaf {
+				r.mirror.Remirror(shard)
+			}
 			anyDeaf = anyDeaf || deaf
 		}
 		if anyDeaf {

@@ -85,7 +85,7 @@ func TestEveryHeaderListsExactlyWhatItsBodyTakes(t *testing.T) {
 func TestScriptsAreShortAndReadTheirArgumentsOnce(t *testing.T) {
 	for _, name := range append(scriptNames(t), "entry") {
 		_, body, _ := strings.Cut(read(name), "\n\n")
-		if lines := strings.Count(body, "\n"); lines > 55 {
+		if lines := strings.Count(body, "\n"); lines > 60 {
 			t.Errorf("%s.lua has %d lines below its header", name, lines)
 		}
 		if name == "entry" {

@@ -29,11 +29,15 @@ redis.call('HSET', leases, token, string.format('%d %s', now + lifetime, next_ve
 
 local standing = standings(leases, now, grace)
 local mine = token:match('^[^.]+%.')
-local left = false
 
-for i = first, #ARGV, 3 do
-  local user, sockets, at = ARGV[i], tonumber(ARGV[i + 1]), now - ARGV[i + 2]
-  local entry = redis.call('HGET', owners, user)
+local users = {}
+for i = first, #ARGV, 3 do users[#users + 1] = ARGV[i] end
+local entries = #users > 0 and redis.call('HMGET', owners, unpack(users))
+local written, removed, left = {}, {}, {} -- gathered, for each call from a script costs more than what it does
+
+for place, user in ipairs(users) do
+  local i = first + 3 * (place - 1)
+  local sockets, at, entry = tonumber(ARGV[i + 1]), now - ARGV[i + 2], entries[place]
   local before, since, others = OFFLINE, sockets > 0 and at or now, ''
   if entry then
     before = entry_state(entry, standing)
@@ -44,21 +48,30 @@ for i = first, #ARGV, 3 do
       if not void then others = others .. ' ' .. owner .. ':' .. n end
     end
     if before == OFFLINE then record_change(log, log_cap, user, 'offline', now) end -- the sweep had not come by yet
-  elseif i < first + 3 * known and (tonumber(redis.call('ZSCORE', seen, user)) or 0) < at then
+  elseif place <= known and (tonumber(redis.call('ZSCORE', seen, user)) or 0) < at then
     before = ONLINE -- Redis lost the entry: coming was logged before, and going was not
   end
 
   local kept = sockets < 0 and others or others .. ' ' .. token .. ':' .. sockets
   local after = entry_state(kept, standing)
   if kept ~= '' then
-    redis.call('HSET', owners, user, string.format('%d', since) .. kept)
+    written[#written + 1] = user
+    written[#written + 1] = string.format('%d', since) .. kept
   elseif entry then
-    redis.call('HDEL', owners, user)
+    removed[#removed + 1] = user
   end
   if before == OFFLINE and after ~= OFFLINE then record_change(log, log_cap, user, 'online', now) end
   if before ~= OFFLINE and after == OFFLINE then record_change(log, log_cap, user, 'offline', now) end
-  if before == ONLINE and after ~= ONLINE then redis.call('ZADD', seen, at, user); left = true end
+  if before == ONLINE and after ~= ONLINE then
+    left[#left + 1] = at
+    left[#left + 1] = user
+  end
 end
 
-if left then redis.call('ZREMRANGEBYSCORE', seen, 0, now - seen_for) end
+if #written > 0 then redis.call('HSET', owners, unpack(written)) end
+if #removed > 0 then redis.call('HDEL', owners, unpack(removed)) end
+if #left > 0 then
+  redis.call('ZADD', seen, unpack(left))
+  redis.call('ZREMRANGEBYSCORE', seen, 0, now - seen_for)
+end
 return {OK, tonumber(next_version)}

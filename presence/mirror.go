@@ -141,6 +141,9 @@ func (m *Mirror) told(socket *Socket) bool {
 // Again writes a user's count once more: somebody saw that Redis had it wrong.
 func (m *Mirror) Again(user string) { m.shardOf(user).again(user, false) }
 
+// Remirror writes all users of a shard once more: the instance did not hear what happened for a while.
+func (m *Mirror) Remirror(shard int) { m.shards[shard].againAll() }
+
 // Heartbeats is how many heartbeats were sent through the instance's channel in a shard since the last call.
 func (m *Mirror) Heartbeats(shard int) int64 { return m.shards[shard].heartbeats.Swap(0) }
 

@@ -227,12 +227,17 @@ func (s *shard) openLease(ctx context.Context) error {
 	s.mu.Lock()
 	s.current = s.token.String()
 	s.mu.Unlock()
+	s.againAll()
+	return nil
+}
+
+// againAll marks all local users of the shard.
+func (s *shard) againAll() {
 	for _, user := range s.mirror.sockets.Users() {
 		if s.mirror.redis.Keys.ShardOf(user) == s.index {
 			s.again(user, true)
 		}
 	}
-	return nil
 }
 
 func (s *shard) believe(started time.Time) {
