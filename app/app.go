@@ -115,7 +115,7 @@ func (a *App) hear(ctx context.Context) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	case <-time.After(startTimeout):
-		return errors.New("redis did not confirm the subscriptions in time: " + a.receiver.Trouble())
+		return errors.New("redis did not confirm the subscriptions in time")
 	}
 }
 

@@ -133,21 +133,30 @@ func (s *Server) healthz(c *echo.Context) error {
 	return c.JSON(http.StatusOK, map[string]string{"status": "alive"})
 }
 
-// readyz says whether this instance should get traffic.
+// readyAnswer says that this instance should get traffic, and what still is not as it should be.
+type readyAnswer struct {
+	Status   string   `json:"status"`
+	Warnings []string `json:"warnings,omitempty"`
+}
+
+// readyz says whether this instance should get traffic. Redis out of reach is no reason why not: if it is so for all instances, none
+// would be left to take sockets, which work all the same.
 func (s *Server) readyz(c *echo.Context) error {
 	var reasons []string
 	if s.draining.Load() {
 		reasons = append(reasons, "draining")
 	}
-	for _, trouble := range []string{s.options.Mirror.Trouble(), s.options.Receiver.Trouble()} {
-		if trouble != "" {
-			reasons = append(reasons, trouble)
-		}
+	if deaf := s.options.Receiver.Trouble(); deaf != "" {
+		reasons = append(reasons, deaf)
 	}
 	if len(reasons) > 0 {
 		p := problem(http.StatusServiceUnavailable, "not_ready", "this instance should get no traffic now: see reasons")
 		p.Reasons = reasons
 		return p
 	}
-	return c.JSON(http.StatusOK, map[string]string{"status": "ready"})
+	answer := readyAnswer{Status: "ready"}
+	if lapsed := s.options.Mirror.Trouble(); lapsed != "" {
+		answer.Warnings = []string{lapsed}
+	}
+	return c.JSON(http.StatusOK, answer)
 }

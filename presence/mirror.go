@@ -150,11 +150,14 @@ func (m *Mirror) Heartbeats(shard int) int64 { return m.shards[shard].heartbeats
 // Drain marks this instance as one that is about to leave.
 func (m *Mirror) Drain() { m.draining.Store(true) }
 
-// Trouble says why other instances may not believe this one now; empty if they do.
+// Believed says whether the lease in a shard certainly holds: whether other instances believe this one.
+func (m *Mirror) Believed(shard int) bool { return m.shards[shard].believed(time.Now()) }
+
+// Trouble says why other instances do not believe this one now; empty if they do.
 func (m *Mirror) Trouble() string {
-	for _, s := range m.shards {
-		if !s.believed(time.Now()) {
-			return fmt.Sprintf("no lease in shard %d", s.index)
+	for shard := range m.shards {
+		if !m.Believed(shard) {
+			return fmt.Sprintf("its lease in shard %d has lapsed, for Redis is out of reach: other instances do not find its sockets", shard)
 		}
 	}
 	return ""
