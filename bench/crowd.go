@@ -95,7 +95,7 @@ func (m *member) call(ctx context.Context, method string, args, reply any) error
 	}
 	var refused rpc.ServerError
 	if call.Error != nil && !errors.As(call.Error, &refused) {
-		return fmt.Errorf("%w: %w", call.Error, m.gone())
+		return fmt.Errorf("%s ended by itself: %w", m.name, call.Error)
 	}
 	return call.Error
 }

@@ -1,8 +1,8 @@
 package main
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,10 +29,7 @@ func flatOut(ctx context.Context, callers int, duration time.Duration, do func(c
 		})
 	}
 	calling.Wait()
-	if err := errors.Join(errs...); err != nil {
-		return count.Load(), err
-	}
-	return count.Load(), context.Cause(ctx)
+	return count.Load(), cmp.Or(anyOf(errs), context.Cause(ctx))
 }
 
 // paced has something done at a steady rate for a time, by as many callers as there are. due is when it should have begun: if all
@@ -64,8 +61,8 @@ func paced(ctx context.Context, callers, rate int, duration time.Duration, do fu
 	}
 	close(dues)
 	calling.Wait()
-	if err := errors.Join(errs...); err != nil {
-		return done, err
-	}
-	return done, context.Cause(ctx)
+	return done, cmp.Or(anyOf(errs), context.Cause(ctx))
 }
+
+// anyOf is one of the errors: callers that fail together mostly say the same.
+func anyOf(errs []error) error { return cmp.Or(errs...) }

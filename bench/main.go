@@ -107,7 +107,11 @@ func measure(ctx context.Context, h *house, m measurement) ([]row, error) {
 	defer cancel()
 	s := &stage{house: h}
 	defer s.clear()
-	return m.run(ctx, s)
+	rows, err := m.run(ctx, s)
+	if err != nil && context.Cause(ctx) != context.Canceled {
+		fmt.Fprint(os.Stderr, s.lastWords())
+	}
+	return rows, err
 }
 
 func parseSettings(args []string) (s settings, err error) {

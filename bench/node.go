@@ -91,5 +91,15 @@ func (c *fakeConn) Send(frame []byte) bool {
 	return true
 }
 
+// SendTallied implements presence.Conn.
+func (c *fakeConn) SendTallied(frame []byte, tally *presence.Tally) bool {
+	taken := c.Send(frame)
+	tally.Tell(presence.Written)
+	return taken
+}
+
+// Close implements presence.Conn.
+func (c *fakeConn) Close(int, string) {}
+
 // Reachable implements presence.Conn.
 func (c *fakeConn) Reachable() {}

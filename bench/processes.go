@@ -19,7 +19,8 @@ type stage struct {
 
 	mu sync.Mutex
 	// mu guards the following
-	endings []func() // of what was started, in that order
+	endings   []func() // of what was started, in that order
+	processes []*process
 }
 
 // atEnd has something done when the measurement is over.
@@ -76,7 +77,23 @@ func (s *stage) start(name string, command *exec.Cmd, heard func(line string)) (
 	}
 	go p.follow(read)
 	s.atEnd(p.end)
+	s.mu.Lock()
+	s.processes = append(s.processes, p)
+	s.mu.Unlock()
 	return p, nil
+}
+
+// lastWords are what the processes on this stage printed last, to find out why a measurement failed.
+func (s *stage) lastWords() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var all strings.Builder
+	for _, p := range s.processes {
+		if said := p.lastWords(); said != "" {
+			fmt.Fprintf(&all, "%s (process %d) last said:\n%s\n", p.name, p.pid(), said)
+		}
+	}
+	return all.String()
 }
 
 // follow hears what the process prints and waits for its end.
@@ -102,11 +119,10 @@ func (p *process) end() {
 
 func (p *process) pid() int { return p.command.Process.Pid }
 
-// gone is the error for a process that should be there and is not.
-func (p *process) gone() error {
+func (p *process) lastWords() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return fmt.Errorf("%s ended by itself; it last said:\n%s", p.name, strings.Join(p.last, "\n"))
+	return strings.Join(p.last, "\n")
 }
 
 // until asks again and again, for at most a few seconds, whether the process is as wanted.
@@ -116,7 +132,7 @@ func (p *process) until(ctx context.Context, what string, reached func(context.C
 	for !reached(ctx) {
 		select {
 		case <-p.ended:
-			return p.gone()
+			return fmt.Errorf("%s ended by itself", p.name)
 		case <-ctx.Done():
 			return fmt.Errorf("wait until %s %s: %w", p.name, what, context.Cause(ctx))
 		case <-time.After(10 * time.Millisecond):

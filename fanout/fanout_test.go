@@ -87,6 +87,14 @@ func (i *inbox) Send(frame []byte) bool {
 	return true
 }
 
+func (i *inbox) SendTallied(frame []byte, tally *presence.Tally) bool {
+	taken := i.Send(frame)
+	tally.Tell(presence.Written)
+	return taken
+}
+
+func (i *inbox) Close(int, string) {}
+
 func (i *inbox) Reachable() {}
 
 // join opens a socket and waits until every node finds it.
@@ -281,7 +289,7 @@ func TestAnAuditAsksEveryInstanceAndNamesThoseThatDoNotAnswer(t *testing.T) {
 		if audits, unanswered, err := a.router.Audit(ctx, []string{"nobody"}); err != nil || len(audits) != 0 || !slices.Equal(unanswered, []string{"nobody"}) {
 			t.Errorf("%+v, %v, %v", audits, unanswered, err)
 		}
-		a.receiver.deliver(t.Context(), envelope{kind: kindReply, ask: 1, sender: "b"})
+		a.receiver.deliver(t.Context(), envelope{kind: kindReply, ask: 1, sender: "b"}) // long over
 		if late := a.receiver.asks.late.Load(); late != 1 {
 			t.Errorf("%d late replies were counted", late)
 		}

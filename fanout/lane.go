@@ -4,9 +4,11 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/redis/rueidis"
 
 	"rollcall/lua"
@@ -31,28 +33,48 @@ type lane struct {
 
 	mu sync.Mutex
 	// mu guards the following, and the order in which local sockets and the queue get pushes
-	queue  []*order
-	bytes  int // of the queued frames
-	closed bool
+	queue   []*order
+	bytes   int // of the queued frames
+	closed  bool
+	numbers uint64            // orders taken so far
+	watched map[string]*watch // by user; at most one for each open inquiry
 }
 
 func newLane(shard int, r *Router) *lane {
-	return &lane{shard: shard, router: r, wake: make(chan struct{}, 1)}
+	return &lane{shard: shard, router: r, wake: make(chan struct{}, 1), watched: map[string]*watch{}}
 }
 
 // enqueue serves the local sockets and queues the orders for all other instances, or refuses what finds no room.
 func (l *lane) enqueue(orders []*order) {
 	l.mu.Lock()
 	for _, o := range orders {
-		if err := l.refusalLocked(o); err != nil {
-			o.settle(queued, Outcome{Err: err})
-			continue
-		}
-		o.local = l.router.sockets.Deliver(o.push.User, o.push.Exclude, o.push.Frame)
-		l.queue = append(l.queue, o)
-		l.bytes += len(o.push.Frame)
+		l.enqueueLocked(o, false)
 	}
 	l.mu.Unlock()
+	l.signal()
+}
+
+// enqueueLocked takes one order. servedHere: our own sockets have got it already.
+func (l *lane) enqueueLocked(o *order, servedHere bool) {
+	err := l.refusalLocked(o)
+	if err == nil {
+		err = l.begin(o)
+	}
+	if err != nil {
+		o.settle(queued, Outcome{Err: err}, 0)
+		return
+	}
+	l.numberLocked(o)
+	if servedHere {
+		o.inquiry.gather.onLocal(presence.Counts{})
+	} else {
+		o.local = l.router.sockets.Deliver(o.push.User, o.push.Exclude, o.push.Frame, o.tally())
+	}
+	l.queue = append(l.queue, o)
+	l.bytes += len(o.push.Frame)
+}
+
+func (l *lane) signal() {
 	select {
 	case l.wake <- struct{}{}:
 	default:
@@ -106,11 +128,17 @@ func (l *lane) take() []*order {
 	taken, bytes := 0, 0
 	for taken < len(l.queue) && len(batch) < batchMost && bytes < batchBytes {
 		o := l.queue[taken]
+		if len(o.skip) > 0 && len(batch) > 0 {
+			break // it gets a call of its own
+		}
 		taken++
 		l.bytes -= len(o.push.Frame)
 		if o.claim() {
 			batch = append(batch, o)
 			bytes += len(o.push.Frame)
+		}
+		if len(o.skip) > 0 {
+			break
 		}
 	}
 	clear(l.queue[:taken]) // lets go of the frames
@@ -132,9 +160,9 @@ func (l *lane) route(ctx context.Context, batch []*order) {
 	}
 	for i, o := range batch {
 		if err != nil {
-			o.settle(sent, Outcome{Err: err})
+			o.settle(sent, Outcome{Err: err}, 0)
 		} else {
-			o.settle(sent, Outcome{State: presence.State(answers[2*i]), Instances: int(answers[2*i+1])})
+			o.settle(sent, Outcome{State: presence.State(answers[3*i]), Instances: int(answers[3*i+1])}, int(answers[3*i+2]))
 		}
 	}
 }
@@ -142,17 +170,35 @@ func (l *lane) route(ctx context.Context, batch []*order) {
 func (l *lane) call(ctx context.Context, batch []*order) ([]int64, error) {
 	redis := l.router.redis
 	args := make([]string, 5+2*len(batch))
-	args[0], args[1], args[2] = redis.Publish, redis.Keys.Channels(l.shard), l.router.instance
+	args[0], args[1] = redis.Publish, redis.Keys.Channels(l.shard)
+	args[2] = " " + strings.Join(append([]string{l.router.instance}, batch[0].skip...), " ") + " "
 	args[3], args[4] = strconv.FormatInt(redis.Grace.Milliseconds(), 10), strconv.Itoa(len(batch))
 	for i, o := range batch {
-		e := envelope{kind: kindPush, sender: l.router.instance, user: o.push.User, exclude: o.push.Exclude, frame: o.push.Frame}
 		args[5+i] = o.push.User
-		args[5+len(batch)+i] = rueidis.BinaryString(e.append(nil))
+		args[5+len(batch)+i] = rueidis.BinaryString(l.envelope(o).append(nil))
 	}
 	keys := []string{redis.Keys.Owners(l.shard), redis.Keys.Leases(l.shard)}
 	answers, err := lua.Push.Exec(ctx, redis.Client, keys, args).AsIntSlice()
-	if err == nil && len(answers) != 2*len(batch) {
+	if err == nil && len(answers) != 3*len(batch) {
 		err = fmt.Errorf("push.lua answered %d numbers for %d envelopes", len(answers), len(batch))
 	}
 	return answers, err
+}
+
+// envelope is what the order's other owners get.
+func (l *lane) envelope(o *order) envelope {
+	e := envelope{kind: kindPush, user: o.push.User, exclude: o.push.Exclude, frame: o.push.Frame}
+	if o.inquiry != nil {
+		e.ask, e.sender, e.id = o.inquiry.ask, l.router.instance, o.ackedID()
+		e.within = max(time.Until(o.until)*9/10, time.Millisecond) // the reply needs some time too
+	}
+	return e
+}
+
+// ackedID is the push that clients must confirm; uuid.Nil if they need not.
+func (o *order) ackedID() uuid.UUID {
+	if o.push.Wait == Acked {
+		return o.push.ID
+	}
+	return uuid.Nil
 }

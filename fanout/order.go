@@ -3,6 +3,7 @@ package fanout
 import (
 	"context"
 	"sync"
+	"time"
 
 	"rollcall/presence"
 )
@@ -22,12 +23,27 @@ type order struct {
 	// static after construction
 	push   Push
 	ticket *Ticket
+	until  time.Time // when the caller stops waiting
+	skip   []string  // instances that this order does not go to, besides our own; such an order gets a call of its own
+	repeat bool      // of an order whose user had moved
 
-	local int // sockets of this instance that took it; owned by enqueue, then by settle
+	// owned by enqueue, then by who settles
+	local  int    // sockets of this instance that took it
+	number uint64 // of the lane's orders
+
+	inquiry *inquiry // nil if the caller waits for the routing alone
 
 	// guarded by the ticket's mu
 	state   orderState
 	outcome Outcome
+}
+
+// inquiry asks all sockets what became of a push.
+type inquiry struct {
+	lane   *lane
+	ask    uint64
+	gather *gather
+	tally  *presence.Tally // of our own sockets
 }
 
 type orderState int
@@ -38,11 +54,11 @@ const (
 	settled            // the outcome stands
 )
 
-func newTicket(pushes []Push) *Ticket {
+func newTicket(pushes []Push, until time.Time) *Ticket {
 	t := &Ticket{orders: make([]*order, len(pushes)), done: make(chan struct{}), open: len(pushes)}
 	block := make([]order, len(pushes))
 	for i, push := range pushes {
-		block[i] = order{push: push, ticket: t}
+		block[i] = order{push: push, ticket: t, until: until}
 		t.orders[i] = &block[i]
 	}
 	return t
@@ -55,12 +71,15 @@ func (t *Ticket) Wait(ctx context.Context) []Outcome {
 	case <-t.done:
 	case <-ctx.Done():
 		for _, o := range t.orders {
-			o.settle(queued, Outcome{Err: context.Cause(ctx)})
+			o.settle(queued, Outcome{Err: context.Cause(ctx)}, 0)
 		}
 		<-t.done
 	}
 	outcomes := make([]Outcome, len(t.orders))
 	for i, o := range t.orders {
+		if o.inquiry != nil {
+			o.inquire(ctx)
+		}
 		outcomes[i] = o.outcome
 	}
 	return outcomes
@@ -77,14 +96,18 @@ func (o *order) claim() bool {
 	return true
 }
 
-// settle gives an order that is in a state its outcome, in which the sockets of this instance count.
-func (o *order) settle(from orderState, outcome Outcome) {
+// settle gives an order that is in a state its outcome, in which the sockets of this instance count. elsewhere are the user's sockets
+// on the other instances that took it.
+func (o *order) settle(from orderState, outcome Outcome, elsewhere int) {
 	o.ticket.mu.Lock()
 	defer o.ticket.mu.Unlock()
 	if o.state != from {
 		return
 	}
 	o.state = settled
+	if o.inquiry != nil {
+		o.inquiry.gather.onRouted(outcome.Instances, elsewhere)
+	}
 	if o.local > 0 {
 		if outcome.Err != nil {
 			outcome = Outcome{State: presence.Unknown, Instances: 1, Partial: true}

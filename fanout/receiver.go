@@ -34,6 +34,7 @@ type Receiver struct {
 	ears  []ear                      // one for each shard
 
 	asks     asks
+	replier  *replier
 	replying sync.WaitGroup // for audits, which take their time
 	auditing atomic.Int64   // of them, at most maxAudits
 
@@ -45,7 +46,6 @@ type Receiver struct {
 }
 
 const (
-	maxAudits   = 4                      // questions for an audit under way: each looks at every user
 	resubscribe = 50 * time.Millisecond  // before a lost subscription is tried again: short, for pushes pass by meanwhile
 	redial      = 250 * time.Millisecond // before Redis, out of reach, is tried again
 )
@@ -65,6 +65,7 @@ type Drops struct {
 	Unknown   atomic.Int64 // envelopes of a kind that this version does not know
 	Strays    atomic.Int64 // envelopes for users without a socket here
 	Questions atomic.Int64 // that found too many before them
+	Replies   atomic.Int64 // to questions, which found too many before them, or Redis out of reach
 }
 
 // ReceiverOptions are what a Receiver needs. All are required.
@@ -87,6 +88,7 @@ func NewReceiver(o ReceiverOptions) *Receiver {
 		ears:  make([]ear, o.Redis.Keys.Shards()),
 		ready: make(chan struct{}),
 	}
+	r.replier = newReplier(o.Redis, o.Log, &r.Dropped.Replies)
 	r.missing.Store(int64(len(r.ears)))
 	return r
 }
@@ -116,6 +118,7 @@ func (r *Receiver) Run(ctx context.Context) {
 	defer r.replying.Wait()
 	defer work.Wait()
 	work.Go(func() { r.work(ctx) })
+	work.Go(func() { r.replier.run(ctx) })
 	for ctx.Err() == nil {
 		if err := r.listen(ctx); err != nil && ctx.Err() == nil {
 			r.log.Warn("subscribe", "error", err)
@@ -269,12 +272,7 @@ func (r *Receiver) heartbeat(channel string) {
 func (r *Receiver) deliver(ctx context.Context, e envelope) {
 	switch e.kind {
 	case kindPush:
-		if r.sockets.Count(e.user) < 1 {
-			r.Dropped.Strays.Add(1)
-			r.mirror.Again(e.user) // Redis believes that there are sockets
-			return
-		}
-		r.sockets.Deliver(e.user, e.exclude, e.frame)
+		r.deliverPush(e)
 	case kindEmitAll, kindEmitAuthenticated:
 		if e.sender == r.instance {
 			return // served when it was sent
@@ -283,7 +281,7 @@ func (r *Receiver) deliver(ctx context.Context, e envelope) {
 		if e.kind == kindEmitAuthenticated {
 			to = presence.Authenticated
 		}
-		r.sockets.Emit(to, e.frame)
+		r.sockets.Emit(to, e.frame, r.tally(0, e))
 	case kindReply:
 		r.asks.arrive(e)
 	case kindAudit:
@@ -293,17 +291,29 @@ func (r *Receiver) deliver(ctx context.Context, e envelope) {
 	}
 }
 
-// audit takes a question for an audit if there is room; who asked will find that it was not answered.
-func (r *Receiver) audit(ctx context.Context, question envelope) {
-	if r.auditing.Add(1) > maxAudits {
-		r.auditing.Add(-1)
-		r.Dropped.Questions.Add(1)
+func (r *Receiver) deliverPush(e envelope) {
+	shard := r.keys.ShardOf(e.user)
+	if r.sockets.Count(e.user) < 1 {
+		r.Dropped.Strays.Add(1)
+		r.mirror.Again(e.user) // Redis believes that there are sockets
+		if e.ask != 0 {
+			r.reply(shard, e, ownerReply{stray: true}.append(nil))
+		}
 		return
 	}
-	r.replying.Go(func() {
-		defer r.auditing.Add(-1)
-		r.replyAudit(ctx, question)
+	r.sockets.Deliver(e.user, e.exclude, e.frame, r.tally(shard, e))
+}
+
+// tally makes a tally that replies with its counts, if the sender waits for a reply.
+func (r *Receiver) tally(shard int, e envelope) *presence.Tally {
+	if e.ask == 0 {
+		return nil
+	}
+	tally := presence.NewTally(e.id, func(counts presence.Counts) {
+		r.reply(shard, e, ownerReply{counts: counts}.append(nil))
 	})
+	tally.ExpireAfter(e.within)
+	return tally
 }
 
 func pause(ctx context.Context, d time.Duration) {

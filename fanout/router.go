@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/redis/rueidis"
@@ -18,14 +19,18 @@ type Push struct {
 	User    string
 	Exclude uuid.UUID // a socket that must not get it; uuid.Nil: none
 	Frame   []byte    // shared until written: nobody may change it
+
+	Wait Wait
+	ID   uuid.UUID // of the push, for clients to confirm; needed for Acked alone
 }
 
 // Outcome is what became of a push.
 type Outcome struct {
-	State     presence.State // of the user, as the routing saw it; Unknown if Redis could not be asked
-	Instances int            // that took it
-	Partial   bool           // Redis was out of reach, but sockets of this instance took it
-	Err       error          // nobody took it, or it is not known who: ErrUnreachable, ErrBusy, ErrClosing or a context's error
+	State     presence.State  // of the user, as the routing saw it; Unknown if Redis could not be asked
+	Instances int             // that took it
+	Partial   bool            // Redis was out of reach, but sockets of this instance took it
+	Sockets   presence.Counts // if the caller waited for more than the routing
+	Err       error           // nobody took it, or it is not known who: ErrUnreachable, ErrBusy, ErrClosing or a context's error
 }
 
 // Errors of an Outcome.
@@ -81,13 +86,27 @@ func (r *Router) Push(ctx context.Context, push Push) Outcome {
 
 // PushMany routes pushes and tells of each, in the same order. Pushes for one user are sent in that order too.
 func (r *Router) PushMany(ctx context.Context, pushes []Push) []Outcome {
-	return r.Begin(pushes).Wait(ctx)
+	return r.begin(pushes, deadline(ctx)).Wait(ctx)
 }
 
 // Begin sends pushes on their way, behind all that this instance took earlier for the same users, and does not wait. The ticket
 // must be waited with: nobody else looks at the outcomes.
 func (r *Router) Begin(pushes []Push) *Ticket {
-	t := newTicket(pushes)
+	return r.begin(pushes, time.Now().Add(r.redis.Timeout))
+}
+
+func deadline(ctx context.Context) time.Time {
+	if at, ok := ctx.Deadline(); ok {
+		return at
+	}
+	return time.Now().Add(maxWait)
+}
+
+// maxWait is how long the caller of a push may wait for sockets and clients.
+const maxWait = 5 * time.Second
+
+func (r *Router) begin(pushes []Push, until time.Time) *Ticket {
+	t := newTicket(pushes, until)
 	if len(r.lanes) == 1 {
 		r.lanes[0].enqueue(t.orders)
 	} else {
@@ -106,7 +125,7 @@ func (r *Router) Begin(pushes []Push) *Ticket {
 // Emit brings a frame to all sockets of an audience, on every instance. It says how many instances took it. partial: only this one,
 // because Redis is out of reach.
 func (r *Router) Emit(ctx context.Context, to presence.Audience, frame []byte) (instances int, partial bool, err error) {
-	took := r.sockets.Emit(to, frame)
+	took := r.sockets.Emit(to, frame, nil)
 	message := envelope{kind: emitKind(to), sender: r.instance, frame: frame}.append(nil)
 	channel := r.redis.Keys.All()
 	if to == presence.Authenticated {

@@ -162,6 +162,7 @@ func (s *sockets) receive(session *melody.Session, frame []byte) {
 // closed runs when the client sends a close frame.
 func (s *sockets) closed(session *melody.Session, code int, _ string) error {
 	socket := s.of(session)
+	socket.outbox.end() // what is written from here on the client does not read
 	if !socket.ended.Load() {
 		socket.left.Store(code == websocket.CloseNormalClosure)
 		echo := websocket.FormatCloseMessage(code, "")
@@ -188,6 +189,7 @@ func (s *sockets) sent(session *melody.Session, frame []byte) {
 func (s *sockets) disconnect(session *melody.Session) {
 	socket := s.of(session)
 	s.bySession.Delete(session)
+	socket.outbox.end()
 	s.mirror.Leave(&socket.Socket, socket.left.Load())
 }
 
@@ -233,8 +235,11 @@ func (s *sockets) drain(ctx context.Context, over time.Duration) {
 }
 
 // Send implements presence.Conn.
-func (s *socket) Send(frame []byte) bool {
-	taken, full := s.outbox.push(frame)
+func (s *socket) Send(frame []byte) bool { return s.SendTallied(frame, nil) }
+
+// SendTallied implements presence.Conn.
+func (s *socket) SendTallied(frame []byte, tally *presence.Tally) bool {
+	taken, full := s.outbox.push(frame, tally)
 	if full {
 		go s.closeTooSlow() // it may take closeTime, and the sender serves others too
 	}
@@ -258,8 +263,16 @@ type goaway struct {
 // goAway tells the client when to come back, and closes when that and all before it is written.
 func (s *socket) goAway() {
 	last := encodeFrame(eventGoaway, mustMarshal(goaway{rand.N(reconnectSpread).Milliseconds()}), "", "")
-	if farewell := s.outbox.seal(last, websocket.CloseServiceRestart, "this instance is restarting; come back"); farewell != nil {
-		s.writeClose(farewell)
+	s.closeAfter(last, websocket.CloseServiceRestart, "this instance is restarting; come back")
+}
+
+// Close implements presence.Conn.
+func (s *socket) Close(code int, reason string) { s.closeAfter(nil, code, reason) }
+
+// closeAfter sends a last frame and a close frame after all that waits.
+func (s *socket) closeAfter(last []byte, code int, reason string) {
+	if farewell := s.outbox.seal(last, code, reason); farewell != nil {
+		go s.writeClose(farewell) // it may take closeTime
 	}
 }
 

@@ -15,6 +15,10 @@ type Conn interface {
 	// Send queues a text frame and never blocks. It reports false if the frame will not be sent: the socket is closed, or
 	// is closed now because it is too slow. The frame is shared: nobody may change it.
 	Send(frame []byte) bool
+	// SendTallied is Send, and tells the tally what becomes of the frame, whatever that is.
+	SendTallied(frame []byte, tally *Tally) bool
+	// Close sends a close frame after what waits to be written, and closes. It never blocks.
+	Close(code int, reason string)
 	// Reachable tells the client that pushes from every instance find it from now on.
 	Reachable()
 }
@@ -168,34 +172,53 @@ func (s *Sockets) count(user string) (sockets int, at time.Time) {
 	return len(local.sockets), local.came
 }
 
-// Deliver queues a frame for all of a user's sockets here but one (uuid.Nil: but none) and says how many took it.
-func (s *Sockets) Deliver(user string, exclude uuid.UUID, frame []byte) int {
-	stripe := s.stripeOf(user, uuid.Nil)
-	stripe.mu.RLock()
-	local := stripe.users[user]
-	var sockets []*Socket
-	if local != nil {
-		sockets = local.sockets
-	}
-	stripe.mu.RUnlock()
+// Deliver queues a frame for all of a user's sockets here but one (uuid.Nil: but none) and says how many took it. What becomes of it
+// is told to the tally, if there is one.
+func (s *Sockets) Deliver(user string, exclude uuid.UUID, frame []byte, tally *Tally) int {
 	took := 0
-	for _, socket := range sockets {
-		if socket.ID != exclude && socket.Conn.Send(frame) {
+	for _, socket := range s.Of(user) {
+		if socket.ID != exclude && send(socket, frame, tally) {
 			took++
 		}
+	}
+	if tally != nil {
+		tally.sent()
 	}
 	return took
 }
 
-// Emit queues a frame for all sockets of an audience and says how many took it.
-func (s *Sockets) Emit(to Audience, frame []byte) int {
+// Emit queues a frame for all sockets of an audience and says how many took it. What becomes of it is told to the tally, if there is
+// one.
+func (s *Sockets) Emit(to Audience, frame []byte, tally *Tally) int {
 	took := 0
 	s.Each(func(socket *Socket) {
-		if (to == Everybody || socket.User != "") && socket.Conn.Send(frame) {
+		if (to == Everybody || socket.User != "") && send(socket, frame, tally) {
 			took++
 		}
 	})
+	if tally != nil {
+		tally.sent()
+	}
 	return took
+}
+
+func send(socket *Socket, frame []byte, tally *Tally) bool {
+	if tally == nil {
+		return socket.Conn.Send(frame)
+	}
+	tally.add()
+	return socket.Conn.SendTallied(frame, tally)
+}
+
+// Of are the sockets of a user here. Nobody may change the slice.
+func (s *Sockets) Of(user string) []*Socket {
+	stripe := s.stripeOf(user, uuid.Nil)
+	stripe.mu.RLock()
+	defer stripe.mu.RUnlock()
+	if local := stripe.users[user]; local != nil {
+		return local.sockets
+	}
+	return nil
 }
 
 // Each calls f with every socket. f must not block or change the map: a part of it is locked meanwhile.

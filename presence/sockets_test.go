@@ -29,6 +29,14 @@ func (i *inbox) Send(frame []byte) bool {
 	return !i.closed
 }
 
+func (i *inbox) SendTallied(frame []byte, tally *Tally) bool {
+	taken := i.Send(frame)
+	tally.Tell(Written)
+	return taken
+}
+
+func (i *inbox) Close(int, string) {}
+
 func (i *inbox) Reachable() { close(i.reachable) }
 
 func newSocket(user string) (*Socket, *inbox) {
@@ -61,17 +69,17 @@ func TestDeliverReachesEverySocketOfTheUserButTheExcludedOne(t *testing.T) {
 	for _, socket := range []*Socket{first, second, bob, anonymous} {
 		s.Add(socket)
 	}
-	if took := s.Deliver("alice", first.ID, []byte("x")); took != 1 {
+	if took := s.Deliver("alice", first.ID, []byte("x"), nil); took != 1 {
 		t.Errorf("%d took it, want 1", took)
 	}
-	if took := s.Deliver("nobody", uuid.Nil, []byte("x")); took != 0 {
+	if took := s.Deliver("nobody", uuid.Nil, []byte("x"), nil); took != 0 {
 		t.Errorf("%d took it, want 0", took)
 	}
-	if took := s.Emit(Authenticated, []byte("y")); took != 3 {
+	if took := s.Emit(Authenticated, []byte("y"), nil); took != 3 {
 		t.Errorf("%d took it, want 3", took)
 	}
 	secondBox.closed = true
-	if took := s.Emit(Everybody, []byte("z")); took != 3 {
+	if took := s.Emit(Everybody, []byte("z"), nil); took != 3 {
 		t.Errorf("%d took it, want 3 of 4: one is closed", took)
 	}
 	for box, want := range map[*inbox][]string{firstBox: {"y", "z"}, secondBox: {"x", "y"}, bobBox: {"y", "z"}, anonymousBox: {"z"}} {

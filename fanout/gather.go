@@ -1,0 +1,115 @@
+package fanout
+
+import (
+	"encoding/binary"
+	"sync"
+
+	"rollcall/presence"
+)
+
+// Wait is what the caller of a push waits for.
+type Wait int
+
+const (
+	Routed  Wait = iota // which instances took it
+	Written             // that each socket got it: its frame was written to the connection
+	Acked               // that each client has confirmed it
+)
+
+// gather collects what became of one push at all sockets: from the tally of the local ones, and from the replies of other owners.
+type gather struct {
+	done chan struct{} // closed when all is known
+
+	mu sync.Mutex
+	// mu guards the following
+	counts  presence.Counts
+	local   bool // the local tally is done
+	routed  bool // the next two are known
+	reached int  // other instances that took it
+	sockets int  // which they have, as the routing saw
+	replies []ownerReply
+	over    bool
+}
+
+// ownerReply is what an owner replied: its counts, or that it turned out to have no socket of the user.
+type ownerReply struct {
+	instance string
+	counts   presence.Counts
+	stray    bool
+}
+
+func newGather() *gather { return &gather{done: make(chan struct{})} }
+
+// onLocal takes the counts of this instance's own sockets.
+func (g *gather) onLocal(counts presence.Counts) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.counts.Add(counts)
+	g.local = true
+	g.checkLocked()
+}
+
+// onRouted takes what the routing saw.
+func (g *gather) onRouted(reached, sockets int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.routed, g.reached, g.sockets = true, reached, sockets
+	g.checkLocked()
+}
+
+// onReply takes an owner's reply.
+func (g *gather) onReply(instance string, frame []byte) {
+	r, ok := parseOwnerReply(instance, frame)
+	if !ok {
+		return // it counts as unanswered
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.counts.Add(r.counts)
+	g.replies = append(g.replies, r)
+	g.checkLocked()
+}
+
+func (g *gather) checkLocked() {
+	if g.local && g.routed && len(g.replies) >= g.reached && !g.over {
+		g.over = true
+		close(g.done)
+	}
+}
+
+// result is what is known by now. What the routing saw and nobody has told of is unanswered.
+func (g *gather) result() (counts presence.Counts, replies []ownerReply) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	counts = g.counts
+	if silent := g.reached - len(g.replies); silent > 0 {
+		told := 0
+		for _, r := range g.replies {
+			told += r.counts.Written + r.counts.Dropped + r.counts.Gone
+		}
+		counts.Unanswered += max(silent, g.sockets-told)
+	}
+	return counts, g.replies
+}
+
+// append appends the wire form: whether it was a stray, and the counts, as uvarints.
+func (r ownerReply) append(b []byte) []byte {
+	stray := byte(0)
+	if r.stray {
+		stray = 1
+	}
+	b = append(b, stray)
+	for _, n := range []int{r.counts.Written, r.counts.Acked, r.counts.Dropped, r.counts.Gone, r.counts.Unanswered} {
+		b = binary.AppendUvarint(b, uint64(n))
+	}
+	return b
+}
+
+func parseOwnerReply(instance string, frame []byte) (r ownerReply, ok bool) {
+	c := cutter{rest: frame}
+	r.instance, r.stray = instance, c.number() == 1
+	for _, n := range []*int{&r.counts.Written, &r.counts.Acked, &r.counts.Dropped, &r.counts.Gone, &r.counts.Unanswered} {
+		*n = int(c.number() & 0xffffffff)
+	}
+	return r, !c.failed
+}

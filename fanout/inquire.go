@@ -1,0 +1,116 @@
+package fanout
+
+import (
+	"context"
+
+	"rollcall/presence"
+)
+
+// begin starts to ask what becomes of an order.
+func (l *lane) begin(o *order) error {
+	if o.push.Wait == Routed {
+		return nil
+	}
+	g := newGather()
+	ask, err := l.router.receiver.asks.begin(g.onReply)
+	if err != nil {
+		return err
+	}
+	o.inquiry = &inquiry{lane: l, ask: ask, gather: g, tally: presence.NewTally(o.ackedID(), g.onLocal)}
+	return nil
+}
+
+// tally is that of the order's local sockets; nil if nobody asks.
+func (o *order) tally() *presence.Tally {
+	if o.inquiry == nil {
+		return nil
+	}
+	return o.inquiry.tally
+}
+
+// inquire waits until it is known what became of a routed order, or the context ends, and puts it into the outcome. Owners that
+// turned out to have no socket of the user are the wrong door: then it looks once more where the user is.
+func (o *order) inquire(ctx context.Context) {
+	i := o.inquiry
+	defer i.lane.forget(o)
+	select {
+	case <-i.gather.done:
+	case <-ctx.Done():
+		i.tally.Expire()
+	}
+	counts, replies := i.gather.result()
+	o.outcome.Sockets = counts
+	var asked []string
+	strays := 0
+	for _, r := range replies {
+		asked = append(asked, r.instance)
+		if r.stray {
+			strays++
+		}
+	}
+	if strays == 0 {
+		return
+	}
+	o.outcome.Instances -= strays
+	if ctx.Err() != nil || o.repeat {
+		return
+	}
+	again := newTicket([]Push{o.push}, o.until)
+	again.orders[0].skip, again.orders[0].repeat = asked, true
+	if !i.lane.enqueueAgain(again.orders[0], o) {
+		return
+	}
+	second := again.Wait(ctx)[0]
+	o.outcome.Sockets.Add(second.Sockets)
+	o.outcome.Instances += second.Instances
+	if second.Err == nil {
+		o.outcome.State = second.State
+	}
+}
+
+// forget ends an inquiry.
+func (l *lane) forget(o *order) {
+	l.router.receiver.asks.end(o.inquiry.ask)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if w := l.watched[o.push.User]; w != nil {
+		if w.orders--; w.orders == 0 {
+			delete(l.watched, o.push.User)
+		}
+	}
+}
+
+// enqueueAgain queues a second attempt at an order, unless a later push for the same user was taken meanwhile: it must not come before.
+func (l *lane) enqueueAgain(again, first *order) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if w := l.watched[first.push.User]; w == nil || w.last != first.number {
+		return false
+	}
+	l.enqueueLocked(again, first.local > 0)
+	l.signal()
+	return true
+}
+
+// watch is about a user some of whose pushes may have to be tried again.
+type watch struct {
+	last   uint64 // the number of the last order taken for this user
+	orders int    // with an inquiry
+}
+
+// numberLocked numbers an order, and notes it if an earlier one may have to be tried again.
+func (l *lane) numberLocked(o *order) {
+	l.numbers++
+	o.number = l.numbers
+	w := l.watched[o.push.User]
+	if o.inquiry != nil {
+		if w == nil {
+			w = &watch{}
+			l.watched[o.push.User] = w
+		}
+		w.orders++
+	}
+	if w != nil {
+		w.last = o.number
+	}
+}
