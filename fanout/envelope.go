@@ -23,6 +23,9 @@ const (
 	kindKickSocket        kind = 7 // close the socket that exclude names, whoever has it; the frame is the reason
 )
 
+// CloseKicked is the close code of a socket that was kicked: do not come back.
+const CloseKicked = 4003
+
 // envelope is a frame and where it must go. A message is any number of envelopes, one after the other. On the wire an envelope is the
 // length of the rest, the kind (1 byte), ask, within, sender, user, exclude, id, and the frame. Numbers are uvarints; all but the frame have
 // their length in front, and what is not needed has the length 0.

@@ -1,6 +1,7 @@
 package fanout
 
 import (
+	"context"
 	"encoding/binary"
 	"sync"
 
@@ -74,6 +75,15 @@ func (g *gather) checkLocked() {
 	if g.local && g.routed && len(g.replies) >= g.reached && !g.over {
 		g.over = true
 		close(g.done)
+	}
+}
+
+// wait waits until all is known, or the context ends.
+func (g *gather) wait(ctx context.Context, local *presence.Tally) {
+	select {
+	case <-g.done:
+	case <-ctx.Done():
+		local.Expire()
 	}
 }
 

@@ -33,11 +33,7 @@ func (o *order) tally() *presence.Tally {
 func (o *order) inquire(ctx context.Context) {
 	i := o.inquiry
 	defer i.lane.forget(o)
-	select {
-	case <-i.gather.done:
-	case <-ctx.Done():
-		i.tally.Expire()
-	}
+	i.gather.wait(ctx, i.tally)
 	counts, replies := i.gather.result()
 	o.outcome.Sockets = counts
 	var asked []string

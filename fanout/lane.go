@@ -68,10 +68,18 @@ func (l *lane) enqueueLocked(o *order, servedHere bool) {
 	if servedHere {
 		o.inquiry.gather.onLocal(presence.Counts{})
 	} else {
-		o.local = l.router.sockets.Deliver(o.push.User, o.push.Exclude, o.push.Frame, o.tally())
+		o.local = l.serve(o)
 	}
 	l.queue = append(l.queue, o)
 	l.bytes += len(o.push.Frame)
+}
+
+// serve does for our own sockets what the order is for.
+func (l *lane) serve(o *order) (took int) {
+	if o.push.kick {
+		return l.router.sockets.CloseUser(o.push.User, o.push.Exclude, CloseKicked, string(o.push.Frame), o.tally())
+	}
+	return l.router.sockets.Deliver(o.push.User, o.push.Exclude, o.push.Frame, o.tally())
 }
 
 func (l *lane) signal() {
@@ -187,10 +195,10 @@ func (l *lane) call(ctx context.Context, batch []*order) ([]int64, error) {
 
 // envelope is what the order's other owners get.
 func (l *lane) envelope(o *order) envelope {
-	e := envelope{kind: kindPush, user: o.push.User, exclude: o.push.Exclude, frame: o.push.Frame}
+	e := envelope{kind: o.kind(), user: o.push.User, exclude: o.push.Exclude, frame: o.push.Frame}
 	if o.inquiry != nil {
 		e.ask, e.sender, e.id = o.inquiry.ask, l.router.instance, o.ackedID()
-		e.within = max(time.Until(o.until)*9/10, time.Millisecond) // the reply needs some time too
+		e.within = replyWithin(o.until)
 	}
 	return e
 }
@@ -202,3 +210,13 @@ func (o *order) ackedID() uuid.UUID {
 	}
 	return uuid.Nil
 }
+
+func (o *order) kind() kind {
+	if o.push.kick {
+		return kindKickUser
+	}
+	return kindPush
+}
+
+// replyWithin is the time that an instance has to reply to a question: the reply needs some time too.
+func replyWithin(until time.Time) time.Duration { return max(time.Until(until)*9/10, time.Millisecond) }

@@ -165,8 +165,9 @@ func (m *model) emit() {
 			m.sent[i] = append(m.sent[i], frame)
 		}
 	}
-	if took, partial, err := m.node().router.Emit(m.t.Context(), to, []byte(frame)); took != len(m.nodes) || partial || err != nil {
-		m.t.Fatalf("step %d: emit: %d instances, %v, %v", m.steps, took, partial, err)
+	got, err := m.node().router.Emit(m.t.Context(), Emit{To: to, Frame: []byte(frame)})
+	if want := (Outcome{Instances: len(m.nodes)}); got != want || err != nil {
+		m.t.Fatalf("step %d: emit: %+v, %v, want %+v", m.steps, got, err, want)
 	}
 	m.arrive()
 }

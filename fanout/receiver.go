@@ -271,8 +271,8 @@ func (r *Receiver) heartbeat(channel string) {
 
 func (r *Receiver) deliver(ctx context.Context, e envelope) {
 	switch e.kind {
-	case kindPush:
-		r.deliverPush(e)
+	case kindPush, kindKickUser:
+		r.deliverToUser(e)
 	case kindEmitAll, kindEmitAuthenticated:
 		if e.sender == r.instance {
 			return // served when it was sent
@@ -282,6 +282,10 @@ func (r *Receiver) deliver(ctx context.Context, e envelope) {
 			to = presence.Authenticated
 		}
 		r.sockets.Emit(to, e.frame, r.tally(0, e))
+	case kindKickSocket:
+		if e.sender != r.instance {
+			r.sockets.CloseSocket(e.exclude, CloseKicked, string(e.frame), r.tally(0, e))
+		}
 	case kindReply:
 		r.asks.arrive(e)
 	case kindAudit:
@@ -291,7 +295,7 @@ func (r *Receiver) deliver(ctx context.Context, e envelope) {
 	}
 }
 
-func (r *Receiver) deliverPush(e envelope) {
+func (r *Receiver) deliverToUser(e envelope) {
 	shard := r.keys.ShardOf(e.user)
 	if r.sockets.Count(e.user) < 1 {
 		r.Dropped.Strays.Add(1)
@@ -301,7 +305,12 @@ func (r *Receiver) deliverPush(e envelope) {
 		}
 		return
 	}
-	r.sockets.Deliver(e.user, e.exclude, e.frame, r.tally(shard, e))
+	tally := r.tally(shard, e)
+	if e.kind == kindKickUser {
+		r.sockets.CloseUser(e.user, e.exclude, CloseKicked, string(e.frame), tally)
+	} else {
+		r.sockets.Deliver(e.user, e.exclude, e.frame, tally)
+	}
 }
 
 // tally makes a tally that replies with its counts, if the sender waits for a reply.

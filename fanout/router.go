@@ -3,7 +3,6 @@ package fanout
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -22,6 +21,8 @@ type Push struct {
 
 	Wait Wait
 	ID   uuid.UUID // of the push, for clients to confirm; needed for Acked alone
+
+	kick bool // close the sockets instead; the frame is the reason
 }
 
 // Outcome is what became of a push.
@@ -120,32 +121,6 @@ func (r *Router) begin(pushes []Push, until time.Time) *Ticket {
 		}
 	}
 	return t
-}
-
-// Emit brings a frame to all sockets of an audience, on every instance. It says how many instances took it. partial: only this one,
-// because Redis is out of reach.
-func (r *Router) Emit(ctx context.Context, to presence.Audience, frame []byte) (instances int, partial bool, err error) {
-	took := r.sockets.Emit(to, frame, nil)
-	message := envelope{kind: emitKind(to), sender: r.instance, frame: frame}.append(nil)
-	channel := r.redis.Keys.All()
-	if to == presence.Authenticated {
-		channel = r.redis.Keys.Authenticated()
-	}
-	ctx, cancel := context.WithTimeout(ctx, r.redis.Timeout)
-	defer cancel()
-	subscribers, err := r.redis.Client.Do(ctx, publish(r.redis, channel, message)).AsInt64()
-	switch {
-	case err != nil && took > 0:
-		r.log.Warn("emit", "error", err)
-		return 1, true, nil
-	case err != nil:
-		return 0, false, fmt.Errorf("%w: %w", ErrUnreachable, err)
-	}
-	others := int(subscribers)
-	if others > 0 && r.receiver.Hears() {
-		others-- // our own subscription, which does not listen to us
-	}
-	return others + 1, false, nil
 }
 
 // publish makes the command that sends a message.

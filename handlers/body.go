@@ -97,13 +97,4 @@ func (b eventBody) frame(id uuid.UUID, limit int) ([]byte, error) {
 }
 
 // excluded reads the id of the socket that must not get the push; uuid.Nil: none.
-func (b pushBody) excluded() (uuid.UUID, error) {
-	if b.Exclude == "" {
-		return uuid.Nil, nil
-	}
-	id, err := uuid.Parse(b.Exclude)
-	if err != nil || len(b.Exclude) != len(uuid.Nil.String()) { // Parse takes other spellings too
-		return uuid.Nil, problem(http.StatusBadRequest, "bad_exclude", "exclude: want the id of a socket, as its rollcall:welcome gave it, not %q", b.Exclude)
-	}
-	return id, nil
-}
+func (b pushBody) excluded() (uuid.UUID, error) { return socketID("exclude", b.Exclude) }

@@ -17,12 +17,16 @@
 //	rollcall:error      {"code", "message"}: what was wrong with a frame; the socket stays open
 //	rollcall:goaway     {"reconnect"}: this socket is about to be closed; come back after so many milliseconds
 //
+// and takes
+//
+//	rollcall:ack        {"id"}: the client confirms a push. Somebody may wait for that; if not it does no harm
+//
 // Every other event goes to the [Handler] of its name. Each of its answers goes to the socket that asked and, without the ref, to
 // all other sockets of the same user, on every instance.
 //
 // # Close codes
 //
-// 1012: the instance is leaving, come back when rollcall:goaway said. 4000–4099: do not come back. 4100–4199: come back after a
+// 1012: the instance is leaving, come back when rollcall:goaway said. 4000–4099: do not come back, of which 4003: kicked. 4100–4199: come back after a
 // pause. 4200–4299: come back at once, of which 4290: this client reads too slowly, and what waited for it is lost.
 // A client that closes with 1000 says that it will not be back.
 package handlers

@@ -14,6 +14,7 @@ const (
 	eventReachable = reserved + "reachable"
 	eventError     = reserved + "error"
 	eventGoaway    = reserved + "goaway"
+	eventAck       = reserved + "ack"
 )
 
 // Codes of rollcall:error.

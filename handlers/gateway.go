@@ -127,6 +127,9 @@ func (g *gateway) answer(ctx context.Context, s *socket, frame []byte) {
 }
 
 func (g *gateway) handle(ctx context.Context, s *socket, m message) error {
+	if m.event == eventAck {
+		return acknowledge(s, m)
+	}
 	handler, ok := g.handlers[m.event]
 	if !ok {
 		return unknownEvent(m.event)
@@ -145,6 +148,18 @@ func (g *gateway) handle(ctx context.Context, s *socket, m message) error {
 		g.log.Error("handler failed", "event", m.event, "user", s.User, "error", err)
 	}
 	return err
+}
+
+// acknowledge takes a client's word that it got a push. It says nothing of pushes that nobody waits for.
+func acknowledge(s *socket, m message) error {
+	var data struct {
+		ID uuid.UUID `json:"id"`
+	}
+	if err := json.Unmarshal(m.data, &data); err != nil || data.ID == uuid.Nil {
+		return &frameError{codeBadData, `data: want {"id": the id of a push}`}
+	}
+	s.outbox.acked(data.ID)
+	return nil
 }
 
 func unknownEvent(event string) error {

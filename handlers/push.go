@@ -16,17 +16,31 @@ const (
 	maxUsers  = 1000      // in one POST /push
 	usersSize = 256 << 10 // bytes that their names may add to a body
 
-	routeTime = 2 * time.Second // until a push that could not be sent is given up
+	defaultWait = 2 * time.Second // until a push that could not be sent is given up, and what is not known of it is unanswered
+	maxWait     = 5 * time.Second
 )
 
 // pushAnswer tells what became of a push.
 type pushAnswer struct {
-	ID        *uuid.UUID     `json:"id,omitempty"` // of a push to one user; many share one
-	User      string         `json:"user"`
-	State     presence.State `json:"state"`
-	Instances int            `json:"instances"`         // that took it
-	Partial   bool           `json:"partial,omitempty"` // only this one: Redis is out of reach
-	Error     string         `json:"error,omitempty"`   // of one among many: why nobody took it
+	ID        *uuid.UUID       `json:"id,omitempty"` // of a push to one user; many share one
+	User      string           `json:"user"`
+	State     presence.State   `json:"state"`
+	Instances int              `json:"instances"`         // that took it
+	Partial   bool             `json:"partial,omitempty"` // only this one: Redis is out of reach
+	Sockets   *presence.Counts `json:"sockets,omitempty"` // if the caller waited for them
+	Error     string           `json:"error,omitempty"`   // of one among many: why nobody took it
+}
+
+// answerOf tells the outcome of a push to one user, or to one among many.
+func answerOf(user string, outcome fanout.Outcome, wait fanout.Wait) pushAnswer {
+	a := pushAnswer{User: user, State: outcome.State, Instances: outcome.Instances, Partial: outcome.Partial}
+	if wait != fanout.Routed {
+		a.Sockets = &outcome.Sockets
+	}
+	if outcome.Err != nil {
+		a.State, a.Error = presence.Unknown, problemOf(outcome.Err).Code
+	}
+	return a
 }
 
 // push answers POST /push/:user.
@@ -35,7 +49,8 @@ func (s *Server) push(c *echo.Context) error {
 	if p := checkUser("the path", user); p != nil {
 		return p
 	}
-	if err := s.refuseWait(c); err != nil {
+	wait, timeout, err := waitFrom(c)
+	if err != nil {
 		return err
 	}
 	var body pushBody
@@ -43,23 +58,26 @@ func (s *Server) push(c *echo.Context) error {
 		return err
 	}
 	id := newID()
-	push, err := s.pushOf(body, id)
+	push, err := s.pushOf(body, id, wait)
 	if err != nil {
 		return err
 	}
 	push.User = user
-	ctx, cancel := context.WithTimeout(c.Request().Context(), routeTime)
+	ctx, cancel := context.WithTimeout(c.Request().Context(), timeout)
 	defer cancel()
 	outcome := s.options.Router.Push(ctx, push)
 	if outcome.Err != nil {
 		return outcome.Err
 	}
-	return c.JSON(http.StatusOK, pushAnswer{ID: &id, User: user, State: outcome.State, Instances: outcome.Instances, Partial: outcome.Partial})
+	answer := answerOf(user, outcome, wait)
+	answer.ID = &id
+	return c.JSON(http.StatusOK, answer)
 }
 
 // pushMany answers POST /push.
 func (s *Server) pushMany(c *echo.Context) error {
-	if err := s.refuseWait(c); err != nil {
+	wait, timeout, err := waitFrom(c)
+	if err != nil {
 		return err
 	}
 	var body pushManyBody
@@ -70,7 +88,7 @@ func (s *Server) pushMany(c *echo.Context) error {
 		return problem(http.StatusBadRequest, "bad_users", "users: want 1 to %d user ids, not %d", maxUsers, len(body.Users))
 	}
 	id := newID()
-	push, err := s.pushOf(body.pushBody, id)
+	push, err := s.pushOf(body.pushBody, id, wait)
 	if err != nil {
 		return err
 	}
@@ -82,20 +100,18 @@ func (s *Server) pushMany(c *echo.Context) error {
 		push.User = user
 		pushes[i] = push
 	}
-	ctx, cancel := context.WithTimeout(c.Request().Context(), routeTime)
+	ctx, cancel := context.WithTimeout(c.Request().Context(), timeout)
 	defer cancel()
 	results := make([]pushAnswer, len(pushes))
 	for i, outcome := range s.options.Router.PushMany(ctx, pushes) {
-		results[i] = pushAnswer{User: pushes[i].User, State: outcome.State, Instances: outcome.Instances, Partial: outcome.Partial}
-		if outcome.Err != nil {
-			results[i].State, results[i].Error = presence.Unknown, problemOf(outcome.Err).Code
-		}
+		results[i] = answerOf(pushes[i].User, outcome, wait)
 	}
 	return c.JSON(http.StatusOK, map[string]any{"id": id, "results": results})
 }
 
 // pushOf makes a push of a body, for nobody yet.
-func (s *Server) pushOf(body pushBody, id uuid.UUID) (push fanout.Push, err error) {
+func (s *Server) pushOf(body pushBody, id uuid.UUID, wait fanout.Wait) (push fanout.Push, err error) {
+	push.ID, push.Wait = id, wait
 	if push.Exclude, err = body.excluded(); err != nil {
 		return push, err
 	}
@@ -108,12 +124,15 @@ type emitAnswer struct {
 	ID        uuid.UUID `json:"id"`
 	Instances int       `json:"instances"`
 	Partial   bool      `json:"partial,omitempty"`
+
+	Sockets *presence.Counts `json:"sockets,omitempty"`
 }
 
 // emit answers POST /emit/….
 func (s *Server) emit(to presence.Audience) echo.HandlerFunc {
 	return func(c *echo.Context) error {
-		if err := s.refuseWait(c); err != nil {
+		wait, timeout, err := waitFrom(c)
+		if err != nil {
 			return err
 		}
 		var body eventBody
@@ -125,20 +144,37 @@ func (s *Server) emit(to presence.Audience) echo.HandlerFunc {
 		if err != nil {
 			return err
 		}
-		instances, partial, err := s.options.Router.Emit(c.Request().Context(), to, frame)
+		ctx, cancel := context.WithTimeout(c.Request().Context(), timeout)
+		defer cancel()
+		outcome, err := s.options.Router.Emit(ctx, fanout.Emit{To: to, Frame: frame, Wait: wait, ID: id})
 		if err != nil {
 			return err
 		}
-		return c.JSON(http.StatusOK, emitAnswer{ID: id, Instances: instances, Partial: partial})
+		answer := emitAnswer{ID: id, Instances: outcome.Instances, Partial: outcome.Partial}
+		if wait != fanout.Routed {
+			answer.Sockets = &outcome.Sockets
+		}
+		return c.JSON(http.StatusOK, answer)
 	}
 }
 
-// refuseWait refuses to promise what this version can't tell.
-func (s *Server) refuseWait(c *echo.Context) error {
-	if wait := c.QueryParam("wait"); wait != "" && wait != "routed" {
-		return problem(http.StatusBadRequest, "bad_wait", "wait: this version knows only routed, not %q", wait)
+var waits = map[string]fanout.Wait{"": fanout.Routed, "routed": fanout.Routed, "written": fanout.Written, "acked": fanout.Acked}
+
+// waitFrom reads what the caller waits for, and how long.
+func waitFrom(c *echo.Context) (fanout.Wait, time.Duration, error) {
+	wait, known := waits[c.QueryParam("wait")]
+	if !known {
+		return 0, 0, problem(http.StatusBadRequest, "bad_wait", "wait: want routed, written or acked, not %q", c.QueryParam("wait"))
 	}
-	return nil
+	given := c.QueryParam("timeout")
+	if given == "" {
+		return wait, defaultWait, nil
+	}
+	timeout, err := time.ParseDuration(given)
+	if err != nil || timeout <= 0 || timeout > maxWait {
+		return 0, 0, problem(http.StatusBadRequest, "bad_timeout", "timeout: want a duration up to %v, such as 500ms, not %q", maxWait, given)
+	}
+	return wait, timeout, nil
 }
 
 // newID makes the id of a push: a UUID of version 7, so that ids sort by time.

@@ -83,6 +83,8 @@ func (s *Server) routes() {
 	e.GET("/presence/count", s.count, key)
 	e.GET("/presence/:user", s.user, key)
 	e.GET("/presence/", s.user, key)
+	e.DELETE("/presence/:user", s.kickUser, key)
+	e.DELETE("/sockets/:id", s.kickSocket, key)
 	e.GET("/instances", s.instances, key)
 	e.GET("/audit", s.audit, key)
 }

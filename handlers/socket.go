@@ -23,8 +23,9 @@ import (
 const (
 	closeTooSlow = 4290
 
-	joinTime  = time.Second            // to be mirrored, before the client is told that it is not yet reachable
-	closeTime = 100 * time.Millisecond // to write a close frame to a client that may not read
+	joinTime      = time.Second            // to be mirrored, before the client is told that it is not yet reachable
+	closeTime     = 100 * time.Millisecond // to write a close frame to a client that may not read
+	closePatience = time.Second            // for a client to read what waits for it, and the close frame
 	// clients told to go away together come back spread over this time
 	reconnectSpread = time.Second
 	// frames up to this many times the limit are read and refused in words; beyond it the socket is closed with 1009
@@ -266,8 +267,12 @@ func (s *socket) goAway() {
 	s.closeAfter(last, websocket.CloseServiceRestart, "this instance is restarting; come back")
 }
 
-// Close implements presence.Conn.
-func (s *socket) Close(code int, reason string) { s.closeAfter(nil, code, reason) }
+// Close implements presence.Conn. A client that was told not to come back (4000–4099) has left.
+func (s *socket) Close(code int, reason string) {
+	s.left.Store(4000 <= code && code < 4100)
+	s.closeAfter(nil, code, reason)
+	time.AfterFunc(closePatience, s.cut) // if the client does not go by itself
+}
 
 // closeAfter sends a last frame and a close frame after all that waits.
 func (s *socket) closeAfter(last []byte, code int, reason string) {

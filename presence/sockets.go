@@ -202,6 +202,44 @@ func (s *Sockets) Emit(to Audience, frame []byte, tally *Tally) int {
 	return took
 }
 
+// CloseUser closes all of a user's sockets here but one (uuid.Nil: but none), says how many, and counts them as written in the tally.
+func (s *Sockets) CloseUser(user string, except uuid.UUID, code int, reason string, tally *Tally) int {
+	closed := 0
+	for _, socket := range s.Of(user) {
+		if socket.ID != except {
+			closeSocket(socket, code, reason, tally)
+			closed++
+		}
+	}
+	if tally != nil {
+		tally.sent()
+	}
+	return closed
+}
+
+// CloseSocket is CloseUser for one socket. It looks at all of them.
+func (s *Sockets) CloseSocket(id uuid.UUID, code int, reason string, tally *Tally) int {
+	closed := 0
+	s.Each(func(socket *Socket) {
+		if socket.ID == id {
+			closeSocket(socket, code, reason, tally)
+			closed++
+		}
+	})
+	if tally != nil {
+		tally.sent()
+	}
+	return closed
+}
+
+func closeSocket(socket *Socket, code int, reason string, tally *Tally) {
+	if tally != nil {
+		tally.add()
+		tally.Tell(Written)
+	}
+	socket.Conn.Close(code, reason)
+}
+
 func send(socket *Socket, frame []byte, tally *Tally) bool {
 	if tally == nil {
 		return socket.Conn.Send(frame)

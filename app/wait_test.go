@@ -1,0 +1,199 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/gorilla/websocket"
+
+	"rollcall/lua/redistest"
+)
+
+// sockets is what a push answers with wait.
+func sockets(written, acked, dropped, gone, unanswered int) string {
+	return fmt.Sprintf(`{"written":%d,"acked":%d,"dropped":%d,"gone":%d,"unanswered":%d}`, written, acked, dropped, gone, unanswered)
+}
+
+func wantSockets(t *testing.T, got answer, want string) {
+	t.Helper()
+	if got.Status != http.StatusOK || !sameJSON(string(marshal(t, got.Body["sockets"])), want) {
+		t.Errorf("got %d %s, want sockets %s", got.Status, got.text, want)
+	}
+}
+
+func TestWaitWrittenCountsEverySocketOnEveryInstance(t *testing.T) {
+	t.Parallel()
+	apps := startThree(t)
+	first := connect(t, apps[0], "alice")
+	for _, a := range []*App{apps[0], apps[1], apps[1], apps[2]} {
+		connect(t, a, "alice")
+	}
+	connect(t, apps[1], "")
+	for _, a := range apps {
+		wantSockets(t, ask(t, a, "POST", "/push/alice?wait=written", `{"event":"x"}`), sockets(5, 0, 0, 0, 0))
+		wantSockets(t, ask(t, a, "POST", "/push/alice?wait=written", `{"event":"x","exclude":"`+first.id+`"}`), sockets(4, 0, 0, 0, 0))
+		wantSockets(t, ask(t, a, "POST", "/push/bob?wait=written", `{"event":"x"}`), sockets(0, 0, 0, 0, 0))
+		wantSockets(t, ask(t, a, "POST", "/emit/all?wait=written", `{"event":"x"}`), sockets(6, 0, 0, 0, 0))
+		wantSockets(t, ask(t, a, "POST", "/emit/authenticated?wait=written", `{"event":"x"}`), sockets(5, 0, 0, 0, 0))
+		many := ask(t, a, "POST", "/push?wait=written", `{"users":["bob","alice"],"event":"x"}`)
+		want := `[{"user":"bob","state":"offline","instances":0,"sockets":` + sockets(0, 0, 0, 0, 0) + `},{"user":"alice","state":"online","instances":3,"sockets":` + sockets(5, 0, 0, 0, 0) + `}]`
+		if !sameJSON(string(marshal(t, many.Body["results"])), want) {
+			t.Errorf("push to many: %s", many.text)
+		}
+	}
+	if got := ask(t, apps[0], "POST", "/push/alice", `{"event":"x"}`); got.Body["sockets"] != nil {
+		t.Errorf("without wait: %s", got.text)
+	}
+}
+
+// acknowledge confirms every push that comes, until the connection ends.
+func (c *client) acknowledge() {
+	go func() {
+		for f := range c.frames {
+			if f.ID != "" {
+				_ = c.conn.WriteMessage(websocket.TextMessage, []byte(`{"event":"rollcall:ack","data":{"id":"`+f.ID+`"}}`))
+			}
+		}
+	}()
+}
+
+func TestWaitAckedCountsTheClientsThatConfirmed(t *testing.T) {
+	t.Parallel()
+	apps := startThree(t)
+	for _, a := range apps {
+		connect(t, a, "alice").acknowledge()
+	}
+	for _, a := range apps {
+		wantSockets(t, ask(t, a, "POST", "/push/alice?wait=acked&timeout=5s", `{"event":"x"}`), sockets(3, 3, 0, 0, 0))
+		wantSockets(t, ask(t, a, "POST", "/emit/all?wait=acked&timeout=5s", `{"event":"x"}`), sockets(3, 3, 0, 0, 0))
+	}
+	connect(t, apps[0], "alice") // does not confirm
+	connect(t, apps[1], "alice")
+	wantSockets(t, ask(t, apps[2], "POST", "/push/alice?wait=acked&timeout=500ms", `{"event":"x"}`), sockets(5, 3, 0, 0, 2))
+	wantSockets(t, ask(t, apps[0], "POST", "/push/alice?wait=acked&timeout=500ms", `{"event":"x"}`), sockets(5, 3, 0, 0, 2))
+}
+
+// stallClient opens a socket that reads nothing, with a receive buffer that is soon full.
+func stallClient(t *testing.T, a *App, user string) {
+	t.Helper()
+	dialer := websocket.Dialer{NetDial: func(network, addr string) (net.Conn, error) {
+		conn, err := net.Dial(network, addr)
+		if err == nil {
+			err = conn.(*net.TCPConn).SetReadBuffer(4096)
+		}
+		return conn, err
+	}}
+	conn, response, err := dialer.Dial("ws://"+a.Addr+"/ws?token="+token(t, user), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = io.Copy(io.Discard, response.Body)
+	t.Cleanup(func() { conn.Close() })
+	wantState(t, a, user, "online", 1)
+}
+
+func TestAClientThatDoesNotReadIsDroppedAndSaidToBe(t *testing.T) {
+	t.Parallel()
+	redis := redistest.Start(t)
+	near, far := startApp(t, "--redis-url="+redis.URL()), startApp(t, "--redis-url="+redis.URL())
+	bob := connect(t, near, "bob")
+	for _, a := range []*App{near, far} {
+		stallClient(t, near, "alice")
+		body := `{"event":"x","data":"` + strings.Repeat("x", 60_000) + `"}`
+		eventually(t, "alice to be too slow", func() (string, bool) {
+			got := ask(t, a, "POST", "/push/alice?wait=written&timeout=10ms", body)
+			counts, _ := got.Body["sockets"].(map[string]any)
+			return got.text, counts["dropped"] == 1.0
+		})
+		wantState(t, far, "alice", "reconnecting", 0)
+	}
+	push(t, far, "bob", `{"event":"x"}`, "online", 1) // nobody else waits for her
+	bob.wantFrame("x", "null")
+}
+
+func TestAUserWhoMovesAllTheTimeMissesNoPushAnsweredAsWritten(t *testing.T) {
+	t.Parallel()
+	apps := startThree(t)
+	stop := make(chan struct{})
+	got := make(chan map[string]int)
+	go func() { // moves from instance to instance, each time with a new socket before the old one is closed
+		seen := map[string]int{}
+		read := func(c *client) {
+			_ = c.conn.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(1000, ""), time.Now().Add(patience))
+			for f := range c.frames {
+				seen[string(f.Data)]++
+			}
+		}
+		c := connect(t, apps[0], "alice")
+		for n := 1; ; n++ {
+			next := connect(t, apps[n%3], "alice")
+			read(c)
+			c = next
+			select {
+			case <-stop:
+				read(c)
+				got <- seen
+				return
+			default:
+			}
+		}
+	}()
+	wantState(t, apps[0], "alice", "online", 1)
+	answered := map[string]bool{}
+	for n := range 300 {
+		a := ask(t, apps[n%3], "POST", "/push/alice?wait=written", fmt.Sprintf(`{"event":"n","data":%d}`, n))
+		if counts, _ := a.Body["sockets"].(map[string]any); counts["written"].(float64) > 0 {
+			answered[fmt.Sprint(n)] = true
+		}
+	}
+	close(stop)
+	seen := <-got
+	for n := range answered {
+		if seen[n] == 0 {
+			t.Errorf("push %s was answered as written, and did not come", n)
+		}
+	}
+	if len(answered) < 150 {
+		t.Errorf("only %d of 300 were written", len(answered))
+	}
+}
+
+func TestAKickClosesTheUsersSocketsEverywhereAndSaysHowMany(t *testing.T) {
+	t.Parallel()
+	apps := startThree(t)
+	kept := connect(t, apps[0], "alice")
+	var kicked []*client
+	for _, a := range apps {
+		kicked = append(kicked, connect(t, a, "alice"))
+	}
+	bob := connect(t, apps[2], "bob")
+	got := ask(t, apps[1], "DELETE", "/presence/alice?except="+kept.id+"&reason=logged+out", "")
+	if got.Status != http.StatusOK || got.Body["closed"] != 3.0 {
+		t.Errorf("kick: %d %s", got.Status, got.text)
+	}
+	for _, c := range kicked {
+		c.wantClose(4003)
+		if closed := c.ended.(*websocket.CloseError); closed.Text != "logged out" {
+			t.Errorf("the reason is %q", closed.Text)
+		}
+	}
+	wantState(t, apps[1], "alice", "online", 1)
+	if got := ask(t, apps[1], "DELETE", "/sockets/"+kept.id, ""); got.Body["closed"] != 1.0 {
+		t.Errorf("kick a socket: %d %s", got.Status, got.text)
+	}
+	kept.wantClose(4003)
+	wantState(t, apps[0], "alice", "offline", 0) // told not to come back: there is no grace
+	for path, closed := range map[string]float64{"/presence/alice": 0, "/sockets/" + uuid.NewString(): 0} {
+		if got := ask(t, apps[0], "DELETE", path, ""); got.Body["closed"] != closed {
+			t.Errorf("%s: %d %s", path, got.Status, got.text)
+		}
+	}
+	push(t, apps[0], "bob", `{"event":"x"}`, "online", 1)
+	bob.wantFrame("x", "null")
+}

@@ -1,0 +1,85 @@
+package handlers
+
+import (
+	"context"
+	"net/http"
+	"unicode/utf8"
+
+	"github.com/google/uuid"
+	"github.com/labstack/echo/v5"
+)
+
+// maxReasonBytes is what a close frame has room for.
+const maxReasonBytes = 123
+
+// kickAnswer says how many sockets were closed.
+type kickAnswer struct {
+	Closed     int  `json:"closed"`
+	Unanswered int  `json:"unanswered,omitempty"` // instances or sockets of which nothing was heard in time
+	Partial    bool `json:"partial,omitempty"`    // only this instance's: Redis is out of reach
+}
+
+// kickUser answers DELETE /presence/:user.
+func (s *Server) kickUser(c *echo.Context) error {
+	user := c.Param("user")
+	if p := checkUser("the path", user); p != nil {
+		return p
+	}
+	except, err := socketID("except", c.QueryParam("except"))
+	if err != nil {
+		return err
+	}
+	reason, err := reasonFrom(c)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(c.Request().Context(), defaultWait)
+	defer cancel()
+	outcome := s.options.Router.Kick(ctx, user, except, reason)
+	if outcome.Err != nil {
+		return outcome.Err
+	}
+	return c.JSON(http.StatusOK, kickAnswer{outcome.Sockets.Written, outcome.Sockets.Unanswered, outcome.Partial})
+}
+
+// kickSocket answers DELETE /sockets/:id.
+func (s *Server) kickSocket(c *echo.Context) error {
+	id, err := socketID("the path", c.Param("id"))
+	if err != nil {
+		return err
+	}
+	reason, err := reasonFrom(c)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(c.Request().Context(), defaultWait)
+	defer cancel()
+	outcome, err := s.options.Router.KickSocket(ctx, id, reason)
+	if err != nil {
+		return err
+	}
+	return c.JSON(http.StatusOK, kickAnswer{outcome.Sockets.Written, outcome.Sockets.Unanswered, outcome.Partial})
+}
+
+// socketID reads a socket's id; uuid.Nil if there is none. where names the place it was given at.
+func socketID(where, text string) (uuid.UUID, error) {
+	if text == "" {
+		return uuid.Nil, nil
+	}
+	id, err := uuid.Parse(text)
+	if err != nil || len(text) != len(uuid.Nil.String()) { // Parse takes other spellings too
+		return uuid.Nil, problem(http.StatusBadRequest, "bad_socket", "%s: want the id of a socket, as its rollcall:welcome gave it, not %q", where, text)
+	}
+	return id, nil
+}
+
+func reasonFrom(c *echo.Context) (string, error) {
+	reason := c.QueryParam("reason")
+	if len(reason) > maxReasonBytes || !utf8.ValidString(reason) {
+		return "", problem(http.StatusBadRequest, "bad_reason", "reason: want at most %d bytes of UTF-8", maxReasonBytes)
+	}
+	if reason == "" {
+		reason = "kicked"
+	}
+	return reason, nil
+}
