@@ -203,7 +203,7 @@ func TestPushesOfOneInstanceForOneUserArriveInOrder(t *testing.T) {
 		var tickets []*Ticket
 		for n := range each { // without waiting for the answers
 			for _, user := range users {
-				tickets = append(tickets, a.router.Begin([]Push{{User: user, Frame: fmt.Append(nil, n)}}))
+				tickets = append(tickets, a.router.Begin([]Push{{User: user, Frame: fmt.Append(nil, n)}}, time.Now().Add(patience)))
 			}
 		}
 		for _, ticket := range tickets {
@@ -314,7 +314,7 @@ func TestAPushGivenUpBeforeItWasSentIsNeverSent(t *testing.T) {
 	a, b := startNode(t, "a", o), startNode(t, "b", o)
 	alice := b.join("alice")
 	server.Pause()
-	first := a.router.Begin([]Push{{User: "alice", Frame: []byte("first")}})
+	first := a.router.Begin([]Push{{User: "alice", Frame: []byte("first")}}, time.Now().Add(patience))
 	for eventuallySent := false; !eventuallySent; { // it is under way, and holds the lane
 		o := first.orders[0]
 		o.ticket.mu.Lock()
@@ -344,7 +344,7 @@ func TestALaneRefusesWhatFindsNoRoomAndServesTheRest(t *testing.T) {
 	for i := range pushes {
 		pushes[i] = Push{User: "alice", Frame: fmt.Append(nil, i)}
 	}
-	ticket := a.router.Begin(pushes)
+	ticket := a.router.Begin(pushes, time.Now().Add(patience))
 	server.Resume()
 	var taken []string
 	refused := 0

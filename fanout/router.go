@@ -87,13 +87,7 @@ func (r *Router) Push(ctx context.Context, push Push) Outcome {
 
 // PushMany routes pushes and tells of each, in the same order. Pushes for one user are sent in that order too.
 func (r *Router) PushMany(ctx context.Context, pushes []Push) []Outcome {
-	return r.begin(pushes, deadline(ctx)).Wait(ctx)
-}
-
-// Begin sends pushes on their way, behind all that this instance took earlier for the same users, and does not wait. The ticket
-// must be waited with: nobody else looks at the outcomes.
-func (r *Router) Begin(pushes []Push) *Ticket {
-	return r.begin(pushes, time.Now().Add(r.redis.Timeout))
+	return r.Begin(pushes, deadline(ctx)).Wait(ctx)
 }
 
 func deadline(ctx context.Context) time.Time {
@@ -106,7 +100,9 @@ func deadline(ctx context.Context) time.Time {
 // maxWait is how long the caller of a push may wait for sockets and clients.
 const maxWait = 5 * time.Second
 
-func (r *Router) begin(pushes []Push, until time.Time) *Ticket {
+// Begin sends pushes on their way, behind all that this instance took earlier for the same users, and does not wait. Until a moment
+// owners may take to tell what became of them. The ticket must be waited with: nobody else looks at the outcomes.
+func (r *Router) Begin(pushes []Push, until time.Time) *Ticket {
 	t := newTicket(pushes, until)
 	if len(r.lanes) == 1 {
 		r.lanes[0].enqueue(t.orders)

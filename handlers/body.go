@@ -37,7 +37,7 @@ type pushManyBody struct {
 // ignored without a word.
 func readBody(c *echo.Context, limit int64, v any) error {
 	r := c.Request()
-	if media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || media != "application/json" {
+	if mediaType(r) != "application/json" {
 		return problem(http.StatusUnsupportedMediaType, "bad_content_type", "Content-Type: want application/json, not %q", r.Header.Get("Content-Type"))
 	}
 	text, err := io.ReadAll(http.MaxBytesReader(c.Response(), r.Body, limit))
@@ -48,8 +48,21 @@ func readBody(c *echo.Context, limit int64, v any) error {
 		}
 		return problem(http.StatusBadRequest, "bad_body", "the body could not be read: %v", err)
 	}
+	return decodeStrictly(text, v)
+}
+
+func mediaType(r *http.Request) string {
+	media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if err != nil {
+		return ""
+	}
+	return media
+}
+
+// decodeStrictly reads one JSON object with no other fields than v has.
+func decodeStrictly(text []byte, v any) error {
 	if !utf8.Valid(text) {
-		return badJSON("the body is not UTF-8")
+		return badJSON("the JSON is not UTF-8")
 	}
 	decoder := json.NewDecoder(bytes.NewReader(text))
 	decoder.DisallowUnknownFields()

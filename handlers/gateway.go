@@ -73,7 +73,7 @@ func (a *Answers) SendAs(event string, data any) error {
 	}
 	a.tickets = append(a.tickets, a.gateway.router.Begin([]fanout.Push{{
 		User: a.socket.User, Exclude: a.socket.ID, Frame: encodeFrame(event, text, "", ""),
-	}}))
+	}}, time.Now().Add(defaultWait)))
 	return nil
 }
 

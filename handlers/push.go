@@ -76,6 +76,9 @@ func (s *Server) push(c *echo.Context) error {
 
 // pushMany answers POST /push.
 func (s *Server) pushMany(c *echo.Context) error {
+	if mediaType(c.Request()) == "application/x-ndjson" {
+		return s.stream(c)
+	}
 	wait, timeout, err := waitFrom(c)
 	if err != nil {
 		return err

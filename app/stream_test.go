@@ -1,0 +1,164 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+)
+
+// stream is a POST /push of application/x-ndjson that is under way.
+type stream struct {
+	t       *testing.T
+	lines   io.WriteCloser
+	answers *bufio.Scanner
+	body    io.Closer
+}
+
+func openStream(t *testing.T, a *App, query string) *stream {
+	t.Helper()
+	body, lines := io.Pipe()
+	request, err := http.NewRequest("POST", "http://"+a.Addr+"/push"+query, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("Authorization", "Bearer "+testKey)
+	request.Header.Set("Content-Type", "application/x-ndjson")
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if response.StatusCode != http.StatusOK {
+		text, _ := io.ReadAll(response.Body)
+		t.Fatalf("%d %s", response.StatusCode, text)
+	}
+	s := &stream{t, lines, bufio.NewScanner(response.Body), response.Body}
+	t.Cleanup(func() { lines.Close(); response.Body.Close() })
+	return s
+}
+
+func (s *stream) send(line string) {
+	s.t.Helper()
+	if _, err := io.WriteString(s.lines, line+"\n"); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// answer is the next line that comes back; false at the end.
+func (s *stream) answer() (map[string]any, bool) {
+	s.t.Helper()
+	if !s.answers.Scan() {
+		return nil, false
+	}
+	var got map[string]any
+	if err := json.Unmarshal(s.answers.Bytes(), &got); err != nil {
+		s.t.Fatalf("%s: %v", s.answers.Bytes(), err)
+	}
+	return got, true
+}
+
+func TestAStreamAnswersEachLineInOrderWhileItIsOpen(t *testing.T) {
+	t.Parallel()
+	apps := startThree(t)
+	alice, bob := connect(t, apps[0], "alice"), connect(t, apps[1], "bob")
+	s := openStream(t, apps[2], "?wait=written")
+	for n, user := range []string{"alice", "bob", "nobody", "alice"} { // each answer before the next line is sent
+		s.send(fmt.Sprintf(`{"user":%q,"event":"n","data":%d}`, user, n))
+		got, _ := s.answer()
+		if got["user"] != user || got["id"] == nil || (got["state"] == "online") != (user != "nobody") || got["sockets"] == nil {
+			t.Errorf("line %d: %v", n, got)
+		}
+	}
+	alice.wantFrame("n", "0")
+	alice.wantFrame("n", "3")
+	bob.wantFrame("n", "1")
+	s.lines.Close()
+	if got, more := s.answer(); more {
+		t.Errorf("after the end: %v", got)
+	}
+}
+
+func TestABadLineGetsItsErrorAndTheStreamGoesOn(t *testing.T) {
+	t.Parallel()
+	a := startApp(t, "--max-message-bytes=1024")
+	alice := connect(t, a, "alice")
+	s := openStream(t, a, "")
+	for _, line := range []struct{ text, says string }{
+		{`{"user":"alice"`, "unexpected"},
+		{`{"user":"","event":"x"}`, "is empty"},
+		{`{"user":"alice","event":"rollcall:x"}`, "reserved"},
+		{`{"user":"alice","event":"x","users":[]}`, "users"},
+		{`[]`, "want a JSON object"},
+		{strings.Repeat("x", 200_000), "longer"},
+		{`{"user":"alice","event":"x","data":"` + strings.Repeat("x", 1100) + `"}`, "limit is 1024"},
+		{"{\"user\":\"alice\",\"event\":\"x\",\"data\":\"\xff\"}", "UTF-8"},
+	} {
+		s.send(line.text)
+		got, _ := s.answer()
+		if text, _ := got["error"].(string); !strings.Contains(text, line.says) || got["line"] == nil {
+			t.Errorf("%.40s: %v, want %q", line.text, got, line.says)
+		}
+	}
+	s.send("")
+	s.send(`{"user":"alice","event":"x"}`)
+	if got, _ := s.answer(); got["instances"] != 1.0 {
+		t.Errorf("%v", got)
+	}
+	alice.wantFrame("x", "null")
+	s.send("{")
+	if got, _ := s.answer(); got["line"] != 11.0 {
+		t.Errorf("%v, want it to be line 11", got)
+	}
+	if _, err := io.WriteString(s.lines, `{"user":"alice","event":"last"}`); err != nil { // without a newline at the end
+		t.Fatal(err)
+	}
+	s.lines.Close()
+	if got, _ := s.answer(); got["instances"] != 1.0 {
+		t.Errorf("%v", got)
+	}
+	alice.wantFrame("last", "null")
+}
+
+func TestAStreamsPushesForOneUserArriveInOrder(t *testing.T) {
+	t.Parallel()
+	apps := startThree(t)
+	here, there := connect(t, apps[0], "alice"), connect(t, apps[1], "alice")
+	s := openStream(t, apps[0], "?wait=written&timeout=5s") // so that no socket has more waiting than it may
+	const pushes = 5000
+	go func() {
+		for n := range pushes {
+			if _, err := fmt.Fprintf(s.lines, "{\"user\":\"alice\",\"event\":\"n\",\"data\":%d}\n", n); err != nil {
+				return
+			}
+		}
+		s.lines.Close()
+	}()
+	var last string
+	for n := range pushes {
+		got, more := s.answer()
+		id, _ := got["id"].(string)
+		if !more || got["instances"] != 2.0 || id <= last { // ids sort by time
+			t.Fatalf("answer %d: %v", n, got)
+		}
+		last = id
+	}
+	for n := range pushes {
+		here.wantFrame("n", fmt.Sprint(n))
+		there.wantFrame("n", fmt.Sprint(n))
+	}
+}
+
+func TestAStreamWhoseClientGoesAwayHarmsNobody(t *testing.T) {
+	t.Parallel()
+	a := startApp(t)
+	alice := connect(t, a, "alice")
+	s := openStream(t, a, "")
+	s.send(`{"user":"alice","event":"x"}`)
+	alice.wantFrame("x", "null")
+	s.body.Close() // it went away without a word
+	push(t, a, "alice", `{"event":"y"}`, "online", 1)
+	alice.wantFrame("y", "null")
+}

@@ -1,0 +1,189 @@
+package handlers
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/labstack/echo/v5"
+
+	"rollcall/fanout"
+)
+
+const (
+	streamWindow  = 512              // pushes of one stream that may be on their way; then its reader waits, and with it the client
+	streamTimeout = 30 * time.Second // for the client to send the next line, and to read an answer
+	lineExtra     = 1 << 10          // bytes that a line may have besides its data
+)
+
+// streamLine is one line of a POST /push of application/x-ndjson.
+type streamLine struct {
+	pushBody
+	User string `json:"user"`
+}
+
+// lineProblem is the answer to a line that can't be a push.
+type lineProblem struct {
+	Line  int    `json:"line"` // from 1
+	Error string `json:"error"`
+}
+
+// streamed is a line on its way: a push, or what was wrong with it.
+type streamed struct {
+	ticket *fanout.Ticket
+	answer pushAnswer
+	until  time.Time
+	fault  *lineProblem
+}
+
+// stream answers a POST /push of application/x-ndjson: one push a line, one answer a line, in the same order. A bad line costs its own
+// answer. Who sends faster than it reads the answers, or faster than pushes can be routed, waits.
+func (s *Server) stream(c *echo.Context) error {
+	wait, timeout, err := waitFrom(c)
+	if err != nil {
+		return err
+	}
+	control := http.NewResponseController(c.Response())
+	if err := control.EnableFullDuplex(); err != nil { // or nothing more could be read after the first answer
+		return err
+	}
+	c.Response().Header().Set("Content-Type", "application/x-ndjson")
+	c.Response().Header().Set("X-Accel-Buffering", "no") // for proxies that would collect the answers
+	c.Response().WriteHeader(http.StatusOK)
+	ctx, cancel := context.WithCancel(c.Request().Context())
+	defer cancel()
+	lines := make(chan streamed, streamWindow) // closed by the reader
+	go func() {
+		defer close(lines)
+		s.readLines(ctx, control, c.Request().Body, wait, timeout, lines)
+	}()
+	err = s.writeAnswers(ctx, control, c.Response(), wait, lines)
+	cancel()
+	for one := range lines { // the client is gone, or all is answered
+		if one.ticket != nil {
+			one.ticket.Wait(ctx)
+		}
+	}
+	return err
+}
+
+// readLines sends each line's push on its way.
+func (s *Server) readLines(ctx context.Context, control *http.ResponseController, body io.Reader, wait fanout.Wait, timeout time.Duration, lines chan<- streamed) {
+	reader := bufio.NewReaderSize(body, 64<<10)
+	for number := 1; ; number++ {
+		if reader.Buffered() == 0 {
+			_ = control.SetReadDeadline(time.Now().Add(streamTimeout)) // what can't have a deadline has the server's
+		}
+		line, err := readLine(reader, s.options.MaxMessageBytes+lineExtra)
+		if err != nil && !errors.Is(err, errLongLine) && len(line) == 0 {
+			return
+		}
+		if len(bytes.TrimSpace(line)) == 0 && err == nil {
+			continue // an empty line asks for nothing
+		}
+		select {
+		case lines <- s.begin(line, err, number, wait, timeout):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// begin sends the push of one line on its way.
+func (s *Server) begin(line []byte, err error, number int, wait fanout.Wait, timeout time.Duration) streamed {
+	var body streamLine
+	if !errors.Is(err, errLongLine) {
+		err = decodeStrictly(line, &body)
+	}
+	id := newID()
+	var push fanout.Push
+	if err == nil {
+		push, err = s.pushOf(body.pushBody, id, wait)
+	}
+	if err == nil {
+		if p := checkUser("user", body.User); p != nil {
+			err = p
+		}
+	}
+	if err != nil {
+		return streamed{fault: &lineProblem{number, problemOf(err).Detail}}
+	}
+	push.User = body.User
+	until := time.Now().Add(timeout)
+	return streamed{
+		ticket: s.options.Router.Begin([]fanout.Push{push}, until),
+		answer: pushAnswer{ID: &id, User: body.User}, until: until,
+	}
+}
+
+// writeAnswers writes an answer for each line, and sends them off when there is nothing more to answer at the moment.
+func (s *Server) writeAnswers(ctx context.Context, control *http.ResponseController, w io.Writer, wait fanout.Wait, lines <-chan streamed) error {
+	buffered := bufio.NewWriterSize(w, 16<<10)
+	encoder := json.NewEncoder(buffered)
+	flush := func() error {
+		_ = control.SetWriteDeadline(time.Now().Add(streamTimeout))
+		if err := buffered.Flush(); err != nil {
+			return err
+		}
+		return control.Flush()
+	}
+	for {
+		var one streamed
+		var open bool
+		select {
+		case one, open = <-lines:
+		default:
+			if err := flush(); err != nil {
+				return nil // the client is gone: there is nobody to tell
+			}
+			one, open = <-lines
+		}
+		if !open {
+			_ = flush()
+			return nil
+		}
+		if err := encoder.Encode(one.wait(ctx, wait)); err != nil {
+			return nil
+		}
+	}
+}
+
+// wait waits for what became of a line.
+func (one streamed) wait(ctx context.Context, wait fanout.Wait) any {
+	if one.fault != nil {
+		return one.fault
+	}
+	ctx, cancel := context.WithDeadline(ctx, one.until)
+	defer cancel()
+	answer := answerOf(one.answer.User, one.ticket.Wait(ctx)[0], wait)
+	answer.ID = one.answer.ID
+	return answer
+}
+
+var errLongLine = problem(http.StatusRequestEntityTooLarge, "line_too_long", "the line is longer than a push may be")
+
+// readLine reads up to the next newline. Of a line that is too long it reads all and keeps nothing.
+func readLine(r *bufio.Reader, most int) (line []byte, err error) {
+	tooLong := false
+	for {
+		part, err := r.ReadSlice('\n')
+		if !tooLong {
+			line = append(line, part...)
+		}
+		if len(line) > most {
+			line, tooLong = nil, true
+		}
+		if errors.Is(err, bufio.ErrBufferFull) {
+			continue
+		}
+		if tooLong {
+			return nil, errLongLine
+		}
+		return line, err
+	}
+}
