@@ -80,7 +80,8 @@ func (a *App) start(ctx context.Context) error {
 	a.receiver = fanout.NewReceiver(fanout.ReceiverOptions{
 		Instance: a.Instance, Redis: redis, Sockets: sockets, Mirror: mirror, Dial: a.redis.subscriber, Log: a.log,
 	})
-	router := fanout.NewRouter(fanout.RouterOptions{Instance: a.Instance, Redis: redis, Sockets: sockets, Receiver: a.receiver, Log: a.log})
+	meter := newMetrics()
+	router := fanout.NewRouter(fanout.RouterOptions{Instance: a.Instance, Redis: redis, Sockets: sockets, Receiver: a.receiver, Meter: meter, Log: a.log})
 	handling, stopHandling := context.WithCancel(context.WithoutCancel(ctx))
 	a.stopHandling = stopHandling
 	if a.config.dev() {
@@ -90,8 +91,9 @@ func (a *App) start(ctx context.Context) error {
 		Context: handling, Instance: a.Instance, Mirror: mirror, Sockets: sockets, Router: router, Receiver: a.receiver,
 		Handlers: a.events, Tokens: tokens, APIKeys: a.config.APIKeys, Static: static.Files, Log: a.log,
 		AllowAnonymous: a.config.AllowAnonymous, AllowedOrigins: a.config.AllowedOrigins,
-		MaxMessageBytes: a.config.MaxMessageBytes, Dev: a.Dev,
+		MaxMessageBytes: a.config.MaxMessageBytes, Dev: a.Dev, Metrics: meter.handler(),
 	})
+	meter.watch(mirror, sockets, router, a.receiver, a.server.TooSlow)
 
 	// Others may push here from the moment the lease is open, so we listen before that, and serve after.
 	a.receiving = begin(ctx, a.receiver.Run)

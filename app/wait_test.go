@@ -197,3 +197,27 @@ func TestAKickClosesTheUsersSocketsEverywhereAndSaysHowMany(t *testing.T) {
 	push(t, apps[0], "bob", `{"event":"x"}`, "online", 1)
 	bob.wantFrame("x", "null")
 }
+
+func TestMetricsCountWhatBecameOfPushesAndNameNoClient(t *testing.T) {
+	t.Parallel()
+	apps := startThree(t)
+	connect(t, apps[0], "alice").acknowledge()
+	push(t, apps[0], "alice", `{"event":"x"}`, "online", 1)
+	push(t, apps[0], "nobody-of-this-name", `{"event":"x"}`, "offline", 0)
+	ask(t, apps[0], "POST", "/push/alice?wait=acked&timeout=5s", `{"event":"x"}`)
+	got := ask(t, apps[0], "GET", "/metrics", "")
+	for _, line := range []string{
+		"rollcall_sockets 1", "rollcall_users 1", `rollcall_pushes_total{outcome="online"} 2`, `rollcall_pushes_total{outcome="offline"} 1`,
+		"rollcall_routing_seconds_count 2", `rollcall_delivery_seconds_count{wait="acked"} 1`, "rollcall_batch_pushes_count 3",
+		`rollcall_drops_total{reason="socket_too_slow"} 0`, "rollcall_remirrors_total 0", "rollcall_mirror_dirty_users 0",
+		"rollcall_lease_trust_seconds ", "rollcall_audit_oldest_difference_seconds 0", "go_goroutines ", "rollcall_mirror_errors_total 0",
+	} {
+		if !strings.Contains(got.text, "\n"+line) {
+			t.Errorf("no %s", line)
+		}
+	}
+	if strings.Contains(got.text, "alice") || strings.Contains(got.text, "nobody-of-this-name") {
+		t.Error("a label names a user")
+	}
+	wantProblem(t, ask(t, apps[0], "GET", "/metrics", "", http.Header{"Authorization": nil}), 401, "no_api_key")
+}

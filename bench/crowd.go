@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/rpc"
+	"os"
 	"os/exec"
 	"slices"
 	"sync"
@@ -15,6 +16,7 @@ import (
 // crowd is many sockets, in as many processes as their number of open files demands.
 type crowd struct {
 	*stage
+	number  int // among all crowds of this run
 	members []*member
 }
 
@@ -30,7 +32,8 @@ const socketsEach = 5000
 // gather starts the processes for so many sockets.
 func (s *stage) gather(sockets int) (*crowd, error) {
 	most := min(socketsEach, s.files-filesSpare)
-	c := &crowd{stage: s}
+	c := &crowd{stage: s, number: s.crowds}
+	s.crowds++
 	for len(c.members)*most < sockets {
 		m, err := s.startMember()
 		if err != nil {
@@ -53,7 +56,7 @@ func (c *crowd) dial(ctx context.Context, users int, servers ...*server) ([]time
 		first, end := i*users/size, (i+1)*users/size
 		order := DialOrder{
 			Addrs: addrs, First: first, Count: end - first, Users: users, AtOnce: max(1, c.dialers/size),
-			Source: fmt.Sprintf("127.0.%d.%d", i/250, i%250+1), Secret: c.secret,
+			Source: c.source(i), Secret: c.secret,
 		}
 		return m.call(ctx, "Dial", order, &dialed[i])
 	})
@@ -63,6 +66,12 @@ func (c *crowd) dial(ctx context.Context, users int, servers ...*server) ([]time
 	}
 	slices.Sort(took)
 	return took, err
+}
+
+// source is the address that a member connects from. No other crowd has it, nor one of another run: each address has only some 28,000
+// ports, and a port that was used can't be used again for a minute.
+func (c *crowd) source(member int) string {
+	return fmt.Sprintf("127.%d.%d.%d", 1+os.Getpid()%250, c.number%250, 1+member)
 }
 
 func (s *stage) startMember() (*member, error) {

@@ -11,8 +11,9 @@ import (
 	"syscall"
 )
 
-// house holds what all stages share. All fields are static after prepare.
+// house holds what all stages share.
 type house struct {
+	// static after prepare
 	settings
 	dir     string // for the binary, and where children run; removed at the end
 	program string // the binary of Rollcall
@@ -22,6 +23,8 @@ type house struct {
 	apiKey  string
 	files   int // that a process may have open
 	start   usedTime
+
+	crowds int // gathered so far; owned by the measurement that runs
 }
 
 // prepare builds the binary and finds the rest.

@@ -48,7 +48,7 @@ type DialOrder struct {
 	Addrs               []string
 	First, Count, Users int
 	AtOnce              int
-	Source              string // the IP address to connect from: each has only some 28,000 ports
+	Source              string // the IP address to connect from
 	Secret              string // of tokens
 }
 

@@ -46,7 +46,7 @@ func startNode(t *testing.T, name string, o nodeOptions) *node {
 	n.mirror, n.sockets = presence.NewMirror(presence.MirrorOptions{Instance: name, Redis: redis, Log: log})
 	n.receiver = NewReceiver(ReceiverOptions{Instance: name, Redis: redis, Sockets: n.sockets, Mirror: n.mirror, Log: log,
 		Dial: func() (rueidis.Client, error) { return rueidis.NewClient(o.server.Option()) }})
-	n.router = NewRouter(RouterOptions{Instance: name, Redis: redis, Sockets: n.sockets, Receiver: n.receiver, Log: log})
+	n.router = NewRouter(RouterOptions{Instance: name, Redis: redis, Sockets: n.sockets, Receiver: n.receiver, Meter: NoMeter{}, Log: log})
 	n.begin(n.receiver.Run)
 	select {
 	case <-n.receiver.Ready():
@@ -367,7 +367,7 @@ func TestALaneRefusesWhatFindsNoRoomAndServesTheRest(t *testing.T) {
 func TestARouterThatStoppedRefuses(t *testing.T) {
 	server := redistest.StartInProcess(t)
 	a := startNode(t, "a", options(server, 1))
-	stopped := NewRouter(RouterOptions{Instance: "a", Redis: a.router.redis, Sockets: a.sockets, Receiver: a.receiver, Log: a.router.log})
+	stopped := NewRouter(RouterOptions{Instance: "a", Redis: a.router.redis, Sockets: a.sockets, Receiver: a.receiver, Meter: NoMeter{}, Log: a.router.log})
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	stopped.Run(ctx)

@@ -161,7 +161,9 @@ func (l *lane) take() []*order {
 func (l *lane) route(ctx context.Context, batch []*order) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.router.redis.Timeout)
 	defer cancel()
+	began := time.Now()
 	answers, err := l.call(ctx, batch)
+	l.router.meter.Batch(len(batch), time.Since(began), err)
 	if err != nil {
 		l.router.log.Warn("route", "shard", l.shard, "pushes", len(batch), "error", err)
 		err = fmt.Errorf("%w: %w", ErrUnreachable, err)

@@ -11,6 +11,8 @@ import (
 // Ticket is what a caller waits with for the outcomes of its orders.
 type Ticket struct {
 	orders []*order
+	began  time.Time
+	meter  Meter         // nil for a second attempt, which is part of the first
 	done   chan struct{} // closed with the last outcome
 
 	mu sync.Mutex
@@ -55,7 +57,7 @@ const (
 )
 
 func newTicket(pushes []Push, until time.Time) *Ticket {
-	t := &Ticket{orders: make([]*order, len(pushes)), done: make(chan struct{}), open: len(pushes)}
+	t := &Ticket{orders: make([]*order, len(pushes)), began: time.Now(), done: make(chan struct{}), open: len(pushes)}
 	block := make([]order, len(pushes))
 	for i, push := range pushes {
 		block[i] = order{push: push, ticket: t, until: until}
@@ -81,6 +83,9 @@ func (t *Ticket) Wait(ctx context.Context) []Outcome {
 			o.inquire(ctx)
 		}
 		outcomes[i] = o.outcome
+		if t.meter != nil {
+			t.meter.Push(o.outcome, o.push.Wait, time.Since(t.began))
+		}
 	}
 	return outcomes
 }

@@ -112,6 +112,12 @@ func (r *Receiver) Trouble() string {
 	return ""
 }
 
+// LateReplies counts replies for which nobody waited any more.
+func (r *Receiver) LateReplies() int64 { return r.asks.late.Load() }
+
+// Queued is how many messages wait for the worker.
+func (r *Receiver) Queued() int { return len(r.queue) }
+
 // Run receives until the context ends.
 func (r *Receiver) Run(ctx context.Context) {
 	var work sync.WaitGroup

@@ -48,10 +48,19 @@ type Router struct {
 	redis    presence.Redis
 	sockets  *presence.Sockets
 	receiver *Receiver
+	meter    Meter
 	log      *slog.Logger
 	lanes    []*lane
 
 	loops sync.WaitGroup
+}
+
+// Meter is told what a Router does. Its methods must be quick, and may be called from any goroutine.
+type Meter interface {
+	// Batch is told of each call of push.lua: how many pushes shared it, and how long it took.
+	Batch(pushes int, took time.Duration, err error)
+	// Push is told what became of each push, and how long its caller waited for that.
+	Push(outcome Outcome, wait Wait, took time.Duration)
 }
 
 // RouterOptions are what a Router needs. All are required.
@@ -60,16 +69,38 @@ type RouterOptions struct {
 	Redis    presence.Redis
 	Sockets  *presence.Sockets
 	Receiver *Receiver
+	Meter    Meter
 	Log      *slog.Logger
 }
 
+// NoMeter is for those who do not measure.
+type NoMeter struct{}
+
+// Batch implements Meter.
+func (NoMeter) Batch(int, time.Duration, error) {}
+
+// Push implements Meter.
+func (NoMeter) Push(Outcome, Wait, time.Duration) {}
+
 // NewRouter makes a router. It takes pushes while it runs.
 func NewRouter(o RouterOptions) *Router {
-	r := &Router{instance: o.Instance, redis: o.Redis, sockets: o.Sockets, receiver: o.Receiver, log: o.Log}
+	r := &Router{instance: o.Instance, redis: o.Redis, sockets: o.Sockets, receiver: o.Receiver, meter: o.Meter, log: o.Log}
 	for shard := range o.Redis.Keys.Shards() {
 		r.lanes = append(r.lanes, newLane(shard, r))
 	}
 	return r
+}
+
+// Waiting is how many pushes are queued, and how many questions wait for replies.
+func (r *Router) Waiting() (pushes, questions int) {
+	for _, l := range r.lanes {
+		l.mu.Lock()
+		pushes += len(l.queue)
+		l.mu.Unlock()
+	}
+	r.receiver.asks.mu.Lock()
+	defer r.receiver.asks.mu.Unlock()
+	return pushes, len(r.receiver.asks.open)
 }
 
 // Run routes until the context ends. It then routes what is still queued, and returns; whatever comes later gets ErrClosing.
@@ -104,6 +135,7 @@ const maxWait = 5 * time.Second
 // owners may take to tell what became of them. The ticket must be waited with: nobody else looks at the outcomes.
 func (r *Router) Begin(pushes []Push, until time.Time) *Ticket {
 	t := newTicket(pushes, until)
+	t.meter = r.meter
 	if len(r.lanes) == 1 {
 		r.lanes[0].enqueue(t.orders)
 	} else {

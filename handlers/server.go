@@ -33,6 +33,8 @@ type Options struct {
 	AllowedOrigins  []string // besides our own host; may be empty
 	MaxMessageBytes int      // of a frame, or of the body of a push
 	Dev             *Dev     // nil outside dev mode
+
+	Metrics http.Handler // of /metrics
 }
 
 // Server answers HTTP and serves sockets.
@@ -87,10 +89,14 @@ func (s *Server) routes() {
 	e.DELETE("/sockets/:id", s.kickSocket, key)
 	e.GET("/instances", s.instances, key)
 	e.GET("/audit", s.audit, key)
+	e.GET("/metrics", echo.WrapHandler(s.options.Metrics), key)
 }
 
 // ServeHTTP makes a Server an http.Handler.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.echo.ServeHTTP(w, r) }
+
+// TooSlow counts the sockets that were closed because their client did not read.
+func (s *Server) TooSlow() int64 { return s.sockets.slow.Load() }
 
 // Drain says that this instance is not ready, refuses new sockets, and closes the open ones over a time, each told when to come back.
 // It returns when all are gone; those that do not go are cut when the context ends.

@@ -35,6 +35,7 @@ const (
 // socket is one connection: Melody's session under presence's Socket.
 type socket struct {
 	presence.Socket
+	hub      *sockets
 	session  *melody.Session
 	upgraded chan struct{} // closed when the handshake is over; nil afterwards
 	outbox   outbox
@@ -85,7 +86,7 @@ func newSockets(o Options, g *gateway, draining func() bool) *sockets {
 // serve upgrades a request and returns as soon as that is done: while an HTTP handler runs, net/http keeps several KB for it, which
 // an idle socket does not need. The connection lives on in a goroutine of its own, which s.open waits for.
 func (s *sockets) serve(w http.ResponseWriter, r *http.Request, user string) {
-	socket := &socket{upgraded: make(chan struct{})}
+	socket := &socket{hub: s, upgraded: make(chan struct{})}
 	socket.Socket = presence.Socket{ID: uuid.New(), User: user, Conn: socket}
 	upgraded, refused := socket.upgraded, make(chan struct{})
 	s.open.Go(func() {
@@ -242,6 +243,7 @@ func (s *socket) Send(frame []byte) bool { return s.SendTallied(frame, nil) }
 func (s *socket) SendTallied(frame []byte, tally *presence.Tally) bool {
 	taken, full := s.outbox.push(frame, tally)
 	if full {
+		s.hub.slow.Add(1)
 		go s.closeTooSlow() // it may take closeTime, and the sender serves others too
 	}
 	return taken

@@ -33,6 +33,8 @@ type Mirror struct {
 	// auditing guards the following
 	differing map[string]time.Time // users in whom the last audit found a difference, since it was first seen
 
+	errors, remirrors atomic.Int64 // since the start
+
 	found, oldest atomic.Int64 // differences that audits found since the start; the age of the oldest one known, ns
 }
 
@@ -149,6 +151,31 @@ func (m *Mirror) Heartbeats(shard int) int64 { return m.shards[shard].heartbeats
 
 // Drain marks this instance as one that is about to leave.
 func (m *Mirror) Drain() { m.draining.Store(true) }
+
+// Stats are how the mirror does now.
+type Stats struct {
+	Dirty     int           // users whose count is to be written
+	Lag       time.Duration // since when the oldest of them waits
+	Trust     time.Duration // how much longer other instances believe this one, in the shard where that ends first; not above 0: not
+	Errors    int64         // failed calls of Redis since the start
+	Remirrors int64         // times that Redis had lost its state, and a shard was mirrored again
+}
+
+// Stats tells how the mirror does now.
+func (m *Mirror) Stats() Stats {
+	now := time.Now()
+	stats := Stats{Trust: m.redis.Lease, Errors: m.errors.Load(), Remirrors: m.remirrors.Load()}
+	for _, s := range m.shards {
+		s.mu.Lock()
+		stats.Dirty += len(s.dirty)
+		if !s.behind.IsZero() {
+			stats.Lag = max(stats.Lag, now.Sub(s.behind))
+		}
+		s.mu.Unlock()
+		stats.Trust = min(stats.Trust, time.Duration(s.believedUntil.Load())-now.Sub(m.started))
+	}
+	return stats
+}
 
 // Believed says whether the lease in a shard certainly holds: whether other instances believe this one.
 func (m *Mirror) Believed(shard int) bool { return m.shards[shard].believed(time.Now()) }

@@ -42,6 +42,7 @@ type shard struct {
 	mu sync.Mutex
 	// mu guards the following
 	current  string          // the token, for others than the run loop
+	behind   time.Time       // since when something is marked that is not in Redis; zero: nothing is
 	dirty    map[string]mark // users whose count must be written; at most the local users and those just gone
 	marks    uint64          // how often a user was marked
 	settled  uint64          // the marks up to here are in Redis
@@ -66,7 +67,7 @@ func newShard(index int, m *Mirror) *shard {
 func (s *shard) touch(user string, left bool, at time.Time) {
 	s.mu.Lock()
 	s.dirty[user] = mark{left: left, at: at, known: s.dirty[user].known}
-	s.marks++
+	s.markedLocked()
 	s.mu.Unlock()
 	s.signal()
 }
@@ -78,9 +79,16 @@ func (s *shard) again(user string, known bool) {
 	if _, marked := s.dirty[user]; !marked { // what is marked was not written yet
 		s.dirty[user] = mark{at: time.Now(), known: known}
 	}
-	s.marks++
+	s.markedLocked()
 	s.mu.Unlock()
 	s.signal()
+}
+
+func (s *shard) markedLocked() {
+	s.marks++
+	if s.behind.IsZero() {
+		s.behind = time.Now()
+	}
 }
 
 func (s *shard) signal() {
@@ -155,6 +163,7 @@ func (s *shard) run(ctx context.Context) {
 		wake := s.wake
 		if err != nil {
 			s.failures++
+			s.mirror.errors.Add(1)
 			retry, wake = time.After(backoff(s.failures)), nil // wait it out, however much happens meanwhile
 			s.mirror.log.Warn("mirror", "shard", s.index, "failures", s.failures, "error", err)
 		} else {
@@ -203,6 +212,7 @@ func (s *shard) orRaiseEpoch(err error) error {
 	if !errors.Is(err, ErrStale) {
 		return err
 	}
+	s.mirror.remirrors.Add(1)
 	s.retired = append(s.retired, s.token.String())
 	s.token.Epoch++
 	s.version, s.unsettled, s.fresh = 0, false, true
@@ -334,6 +344,10 @@ func (s *shard) settle(mark uint64) {
 	grown := mark > s.settled
 	if grown {
 		s.settled = mark
+		s.behind = time.Time{}
+		if len(s.dirty) > 0 {
+			s.behind = time.Now() // it came during the flush
+		}
 		close(s.progress)
 		s.progress = make(chan struct{})
 	}
