@@ -50,14 +50,6 @@ const (
 	redial      = 250 * time.Millisecond // before Redis, out of reach, is tried again
 )
 
-// ear is the subscription of one shard.
-type ear struct {
-	once       sync.Once // of the first confirmation
-	subscribed atomic.Bool
-	heard      atomic.Int64 // heartbeats since the last look
-	deaf       atomic.Bool  // heartbeats were sent, and none came back
-}
-
 // Drops counts what a Receiver could not deliver, by reason.
 type Drops struct {
 	Malformed atomic.Int64 // messages, from the first envelope that could not be read on
@@ -133,101 +125,6 @@ func (r *Receiver) Run(ctx context.Context) {
 	}
 }
 
-// listen subscribes in every shard, with a new client, until that client is of no more use or the context ends.
-func (r *Receiver) listen(ctx context.Context) error {
-	client, err := r.dial()
-	if err != nil {
-		return fmt.Errorf("fanout: connect for subscriptions: %w", err)
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	var subscriptions sync.WaitGroup
-	for shard := range r.ears {
-		subscriptions.Go(func() {
-			defer cancel()
-			r.subscribe(ctx, client, shard)
-		})
-	}
-	subscriptions.Go(func() {
-		defer cancel()
-		r.watch(ctx)
-	})
-	<-ctx.Done()
-	client.Close() // a cancelled context alone would leave the channels subscribed
-	subscriptions.Wait()
-	return nil
-}
-
-// subscribe keeps one shard's subscription until the context ends or the client is of no more use. On a Cluster a client mends itself,
-// node by node. Elsewhere there is one connection for all, and a client that speaks RESP2 never replaces it.
-func (r *Receiver) subscribe(ctx context.Context, client rueidis.Client, shard int) {
-	channels := []string{r.keys.Channels(shard) + r.instance}
-	if shard == 0 {
-		channels = append(channels, r.keys.All(), r.keys.Authenticated())
-	}
-	command := func() rueidis.Completed { // a built command is good for one use
-		if r.sharded {
-			return client.B().Ssubscribe().Channel(channels...).Build()
-		}
-		return client.B().Subscribe().Channel(channels...).Build()
-	}
-	ear := &r.ears[shard]
-	for ctx.Err() == nil {
-		confirmed := 0
-		hooked := rueidis.WithOnSubscriptionHook(ctx, func(s rueidis.PubSubSubscription) {
-			if confirmed++; confirmed == len(channels) {
-				r.subscribed(ear)
-			}
-		})
-		err := client.Receive(hooked, command(), r.enqueue)
-		ear.subscribed.Store(false)
-		if ctx.Err() != nil {
-			return
-		}
-		r.log.Warn("subscription lost", "shard", shard, "error", err) // no error: the shard has moved to another node
-		pause(ctx, resubscribe)
-		if !r.sharded {
-			return
-		}
-	}
-}
-
-func (r *Receiver) subscribed(ear *ear) {
-	ear.subscribed.Store(true)
-	ear.once.Do(func() {
-		if r.missing.Add(-1) == 0 {
-			close(r.ready)
-		}
-	})
-}
-
-// watch returns when a subscription is deaf: the mirror sent heartbeats through its channel, and none came back.
-func (r *Receiver) watch(ctx context.Context) {
-	looks := time.NewTicker(r.pause)
-	defer looks.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-looks.C:
-		}
-		anyDeaf := false
-		for shard := range r.ears {
-			ear := &r.ears[shard]
-			sent, heard := r.mirror.Heartbeats(shard), ear.heard.Swap(0)
-			deaf := sent >= 2 && heard == 0 // one may still be on its way
-			ear.deaf.Store(deaf)
-			if deaf {
-				r.mirror.Remirror(shard)
-			}
-			anyDeaf = anyDeaf || deaf
-		}
-		if anyDeaf {
-			r.log.Error("deaf, subscribing anew", "trouble", r.Trouble())
-			return
-		}
-	}
-}
-
 // enqueue runs on the connection's own goroutine: it must be quick, and never call Redis.
 func (r *Receiver) enqueue(message rueidis.PubSubMessage) {
 	select {
@@ -264,14 +161,6 @@ func (r *Receiver) handle(ctx context.Context, message rueidis.PubSubMessage) {
 			return
 		}
 		r.deliver(ctx, e)
-	}
-}
-
-func (r *Receiver) heartbeat(channel string) {
-	for shard := range r.ears {
-		if channel == r.keys.Channels(shard)+r.instance {
-			r.ears[shard].heard.Add(1)
-		}
 	}
 }
 
@@ -329,11 +218,4 @@ func (r *Receiver) tally(shard int, e envelope) *presence.Tally {
 	})
 	tally.ExpireAfter(e.within)
 	return tally
-}
-
-func pause(ctx context.Context, d time.Duration) {
-	select {
-	case <-time.After(d):
-	case <-ctx.Done():
-	}
 }

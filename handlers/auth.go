@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -172,6 +174,16 @@ func requireKey(keys []string) echo.MiddlewareFunc {
 			return next(c)
 		}
 	}
+}
+
+// originAllowed says whether a browser's page may connect: one from our own host, or from an allowed origin.
+func originAllowed(r *http.Request, allowed []string) bool {
+	origin := r.Header.Get("Origin")
+	if origin == "" || slices.Contains(allowed, origin) || slices.Contains(allowed, "*") {
+		return true // without an Origin it is not a browser
+	}
+	u, err := url.Parse(origin)
+	return err == nil && strings.EqualFold(u.Host, r.Host)
 }
 
 // panicked makes an error of what was recovered.

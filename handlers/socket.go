@@ -4,11 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"math/rand/v2"
 	"net/http"
-	"net/url"
-	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -201,41 +197,6 @@ func (s *sockets) of(session *melody.Session) *socket {
 	return value.(*socket)
 }
 
-// drain closes all sockets, in batches spread over a time, each told when to come back, and waits until all are gone. What does not
-// go by itself is cut when the context ends.
-func (s *sockets) drain(ctx context.Context, over time.Duration) {
-	var all []*socket
-	s.bySession.Range(func(_, value any) bool {
-		all = append(all, value.(*socket))
-		return true
-	})
-	const batches = 20
-	size := max(1, (len(all)+batches-1)/batches)
-	for first := 0; first < len(all); first += size {
-		for _, socket := range all[first:min(first+size, len(all))] {
-			socket.goAway()
-		}
-		if first+size < len(all) {
-			select {
-			case <-time.After(over / batches):
-			case <-ctx.Done():
-			}
-		}
-	}
-	gone := make(chan struct{})
-	go func() { s.open.Wait(); close(gone) }()
-	select {
-	case <-gone:
-		return
-	case <-ctx.Done():
-	}
-	s.bySession.Range(func(_, value any) bool {
-		value.(*socket).cut()
-		return true
-	})
-	<-gone
-}
-
 // Send implements presence.Conn.
 func (s *socket) Send(frame []byte) bool { return s.SendTallied(frame, nil) }
 
@@ -257,16 +218,6 @@ func (s *socket) Reachable() {
 func (s *socket) closeTooSlow() {
 	s.writeClose(websocket.FormatCloseMessage(closeTooSlow, "too slow: messages waiting for this client were dropped"))
 	s.cut()
-}
-
-type goaway struct {
-	Reconnect int64 `json:"reconnect"` // ms
-}
-
-// goAway tells the client when to come back, and closes when that and all before it is written.
-func (s *socket) goAway() {
-	last := encodeFrame(eventGoaway, mustMarshal(goaway{rand.N(reconnectSpread).Milliseconds()}), "", "")
-	s.closeAfter(last, websocket.CloseServiceRestart, "this instance is restarting; come back")
 }
 
 // Close implements presence.Conn. A client that was told not to come back (4000–4099) has left.
@@ -293,14 +244,4 @@ func (s *socket) writeClose(payload []byte) {
 func (s *socket) cut() {
 	s.ended.Store(true)
 	_ = s.session.WebsocketConnection().Close()
-}
-
-// originAllowed says whether a browser's page may connect: one from our own host, or from an allowed origin.
-func originAllowed(r *http.Request, allowed []string) bool {
-	origin := r.Header.Get("Origin")
-	if origin == "" || slices.Contains(allowed, origin) || slices.Contains(allowed, "*") {
-		return true // without an Origin it is not a browser
-	}
-	u, err := url.Parse(origin)
-	return err == nil && strings.EqualFold(u.Host, r.Host)
 }

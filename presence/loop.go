@@ -1,0 +1,255 @@
+package presence
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"strconv"
+	"time"
+)
+
+// run is the loop: it flushes what is dirty, renews the lease, and does nothing else. One call is under way at a time.
+func (s *shard) run(ctx context.Context) {
+	renew := time.NewTicker(s.mirror.redis.RenewEvery())
+	defer renew.Stop()
+	defer s.sweeps.Wait()
+	due := false
+	for {
+		err := s.step(ctx, due)
+		due = false
+		if ctx.Err() != nil {
+			s.leave(ctx)
+			return
+		}
+		var retry <-chan time.Time
+		wake := s.wake
+		if err != nil {
+			s.failures++
+			s.mirror.errors.Add(1)
+			retry, wake = time.After(backoff(s.failures)), nil // wait it out, however much happens meanwhile
+			s.mirror.log.Warn("mirror", "shard", s.index, "failures", s.failures, "error", err)
+		} else {
+			s.failures = 0
+		}
+		select {
+		case <-wake:
+		case <-retry:
+			due = true
+		case <-renew.C:
+			due = true
+		case <-ctx.Done():
+		}
+	}
+}
+
+// backoff grows with the failures in a row, and its jitter keeps instances from coming back together.
+func backoff(failures int) time.Duration {
+	pause := min(backoffMin<<min(failures-1, 10), backoffMax)
+	return pause/2 + rand.N(pause/2+1)
+}
+
+// step does what there is to do now: make sure of the lease, write what is dirty, and condemn tokens of the past.
+func (s *shard) step(ctx context.Context, renewDue bool) error {
+	if s.fresh {
+		if err := s.openLease(ctx); err != nil {
+			return err
+		}
+	}
+	if s.unsettled {
+		if err := s.settleVersion(ctx); err != nil {
+			return s.orRaiseEpoch(err)
+		}
+	}
+	if err := s.flush(ctx); err != nil {
+		return s.orRaiseEpoch(err)
+	}
+	if renewDue || len(s.retired) > 0 {
+		return s.orRaiseEpoch(s.renew(ctx))
+	}
+	return nil
+}
+
+// orRaiseEpoch answers ErrStale with a new epoch, under which all local users are written again, and passes every error on.
+func (s *shard) orRaiseEpoch(err error) error {
+	if !errors.Is(err, ErrStale) {
+		return err
+	}
+	s.mirror.remirrors.Add(1)
+	s.retired = append(s.retired, s.token.String())
+	s.token.Epoch++
+	s.version, s.unsettled, s.fresh = 0, false, true
+	s.believedUntil.Store(0)
+	s.signal() // at once, if this is the first failure in a row
+	return err
+}
+
+// openLease opens the lease of a new token, and marks every local user to be written under it.
+func (s *shard) openLease(ctx context.Context) error {
+	started := time.Now()
+	_, err := s.mirror.redis.lease(ctx, s.index, s.token, "", s.mirror.redis.Lease, nil)
+	if errors.Is(err, ErrStale) {
+		s.token.Epoch++ // an earlier attempt got through after all: its token is as good as unused
+		return err
+	}
+	if err != nil {
+		return err
+	}
+	s.believe(started)
+	s.fresh = false
+	s.mu.Lock()
+	s.current = s.token.String()
+	s.mu.Unlock()
+	s.againAll()
+	return nil
+}
+
+// againAll marks all local users of the shard.
+func (s *shard) againAll() {
+	for _, user := range s.mirror.sockets.Users() {
+		if s.mirror.redis.Keys.ShardOf(user) == s.index {
+			s.again(user, true)
+		}
+	}
+}
+
+func (s *shard) believe(started time.Time) {
+	s.believedUntil.Store(int64(started.Sub(s.mirror.started) + s.mirror.redis.Lease))
+}
+
+// settleVersion finds out whether the last write got through. If it was only delayed, its version keeps it from ever taking effect
+// after the next one.
+func (s *shard) settleVersion(ctx context.Context) error {
+	version, err := s.mirror.redis.version(ctx, s.index, s.token)
+	if err != nil {
+		return err
+	}
+	if version != s.version && version != s.version+1 {
+		return ErrStale
+	}
+	s.version, s.unsettled = version, false
+	return nil
+}
+
+// flush writes the users that are dirty now. What becomes dirty meanwhile waits for the next flush.
+func (s *shard) flush(ctx context.Context) error {
+	s.mu.Lock()
+	taken, marks := s.dirty, s.marks
+	if len(taken) > 0 {
+		s.dirty = map[string]mark{}
+	}
+	s.mu.Unlock()
+
+	batch := make([]change, 0, min(len(taken), mirrorBatch))
+	for user, mark := range taken {
+		batch = append(batch, mark.change(user, s.mirror.sockets))
+		if len(batch) == mirrorBatch {
+			if err := s.write(ctx, batch, taken); err != nil {
+				return err
+			}
+			batch = batch[:0]
+		}
+	}
+	if len(batch) > 0 {
+		if err := s.write(ctx, batch, taken); err != nil {
+			return err
+		}
+	}
+	s.settle(marks)
+	return nil
+}
+
+// change is what is so now of a marked user.
+func (m mark) change(user string, sockets *Sockets) change {
+	count, at := sockets.count(user)
+	if count == Gone {
+		at = m.at
+		if m.left {
+			count = Left
+		}
+	}
+	return change{user, count, at, m.known}
+}
+
+// write writes one batch. On an error everything taken and not yet written goes back.
+func (s *shard) write(ctx context.Context, batch []change, taken map[string]mark) error {
+	started := time.Now()
+	err := s.mirror.redis.mirror(ctx, s.index, s.token, s.version, batch)
+	if err != nil {
+		s.unsettled = true
+		s.putBack(taken)
+		return err
+	}
+	s.believe(started)
+	s.version++
+	for _, c := range batch {
+		delete(taken, c.user)
+	}
+	return nil
+}
+
+func (s *shard) putBack(taken map[string]mark) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for user, older := range taken {
+		newer, marked := s.dirty[user]
+		if !marked {
+			newer = older
+		}
+		newer.known = older.known
+		s.dirty[user] = newer
+	}
+}
+
+// renew renews the lease, condemns retired tokens, and sweeps if it is this token's turn.
+func (s *shard) renew(ctx context.Context) error {
+	started := time.Now()
+	answer, err := s.mirror.redis.lease(ctx, s.index, s.token, strconv.FormatInt(s.version, 10), s.mirror.redis.Lease, s.retired)
+	if err != nil {
+		return err
+	}
+	s.believe(started)
+	s.heartbeats.Add(1)
+	s.retired = nil
+	grace := s.mirror.redis.Grace
+	s.sweeper.Store(answer.leases.Sweeper(answer.now, grace) == s.token.String())
+	if s.sweeper.Load() && answer.leases.AnyDead(answer.now, grace) {
+		s.sweeps.Go(func() { s.sweep(ctx) })
+	}
+	if s.index == 0 {
+		_, err = s.mirror.announce(ctx)
+	}
+	return err
+}
+
+// sweep makes one pass through the owners, unless one is under way.
+func (s *shard) sweep(ctx context.Context) {
+	if !s.sweeping.CompareAndSwap(false, true) {
+		return
+	}
+	defer s.sweeping.Store(false)
+	var total int64
+	for step := (&sweepStep{cursor: "0"}); step != nil; {
+		next, dropped, err := s.mirror.redis.sweep(ctx, s.index, step)
+		if err != nil {
+			s.mirror.log.Warn("sweep", "shard", s.index, "error", err) // whoever is the sweeper then begins again
+			return
+		}
+		step, total = next, total+dropped
+	}
+	if total > 0 {
+		s.mirror.log.Info("swept", "shard", s.index, "users", total)
+	}
+}
+
+// leave writes what is still dirty and ends the lease. If that fails, the lease lapses by itself: a crash, only a polite one.
+func (s *shard) leave(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTimeout)
+	defer cancel()
+	err := s.step(ctx, false)
+	if err == nil {
+		_, err = s.mirror.redis.lease(ctx, s.index, s.token, strconv.FormatInt(s.version, 10), 0, nil)
+	}
+	if err != nil {
+		s.mirror.log.Warn("leaving without ending the lease", "shard", s.index, "error", err)
+	}
+}
