@@ -30,6 +30,7 @@ type redisServer struct {
 	option  rueidis.ClientOption
 	client  rueidis.Client
 	own     *miniredis.Miniredis // nil if it is at a URL
+	clock   part                 // of our own, which must be told that time passes, or nothing would expire
 	cluster bool
 }
 
@@ -42,6 +43,7 @@ func openRedis(ctx context.Context, c *Config, log *slog.Logger) (*redisServer, 
 			return nil, fmt.Errorf("start the in-process redis: %w", err)
 		}
 		r.url = "redis://" + r.own.Addr()
+		r.clock = begin(ctx, r.keepTime)
 	}
 	if err := r.connect(ctx, log); err != nil {
 		r.close()
@@ -118,6 +120,21 @@ func (r *redisServer) subscriber() (rueidis.Client, error) {
 	return client, err
 }
 
+// keepTime lets keys of the in-process Redis expire.
+func (r *redisServer) keepTime(ctx context.Context) {
+	ticks := time.NewTicker(time.Second)
+	defer ticks.Stop()
+	for last := time.Now(); ; {
+		select {
+		case now := <-ticks.C:
+			r.own.FastForward(now.Sub(last))
+			last = now
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
 // presence is how presence and fanout use this Redis.
 func (r *redisServer) presence(c *Config) presence.Redis {
 	shards, publish := c.Shards, "PUBLISH"
@@ -140,6 +157,7 @@ func (r *redisServer) close() {
 	if r.client != nil {
 		r.client.Close()
 	}
+	r.clock.end()
 	if r.own != nil {
 		r.own.Close()
 	}

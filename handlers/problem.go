@@ -40,6 +40,10 @@ func problemOf(err error) *Problem {
 		return problem(http.StatusBadRequest, "bad_cursor", "cursor: %v; give it back unchanged, or leave it out to begin again", err)
 	case errors.As(err, &tooLarge):
 		return problem(http.StatusRequestEntityTooLarge, "body_too_large", "the body is larger than the %d bytes allowed here", tooLarge.Limit)
+	case errors.Is(err, fanout.ErrUnderWay):
+		return problem(http.StatusConflict, "under_way", "Idempotency-Key: a request with this key is under way, or its outcome was lost; nothing was sent again")
+	case errors.Is(err, fanout.ErrOtherAnswer):
+		return problem(http.StatusUnprocessableEntity, "key_reused", "Idempotency-Key: this key came with another request within %v; take a new one", fanout.OnceFor)
 	case errors.Is(err, fanout.ErrBusy):
 		return problem(http.StatusServiceUnavailable, "busy", "too many pushes are waiting; nothing was sent, try again in a second")
 	case errors.Is(err, fanout.ErrClosing):

@@ -76,11 +76,11 @@ func (s *Server) routes() {
 	}
 
 	key := requireKey(s.options.APIKeys)
-	e.POST("/push", s.pushMany, key)
-	e.POST("/push/:user", s.push, key)
+	e.POST("/push", s.pushMany, key, s.once)
+	e.POST("/push/:user", s.push, key, s.once)
 	e.POST("/push/", s.push, key) // the empty user id, to be told what is wrong with it
-	e.POST("/emit/all", s.emit(presence.Everybody), key)
-	e.POST("/emit/authenticated", s.emit(presence.Authenticated), key)
+	e.POST("/emit/all", s.emit(presence.Everybody), key, s.once)
+	e.POST("/emit/authenticated", s.emit(presence.Authenticated), key, s.once)
 	e.GET("/presence", s.presence, key)
 	e.GET("/presence/count", s.count, key)
 	e.GET("/presence/:user", s.user, key)

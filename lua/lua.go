@@ -15,12 +15,14 @@ var files embed.FS
 // The scripts. Their headers say what they take and return.
 var (
 	Announce  = load("announce")
+	Claim     = load("claim")
 	Instances = load("instances")
 	Lease     = load("lease")
 	Lookup    = load("lookup")
 	Mirror    = load("mirror")
 	Page      = load("page")
 	Push      = load("push")
+	Settle    = load("settle")
 	Sweep     = load("sweep")
 )
 

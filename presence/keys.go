@@ -16,6 +16,7 @@ const clusterSlots = 16384
 //	<prefix>{tag}:log              STREAM  changes of presence; capped
 //	<prefix>{tag}:seen             ZSET    user → when last online, ms; trimmed by age
 //	<prefix>{tag}:to:<instance>    channel what this instance's sockets must get
+//	<prefix>{tag}:once:<hash>      STRING  what became of a request with an idempotency key; for some minutes
 //	<prefix>{0}:instances          HASH    instance → JSON for people; while it has a lease in shard 0
 //	<prefix>{0}:shards             STRING  the number of shards all instances agree on; for ever
 //	<prefix>{0}:all, …:authenticated   channels  emits
@@ -59,6 +60,9 @@ func (k Keys) Seen(shard int) string { return k.tags[shard] + "seen" }
 
 // Channels is what the names of all instances' channels in a shard begin with; the instance's id follows.
 func (k Keys) Channels(shard int) string { return k.tags[shard] + "to:" }
+
+// Once is a STRING: what became of a request with an idempotency key, whose hash is given.
+func (k Keys) Once(hash string) string { return k.tags[k.ShardOf(hash)] + "once:" + hash }
 
 // Instances is a HASH: instance → JSON.
 func (k Keys) Instances() string { return k.tags[0] + "instances" }

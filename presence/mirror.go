@@ -66,7 +66,7 @@ func NewMirror(o MirrorOptions) (*Mirror, *Sockets) {
 		redis:    o.Redis,
 		log:      o.Log,
 		started:  now,
-		record:   Record{ID: o.Instance, Host: host, Addr: o.Addr, StartedAt: now.UTC(), State: "live"},
+		record:   Record{ID: o.Instance, Host: host, Addr: o.Addr, StartedAt: now.UTC().Truncate(time.Millisecond), State: "live"},
 	}
 	m.sockets = NewSockets(o.Redis.Grace, m.touch)
 	for i := range o.Redis.Keys.Shards() {
