@@ -21,10 +21,11 @@ import (
 // App is one running instance: all of the wiring.
 type App struct {
 	// static after Start
-	Instance string // its id
-	Addr     string // where it listens
-	RedisURL string // where another instance can join; of the in-process Redis if there is one
-	Dev      *handlers.Dev
+	Instance  string // its id
+	Addr      string // where it listens
+	PprofAddr string // where profiles are; empty: nowhere
+	RedisURL  string // where another instance can join; of the in-process Redis if there is one
+	Dev       *handlers.Dev
 
 	config   *Config
 	events   map[string]handlers.Handler
@@ -40,6 +41,7 @@ type App struct {
 	mirroring    part
 	receiving    part
 	serving      part
+	profiling    part
 	failed       chan error // capacity 1: the HTTP server ended by itself
 }
 
@@ -105,6 +107,9 @@ func (a *App) start(ctx context.Context) error {
 	}
 	a.mirroring = begin(ctx, mirror.Run)
 	a.router = begin(ctx, router.Run)
+	if err := a.servePprof(ctx); err != nil {
+		return err
+	}
 	a.serve(listener)
 	return nil
 }
@@ -166,6 +171,7 @@ func (a *App) Close() {
 // stop stops what was started, in the order in which nothing still running misses what is gone.
 func (a *App) stop() {
 	a.serving.end()
+	a.profiling.end()
 	if a.stopHandling != nil {
 		a.stopHandling()
 	}

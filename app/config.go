@@ -32,6 +32,9 @@ type Config struct {
 	Prefix          string `default:"rollcall:1:" help:"What every key and channel in Redis begins with."`
 	Shards          int    `default:"0" help:"Partitions of the shared state, the same on every instance. 0: 1, or 64 on a Cluster."`
 	MaxMessageBytes int    `default:"65536" help:"The largest frame of a client, or body of a push."`
+
+	PprofAddr string `placeholder:"HOST:PORT" help:"Where to serve Go's profiles, on a loopback address. Empty: nowhere."`
+	LogLevel  string `default:"info" enum:"debug,info,warn,error" help:"What to log; debug traces every push by its id, from HTTP to the sockets (${enum})."`
 }
 
 // inProcess says whether Redis runs in this process.
@@ -70,6 +73,9 @@ func (c *Config) check() error {
 				return refuse(list.name, "", "one of the comma-separated values is empty or has a space in it")
 			}
 		}
+	}
+	if host, _, err := net.SplitHostPort(c.PprofAddr); c.PprofAddr != "" && (err != nil || !isLoopback(host)) {
+		return refuse("pprof-addr", c.PprofAddr, "want host:port on 127.0.0.1, [::1] or localhost: profiles tell everything")
 	}
 	for _, origin := range c.AllowedOrigins {
 		if u, err := url.Parse(origin); origin != "*" && (err != nil || u.Scheme == "" || u.Host == "" || u.Path != "") {

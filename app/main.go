@@ -26,12 +26,19 @@ func main() {
 	if command.Command() == "audit" {
 		err = c.Audit.run(os.Stdout)
 	} else {
-		err = run(&c.Config, slog.New(slog.NewJSONHandler(os.Stderr, nil)), os.Stdout)
+		err = run(&c.Config, newLog(c.LogLevel), os.Stdout)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "rollcall:", err)
 		os.Exit(1)
 	}
+}
+
+// newLog logs JSON to the standard error. The level is one that the parser has let through.
+func newLog(level string) *slog.Logger {
+	var l slog.Level
+	_ = l.UnmarshalText([]byte(level))
+	return slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: l}))
 }
 
 // commands are what the binary does. Without a word it serves.

@@ -302,6 +302,8 @@ func TestASettingThatCannotWorkIsRefusedAndNamed(t *testing.T) {
 		"--allowed-origins=example.com":             "want scheme://host",
 		"--api-keys=a,,b":                           "is empty",
 		"--what":                                    "unknown flag",
+		"--pprof-addr=0.0.0.0:0":                    "--pprof-addr (ROLLCALL_PPROF_ADDR) is 0.0.0.0:0",
+		"--log-level=loud":                          "--log-level",
 		"--jwks-url=:":                              "--jwks-url",
 	} {
 		a, err := tryApp(t, flag)

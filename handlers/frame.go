@@ -85,6 +85,13 @@ func encodeFrame(event string, data json.RawMessage, id, ref string) []byte {
 	return append(frame, '}')
 }
 
+// frameID is the id in a frame; empty: it has none. Only for tracing.
+func frameID(frame []byte) string {
+	var f struct{ ID string }
+	_ = json.Unmarshal(frame, &f) // it is one of ours
+	return f.ID
+}
+
 func appendString(b []byte, s string) []byte {
 	text, err := json.Marshal(s)
 	if err != nil {

@@ -66,6 +66,8 @@ func (s *Server) push(c *echo.Context) error {
 	ctx, cancel := context.WithTimeout(c.Request().Context(), timeout)
 	defer cancel()
 	outcome := s.options.Router.Push(ctx, push)
+	s.options.Log.Debug("push", "id", id, "user", user, "event", body.Event, "state", outcome.State.String(), "instances", outcome.Instances,
+		"partial", outcome.Partial, "error", outcome.Err)
 	if outcome.Err != nil {
 		return outcome.Err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -179,6 +180,9 @@ func (s *sockets) sent(session *melody.Session, frame []byte) {
 		return
 	}
 	socket := value.(*socket)
+	if s.options.Log.Enabled(s.options.Context, slog.LevelDebug) {
+		s.options.Log.Debug("written", "id", frameID(frame), "socket", socket.ID, "user", socket.User)
+	}
 	if farewell := socket.outbox.written(frame); farewell != nil {
 		socket.writeClose(farewell)
 	}

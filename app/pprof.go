@@ -1,0 +1,37 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/pprof"
+)
+
+// servePprof serves Go's profiles on an address of their own.
+func (a *App) servePprof(ctx context.Context) error {
+	if a.config.PprofAddr == "" {
+		return nil
+	}
+	listener, err := net.Listen("tcp", a.config.PprofAddr)
+	if err != nil {
+		return fmt.Errorf("--pprof-addr (ROLLCALL_PPROF_ADDR): %w", err)
+	}
+	a.PprofAddr = listener.Addr().String()
+	mux := http.NewServeMux()
+	mux.HandleFunc("/debug/pprof/", pprof.Index)
+	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
+	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: requestTimeout}
+	a.profiling = begin(ctx, func(ctx context.Context) {
+		stop := context.AfterFunc(ctx, func() { server.Close() })
+		defer stop()
+		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			a.log.Error("profiles", "error", err)
+		}
+	})
+	return nil
+}

@@ -1,0 +1,79 @@
+package main
+
+import (
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+
+	"rollcall/handlers"
+	"rollcall/lua/redistest"
+)
+
+// lockedLog keeps what is logged.
+type lockedLog struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *lockedLog) Write(line []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(line)
+}
+
+func (l *lockedLog) has(words ...string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for line := range strings.Lines(l.text.String()) {
+		found := true
+		for _, word := range words {
+			found = found && strings.Contains(line, word)
+		}
+		if found {
+			return true
+		}
+	}
+	return false
+}
+
+func TestDebugTracesAPushByItsIDFromHTTPToSockets(t *testing.T) {
+	t.Parallel()
+	redis := redistest.Start(t)
+	var trace lockedLog
+	start := func() *App {
+		var c commands
+		if _, err := newParser(&c).Parse([]string{"--addr=127.0.0.1:0", "--redis-url=" + redis.URL(), "--jwt-secret=" + testSecret, "--api-keys=" + testKey}); err != nil {
+			t.Fatal(err)
+		}
+		a, err := Start(t.Context(), &c.Config, handlers.Builtin(), slog.New(slog.NewJSONHandler(&trace, &slog.HandlerOptions{Level: slog.LevelDebug})))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(a.Close)
+		return a
+	}
+	a, b := start(), start()
+	alice := connect(t, b, "alice")
+	got := ask(t, a, "POST", "/push/alice?wait=written", `{"event":"x"}`)
+	id := got.Body["id"].(string)
+	if !trace.has(`"msg":"push"`, id, `"user":"alice"`) || !trace.has(`"msg":"written"`, id, alice.id) {
+		t.Error(trace.text.String())
+	}
+}
+
+func TestProfilesAreServedOnTheirOwnAddressOnly(t *testing.T) {
+	t.Parallel()
+	a := startApp(t, "--pprof-addr=127.0.0.1:0")
+	response, err := http.Get("http://" + a.PprofAddr + "/debug/pprof/cmdline")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	if _, err := io.ReadAll(response.Body); err != nil || response.StatusCode != http.StatusOK {
+		t.Errorf("%d %v", response.StatusCode, err)
+	}
+	wantProblem(t, ask(t, a, "GET", "/debug/pprof/cmdline", ""), 404, "not_found")
+}
