@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -76,7 +77,7 @@ func (a *App) start(ctx context.Context) error {
 	a.serving.stop = func() { listener.Close() } // until the server has it
 	a.log.Info("listening", "addr", a.Addr, "instance", a.Instance)
 
-	redis := a.redis.presence(a.config)
+	redis := a.redis.presence()
 	mirror, sockets := presence.NewMirror(presence.MirrorOptions{Instance: a.Instance, Addr: a.Addr, Redis: redis, Log: a.log})
 	a.mirror = mirror
 	a.receiver = fanout.NewReceiver(fanout.ReceiverOptions{
@@ -103,7 +104,7 @@ func (a *App) start(ctx context.Context) error {
 		return err
 	}
 	if err := mirror.Open(ctx); err != nil {
-		return err
+		return cmp.Or(a.redis.objection(err), err)
 	}
 	a.mirroring = begin(ctx, mirror.Run)
 	a.router = begin(ctx, router.Run)

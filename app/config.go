@@ -15,6 +15,10 @@ type Config struct {
 	RedisURL string `placeholder:"URL" help:"Redis or Valkey: redis://host:port, rediss:// for TLS, more nodes with ?addr=, Sentinel with ?master_set=. Without it, one in this process."`
 	Dev      *bool  `negatable:"" help:"Development mode: makes tokens for anybody on this machine. On exactly when there is no Redis URL."`
 
+	RedisCAFile           string `name:"redis-ca-file" placeholder:"FILE" help:"PEM file with the certificates that rediss:// trusts, instead of this machine's."`
+	RedisSentinelUsername string `placeholder:"USER" help:"User of the Sentinels, if they ask for one. That of the servers they watch is in the URL."`
+	RedisSentinelPassword string `placeholder:"PASSWORD" help:"Password of the Sentinels, if they ask for one."`
+
 	JWTSecret    []string `name:"jwt-secret" placeholder:"SECRET" help:"HMAC secrets of tokens, comma-separated; each verifies."`
 	JWTPublicKey string   `name:"jwt-public-key" placeholder:"FILE" help:"PEM file with the RSA, ECDSA or Ed25519 key that verifies tokens."`
 	JWKSURL      string   `name:"jwks-url" placeholder:"URL" help:"Where the keys that verify tokens are published."`

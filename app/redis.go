@@ -2,11 +2,9 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/url"
-	"strings"
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
@@ -27,23 +25,22 @@ const (
 // redisServer is the Redis this instance uses: one at a URL, or its own.
 type redisServer struct {
 	url     string
+	config  *Config
 	option  rueidis.ClientOption
 	client  rueidis.Client
 	own     *miniredis.Miniredis // nil if it is at a URL
-	clock   part                 // of our own, which must be told that time passes, or nothing would expire
 	cluster bool
 }
 
 // openRedis connects to the Redis of the settings, or starts one in this process.
 func openRedis(ctx context.Context, c *Config, log *slog.Logger) (*redisServer, error) {
-	r := &redisServer{url: c.RedisURL}
+	r := &redisServer{url: c.RedisURL, config: c}
 	if c.inProcess() {
 		r.own = miniredis.NewMiniRedis()
 		if err := r.own.StartAddr("127.0.0.1:0"); err != nil {
 			return nil, fmt.Errorf("start the in-process redis: %w", err)
 		}
 		r.url = "redis://" + r.own.Addr()
-		r.clock = begin(ctx, r.keepTime)
 	}
 	if err := r.connect(ctx, log); err != nil {
 		r.close()
@@ -52,63 +49,97 @@ func openRedis(ctx context.Context, c *Config, log *slog.Logger) (*redisServer, 
 	return r, nil
 }
 
+// connect makes the client for what is found at the URL, and refuses what can't serve.
 func (r *redisServer) connect(ctx context.Context, log *slog.Logger) error {
-	option, err := rueidis.ParseURL(r.url)
-	if err != nil {
-		return fmt.Errorf("--redis-url (ROLLCALL_REDIS_URL): %w", hideSecret(err))
-	}
-	option.DisableCache = true    // nothing is cached: an answer is Redis' own
-	option.DisableRetry = true    // who calls knows better what a failure means, and Redis away must be noticed at once
-	option.PipelineMultiplex = -1 // one connection, so that calls stay in order
-	option.Dialer.Timeout = redisDial
-	option.ConnWriteTimeout = redisTimeout / 2
-	if err := r.probe(ctx, &option, log); err != nil {
+	var err error
+	if r.option, err = redisOption(r.config, r.url); err != nil {
 		return err
 	}
-	r.option = option
-	if r.client, err = rueidis.NewClient(option); err != nil {
-		return fmt.Errorf("connect to redis at %s: %w", r.where(), err)
+	found, err := r.recognize(ctx)
+	if err != nil {
+		return err
 	}
-	return nil
-}
-
-// probe asks the server what it is. The in-process one, which another instance may have started, does not tell, and needs the
-// plainest of clients.
-func (r *redisServer) probe(ctx context.Context, option *rueidis.ClientOption, log *slog.Logger) error {
-	if option.Sentinel.MasterSet != "" {
+	if r.client, err = rueidis.NewClient(r.option); err != nil {
+		return r.explain(err)
+	}
+	if found.plain() {
 		return nil
 	}
-	plain := *option
-	plain.ForceSingleClient, plain.AlwaysRESP2, plain.InitAddress = true, true, option.InitAddress[:1]
-	client, err := rueidis.NewClient(plain)
-	if client != nil {
-		defer client.Close()
+	if r.cluster {
+		if r.client.Mode() != rueidis.ClientModeCluster { // it may not ask for the slots, and took the node for a single server
+			return r.mayNot("CLUSTER SLOTS and CLUSTER SHARDS are not allowed")
+		}
+		r.client = patient{r.client}
 	}
+	if err := r.inspect(ctx, log); err != nil {
+		return err
+	}
+	return r.tryToListen(ctx)
+}
+
+// recognize finds out what is at the URL, from the first address that answers, and sets the client's options for it. The in-process
+// Redis, which another instance may have started, needs the plainest of clients.
+func (r *redisServer) recognize(ctx context.Context) (node, error) {
+	found, plain, err := r.firstToAnswer(ctx)
 	if err != nil {
-		return fmt.Errorf("connect to redis at %s: %w", r.where(), err)
+		return node{}, err
 	}
+	sentinel := r.option.Sentinel.MasterSet != ""
+	switch {
+	case sentinel && found.mode != "sentinel" && !found.silent:
+		return node{}, r.refuseURL("?master_set= is for the addresses of Sentinels, and there is a Redis")
+	case sentinel:
+		return found, nil
+	case found.mode == "sentinel":
+		return node{}, r.refuseURL("there is a Sentinel: say whose servers to use, with ?master_set=<name>")
+	case found.plain():
+		r.option = plain
+	}
+	r.cluster = found.mode == "cluster"
+	r.option.ForceSingleClient = !r.cluster
+	if err := r.fits(found); err != nil { // now, for the proper client may not even be able to connect
+		return node{}, err
+	}
+	if !r.cluster && len(r.option.InitAddress) > 1 {
+		return node{}, r.refuseURL("several addresses are for a Cluster, or with ?master_set= for Sentinels, and there is a single Redis")
+	}
+	return found, nil
+}
+
+// firstToAnswer asks the addresses of the URL in turn, and returns what the first to answer is and how it was reached.
+func (r *redisServer) firstToAnswer(ctx context.Context) (found node, plain rueidis.ClientOption, err error) {
+	for _, addr := range r.option.InitAddress {
+		plain = plainOption(r.option, addr)
+		if found, err = askAt(ctx, plain); err == nil {
+			return found, plain, nil
+		}
+	}
+	if r.option.Sentinel.MasterSet != "" {
+		return node{}, plain, r.explainSentinel(err)
+	}
+	return node{}, plain, r.explain(err)
+}
+
+// tryToListen subscribes once, so that a user who may not is told so at once.
+func (r *redisServer) tryToListen(ctx context.Context) error {
+	client, err := r.subscriber()
+	if err != nil {
+		return r.explain(err)
+	}
+	defer client.Close()
 	ctx, cancel := context.WithTimeout(ctx, redisTimeout)
 	defer cancel()
-	info, err := client.Do(ctx, client.B().Info().Section("server").Build()).ToString()
-	if _, refused := rueidis.IsRedisErr(err); refused || err == nil && !strings.Contains(info, "redis_mode:") {
-		*option = plain
-		return nil
+	heard := rueidis.WithOnSubscriptionHook(ctx, func(rueidis.PubSubSubscription) { cancel() })
+	channel := r.presence().Keys.Channels(0) + "nobody"
+	command := client.B().Subscribe().Channel(channel).Build()
+	if r.cluster {
+		command = client.B().Ssubscribe().Channel(channel).Build()
 	}
-	if err != nil {
-		return fmt.Errorf("connect to redis at %s: %w", r.where(), err)
+	err = client.Receive(heard, command, func(rueidis.PubSubMessage) {})
+	if _, refused := rueidis.IsRedisErr(err); refused {
+		return r.explain(err)
 	}
-	r.cluster = strings.Contains(info, "redis_mode:cluster")
-	option.ForceSingleClient = !r.cluster
-	warnOfEviction(ctx, client, log)
-	return nil
-}
-
-// warnOfEviction warns if Redis may throw state away. Some hosted ones do not tell.
-func warnOfEviction(ctx context.Context, client rueidis.Client, log *slog.Logger) {
-	policy, err := client.Do(ctx, client.B().ConfigGet().Parameter("maxmemory-policy").Build()).AsStrMap()
-	if err == nil && policy["maxmemory-policy"] != "noeviction" {
-		log.Warn("Redis may evict keys, and presence with them: set maxmemory-policy to noeviction", "maxmemory-policy", policy["maxmemory-policy"])
-	}
+	return nil // anything else passes, or is met again by who subscribes in earnest
 }
 
 // subscriber makes a client for subscriptions alone.
@@ -120,23 +151,9 @@ func (r *redisServer) subscriber() (rueidis.Client, error) {
 	return client, err
 }
 
-// keepTime lets keys of the in-process Redis expire.
-func (r *redisServer) keepTime(ctx context.Context) {
-	ticks := time.NewTicker(time.Second)
-	defer ticks.Stop()
-	for last := time.Now(); ; {
-		select {
-		case now := <-ticks.C:
-			r.own.FastForward(now.Sub(last))
-			last = now
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
 // presence is how presence and fanout use this Redis.
-func (r *redisServer) presence(c *Config) presence.Redis {
+func (r *redisServer) presence() presence.Redis {
+	c := r.config
 	shards, publish := c.Shards, "PUBLISH"
 	if r.cluster {
 		publish = "SPUBLISH"
@@ -157,7 +174,6 @@ func (r *redisServer) close() {
 	if r.client != nil {
 		r.client.Close()
 	}
-	r.clock.end()
 	if r.own != nil {
 		r.own.Close()
 	}
@@ -172,11 +188,25 @@ func (r *redisServer) where() string {
 	return u.Redacted()
 }
 
-// hideSecret drops the URL that a parse error quotes.
-func hideSecret(err error) error {
-	var parse *url.Error
-	if errors.As(err, &parse) {
-		return parse.Err
+// patient is the client of a Cluster. While a slot is moving, a command that names several of its keys is refused until all have
+// arrived; nothing was done then, so it is tried again.
+type patient struct{ rueidis.Client }
+
+// moveRetry is a good part of the time that a slot of ours takes to move.
+const moveRetry = 5 * time.Millisecond
+
+// Do is as the client's, and the time that a slot takes to move counts against the context's.
+func (p patient) Do(ctx context.Context, command rueidis.Completed) rueidis.RedisResult {
+	command = command.Pin() // it may be needed again
+	for {
+		result := p.Client.Do(ctx, command)
+		if err, refused := rueidis.IsRedisErr(result.Error()); !refused || !err.IsTryAgain() {
+			return result
+		}
+		select {
+		case <-time.After(moveRetry):
+		case <-ctx.Done():
+			return result
+		}
 	}
-	return err
 }

@@ -29,6 +29,8 @@ type lane struct {
 	shard  int
 	router *Router
 
+	failing bool // the last call did; owned by the run loop
+
 	wake chan struct{} // capacity 1: one signal is enough; never closed
 
 	mu sync.Mutex
@@ -164,17 +166,26 @@ func (l *lane) route(ctx context.Context, batch []*order) {
 	began := time.Now()
 	answers, err := l.call(ctx, batch)
 	l.router.meter.Batch(len(batch), time.Since(began), err)
+	if failed := err != nil; failed != l.failing { // once, however many pushes fail
+		l.failing = failed
+		l.router.log.Warn("route", "shard", l.shard, "failing", failed, "error", err)
+	}
 	if err != nil {
-		l.router.log.Warn("route", "shard", l.shard, "pushes", len(batch), "error", err)
 		err = fmt.Errorf("%w: %w", ErrUnreachable, err)
 	}
 	for i, o := range batch {
 		if err != nil {
 			o.settle(sent, Outcome{Err: err}, 0)
 		} else {
-			o.settle(sent, Outcome{State: presence.State(answers[3*i]), Instances: int(answers[3*i+1])}, int(answers[3*i+2]))
+			state, reached, elsewhere := unpack(answers[i])
+			o.settle(sent, Outcome{State: state, Instances: reached}, elsewhere)
 		}
 	}
+}
+
+// unpack reads a number of push.lua's answer.
+func unpack(answer int64) (state presence.State, reached, sockets int) {
+	return presence.State(answer & 3), int(answer >> 2 & 0xffff), int(answer >> 18)
 }
 
 func (l *lane) call(ctx context.Context, batch []*order) ([]int64, error) {
@@ -189,7 +200,7 @@ func (l *lane) call(ctx context.Context, batch []*order) ([]int64, error) {
 	}
 	keys := []string{redis.Keys.Owners(l.shard), redis.Keys.Leases(l.shard)}
 	answers, err := lua.Push.Exec(ctx, redis.Client, keys, args).AsIntSlice()
-	if err == nil && len(answers) != 3*len(batch) {
+	if err == nil && len(answers) != len(batch) {
 		err = fmt.Errorf("push.lua answered %d numbers for %d envelopes", len(answers), len(batch))
 	}
 	return answers, err

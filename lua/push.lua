@@ -9,8 +9,8 @@
 -- ARGV[4] grace     (ms)
 -- ARGV[5] count     of envelopes
 -- ARGV[6…] user, user, …, then envelope, envelope, … in the same order
--- Returns {state, reached, sockets, state, reached, sockets, …} in that order: the user's state, how many other instances took the
--- envelope, and how many sockets of the user they have.
+-- Returns a number for each envelope, in that order: state + 4 × (reached + 65536 × sockets), being the user's state, how many other
+-- instances took it, and how many sockets of the user they have. One number, for making them is a good part of the work.
 
 local owners, leases = KEYS[1], KEYS[2]
 local publish, channels, skipped, grace, count = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -18,34 +18,45 @@ local users_at, envelopes_at = 5, 5 + count
 
 local standing = standings(leases, redis_now(), grace)
 local entries = redis.call('HMGET', owners, unpack(ARGV, users_at + 1, users_at + count))
-local batches, reply = {}, {} -- instance → the places of its envelopes in the reply, and its sockets
+local reply, batches, batch_of = {}, {}, {} -- batches: for each instance, its envelopes, their places in the reply, and its sockets
 local skip = {}
 for instance in skipped:gmatch('%S+') do skip[instance] = true end
 
-for i = 1, count do
-  local state, place = OFFLINE, 3 * i - 2
-  for token, instance, sockets in (entries[i] or ''):gmatch(' (([^.]+)%.[^:]+):(%d+)') do
-    local alive = standing[token]
-    if alive == LIVE and sockets ~= '0' then
-      state = ONLINE
-      if not skip[instance] then
-        local batch = batches[instance]
-        if not batch then batch = {envelopes = {}, places = {}, sockets = {}}; batches[instance] = batch end
-        local n = #batch.places + 1
-        batch.envelopes[n], batch.places[n], batch.sockets[n] = ARGV[envelopes_at + i], place, tonumber(sockets)
-      end
-    elseif alive ~= DEAD and state == OFFLINE then
-      state = RECONNECTING
-    end
+-- One owner's claim to sockets of a user; returns what state that puts the user in.
+local function claim(token, sockets, envelope, place)
+  local alive = standing[token]
+  if alive ~= LIVE or sockets == '0' then return alive ~= DEAD and RECONNECTING or OFFLINE end
+  local batch = batch_of[token]
+  if batch == nil then
+    local instance = token:match('^[^.]+')
+    batch = not skip[instance] and {instance = instance, envelopes = {}, places = {}, sockets = {}}
+    batch_of[token] = batch
+    if batch then batches[#batches + 1] = batch end
   end
-  reply[place], reply[place + 1], reply[place + 2] = state, 0, 0
+  if batch then
+    local n = #batch.places + 1
+    batch.envelopes[n], batch.places[n], batch.sockets[n] = envelope, place, sockets
+  end
+  return ONLINE
 end
 
-for instance, batch in pairs(batches) do
-  if redis.call(publish, channels .. instance, table.concat(batch.envelopes)) > 0 then
+for i = 1, count do
+  local entry, state, envelope = entries[i], OFFLINE, ARGV[envelopes_at + i]
+  if entry then
+    local token, sockets = entry:match('^%d+ ([^:]+):(%d+)$')
+    if token then -- one owner, as nearly everybody has
+      state = claim(token, sockets, envelope, i)
+    else
+      for token, sockets in entry:gmatch(' ([^:]+):(%d+)') do state = math.max(state, claim(token, sockets, envelope, i)) end
+    end
+  end
+  reply[i] = state
+end
+
+for _, batch in ipairs(batches) do
+  if redis.call(publish, channels .. batch.instance, table.concat(batch.envelopes)) > 0 then
     for n, place in ipairs(batch.places) do
-      reply[place + 1] = reply[place + 1] + 1
-      reply[place + 2] = reply[place + 2] + batch.sockets[n]
+      reply[place] = reply[place] + 4 + 4 * 65536 * batch.sockets[n]
     end
   end
 end

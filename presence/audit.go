@@ -73,8 +73,6 @@ func (m *Mirror) sweepOwn(ctx context.Context) {
 
 // audit looks at all shards; pace is called before each call to Redis.
 func (m *Mirror) audit(ctx context.Context, pace func(context.Context) error) (Audit, error) {
-	m.auditing.Lock() // for two at once would only see each other's mending
-	defer m.auditing.Unlock()
 	result := Audit{Instance: m.instance}
 	byShard := make([][]string, len(m.shards))
 	for _, user := range m.sockets.Users() {
@@ -97,7 +95,10 @@ func (m *Mirror) audit(ctx context.Context, pace func(context.Context) error) (A
 	for _, since := range differing {
 		oldest = max(oldest, time.Since(since))
 	}
-	m.differing, result.OldestSeconds = differing, oldest.Seconds()
+	m.auditing.Lock()
+	m.differing = differing
+	m.auditing.Unlock()
+	result.OldestSeconds = oldest.Seconds()
 	m.oldest.Store(int64(oldest))
 	m.found.Add(int64(result.Missing + result.Ghosts))
 	return result, nil
@@ -145,6 +146,8 @@ func (s *shard) convict(ctx context.Context, suspects []string, result *Audit, d
 	if !s.waitSettled(settled, s.marked()) {
 		return fmt.Errorf("presence: audit shard %d: the mirror is behind", s.index)
 	}
+	s.mirror.auditing.Lock() // for two that do this at once would both count what one mends
+	defer s.mirror.auditing.Unlock()
 	for first := 0; first < len(suspects); first += auditBatch {
 		differ, err := s.differing(ctx, suspects[first:min(first+auditBatch, len(suspects))])
 		if err != nil {

@@ -91,7 +91,7 @@ func (m *Mirror) Open(ctx context.Context) error {
 func (m *Mirror) agree(ctx context.Context) error {
 	agreed, err := m.announce(ctx)
 	if errors.Is(err, ErrStale) {
-		return fmt.Errorf("presence: the instances on this Redis use %d shards, this one is set to %d: set it to %d, or use another prefix",
+		return fmt.Errorf("presence: the instances on this Redis use %d shards, this one is set to %d: set --shards to %d, or use another --prefix",
 			agreed, len(m.shards), agreed)
 	}
 	return err

@@ -35,3 +35,15 @@ export function sync(list, items, key, create, update) {
     place++;
   }
 }
+
+// json reads a field; one left empty means null.
+export function json(field) {
+  try {
+    return JSON.parse(field.value || "null");
+  } catch (error) {
+    field.focus();
+    throw new Error(`The data is not JSON: ${error.message}`);
+  }
+}
+
+export const plural = (n, thing) => `${n} ${thing}${n === 1 ? "" : "s"}`;

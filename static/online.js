@@ -1,7 +1,7 @@
 // Who is online, live: what a backend sees when it asks, and asks again.
 
 import { api, apiKey } from "./api.js";
-import { $, attribute, element, sync, write } from "./dom.js";
+import { $, attribute, element, plural, sync, write } from "./dom.js";
 
 const PRESENCE_MS = 1_000;
 const TOTALS_MS = 2_500;
@@ -122,5 +122,3 @@ function note(words, stale = false) {
   $("online-note").toggleAttribute("data-stale", stale);
   $("online").toggleAttribute("data-stale", stale);
 }
-
-const plural = (n, thing) => `${n} ${thing}${n === 1 ? "" : "s"}`;

@@ -1,9 +1,10 @@
 // The page: a client of /ws on the left, a backend on the right.
 // index.html lists the ids and attributes that a test may rely on.
 
-import { api, devToken, enterDevMode } from "./api.js";
-import { $, element, write } from "./dom.js";
+import { devToken, enterDevMode } from "./api.js";
+import { $, element, json, write } from "./dom.js";
 import { watchOnline } from "./online.js";
+import "./push.js";
 import { Rollcall } from "./rollcall.js";
 
 const LOG_CAP = 200; // entries; the oldest go first
@@ -16,7 +17,7 @@ let reachable = false;
 
 function connect(token) {
   rollcall?.close();
-  rollcall = new Rollcall({ token });
+  rollcall = new Rollcall({ token, ack: true });
   rollcall.addEventListener("status", ({ detail }) => showStatus(detail));
   rollcall.addEventListener("frame", ({ detail }) => log(detail));
   rollcall.on("rollcall:reachable", () => {
@@ -67,7 +68,9 @@ function showStatus(detail) {
 function whyWords({ status, code, reason }) {
   if (status === "open" || code === 1000) return "";
   if (code === 1006) return reason || "The connection was lost.";
-  return `Closed with ${code}${reason ? `: ${reason}` : ""}.`;
+  const why = reason ? `: ${reason}` : "";
+  if (status === "closed") return `The server closed this socket for good (${code})${why}.`;
+  return `Closed with ${code}${why}.`;
 }
 
 function showWelcome() {
@@ -133,53 +136,6 @@ $("clear").addEventListener("click", () => {
 
 const clock = (time) =>
   time.toLocaleTimeString([], { hourCycle: "h23" }) + "." + String(time.getMilliseconds()).padStart(3, "0");
-
-// Pushes and emits
-
-$("pushing").addEventListener("submit", (submit) => {
-  submit.preventDefault();
-  const user = $("push-user").value;
-  const exclude = $("push-exclude").checked ? $("welcome").dataset.socket : undefined;
-  push(`/push/${encodeURIComponent(user)}`, { exclude });
-});
-
-for (const whom of ["all", "authenticated"]) {
-  $(`emit-${whom}`).addEventListener("click", () => push(`/emit/${whom}`));
-}
-
-async function push(path, more) {
-  try {
-    const body = { event: $("push-event").value, data: json($("push-data")), ...more };
-    const answer = await api("POST", path, body);
-    showAnswer(true, answerWords(answer), JSON.stringify(answer));
-  } catch (error) {
-    showAnswer(false, error.message);
-  }
-}
-
-function answerWords({ user, state, instances, partial }) {
-  const taken = `taken by ${instances} instance${instances === 1 ? "" : "s"}`;
-  const words = [user === undefined ? taken : state === "unknown" ? `the state of ${user} is unknown` : `${user} is ${state}`];
-  if (user !== undefined && instances > 0) words.push(taken);
-  if (partial) words.push("only this instance could be reached");
-  return words.join(", ");
-}
-
-function showAnswer(ok, words, raw) {
-  $("push-answer").dataset.ok = ok;
-  $("push-answer").replaceChildren(element("bdi", {}, words));
-  if (raw) $("push-answer").append(element("code", {}, raw));
-}
-
-// json reads a field; one left empty means null.
-function json(field) {
-  try {
-    return JSON.parse(field.value || "null");
-  } catch (error) {
-    field.focus();
-    throw new Error(`The data is not JSON: ${error.message}`);
-  }
-}
 
 // Beginning
 

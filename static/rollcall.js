@@ -19,6 +19,10 @@
 //             "waiting"  will come back; adds delay (ms), code, reason
 //             "closed"   will not come back; adds code, reason
 //
+// With ack: true, the client confirms each push once the listeners of on() have
+// run, and the promises that they returned are kept. If one throws, or a promise
+// is broken, the push is not confirmed and the error is reported as uncaught.
+//
 // Nothing is queued: what is pushed while no socket is open is not delivered
 // later, and send throws while there is none.
 
@@ -34,6 +38,8 @@ export class Rollcall extends EventTarget {
 
   #url;
   #token;
+  #ack;
+  #listeners = new Map(); // by event
   #life = null; // aborts when the user closes; null when we are not wanted
   #socket = null;
 
@@ -41,19 +47,21 @@ export class Rollcall extends EventTarget {
   // gives one (or a promise of one) and is asked at each attempt; none means
   // anonymous. If it throws, the attempt has failed and another follows, unless
   // the error says refused: true.
-  constructor({ url = "/ws", token = null } = {}) {
+  constructor({ url = "/ws", token = null, ack = false } = {}) {
     super();
     this.#url = new URL(url, location.href);
     this.#url.protocol = this.#url.protocol.replace("ws", "http");
     this.#token = token;
+    this.#ack = ack;
   }
 
   // on calls listener(data, frame) for each frame with this event name, and
   // returns a function that ends it.
   on(event, listener) {
-    const heard = ({ detail }) => listener(detail.data, detail);
-    this.addEventListener(`event:${event}`, heard);
-    return () => this.removeEventListener(`event:${event}`, heard);
+    const told = (frame) => listener(frame.data, frame);
+    if (!this.#listeners.has(event)) this.#listeners.set(event, new Set());
+    this.#listeners.get(event).add(told);
+    return () => this.#listeners.get(event).delete(told);
   }
 
   connect() {
@@ -127,7 +135,7 @@ export class Rollcall extends EventTarget {
         if (signal.aborted) return;
         const frame = JSON.parse(data);
         if (frame.event === "rollcall:goaway") end.goaway = frame.data?.reconnect;
-        this.#receive(frame);
+        this.#receive(frame, socket);
       };
       socket.onclose = ({ code, reason }) => {
         clearTimeout(impatience);
@@ -138,10 +146,17 @@ export class Rollcall extends EventTarget {
     });
   }
 
-  #receive(frame) {
+  #receive(frame, socket) {
     if (frame.event === "rollcall:welcome") this.#say({ status: "open", welcome: frame.data });
     this.#emit("frame", frame);
-    this.#emit(`event:${frame.event}`, frame);
+    this.#tell(frame, socket);
+  }
+
+  async #tell(frame, socket) {
+    const listeners = [...(this.#listeners.get(frame.event) ?? [])];
+    const taken = await Promise.all(listeners.map((listener) => took(listener, frame)));
+    if (!this.#ack || frame.id === undefined || taken.includes(false)) return;
+    socket.send(JSON.stringify({ event: "rollcall:ack", data: { id: frame.id } }));
   }
 
   #stop({ code, reason }) {
@@ -186,6 +201,17 @@ async function whyRefused(url, signal) {
     return { refused, reason: problem.detail ?? `the server answered ${answer.status}` };
   } catch {
     return {}; // no answer at all, or none that this page may read
+  }
+}
+
+// took says whether the listener did its work; each begins at once.
+async function took(listener, frame) {
+  try {
+    await listener(frame);
+    return true;
+  } catch (error) {
+    reportError(error);
+    return false;
   }
 }
 

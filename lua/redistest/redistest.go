@@ -1,15 +1,20 @@
-// Package redistest gives tests a Redis: a real redis-server of their own, which they may kill, pause and empty, or the in-process
-// one. A machine without redis-server fails the test.
+// Package redistest gives tests a Redis: a real redis-server of their own, which they may kill, pause and empty, a whole Cluster or
+// Sentinel deployment of them, or the in-process one. A machine without redis-server fails the test. All tests run on another server,
+// an older Redis or a Valkey, if ROLLCALL_TEST_REDIS is its path.
 package redistest
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"os/exec"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -22,29 +27,53 @@ import (
 type Server struct {
 	Addr string // host:port
 
-	t       testing.TB
-	args    []string
-	process *exec.Cmd // nil for the in-process one
+	t        testing.TB
+	security *Security             // nil: none
+	args     []string              // its command line
+	process  *exec.Cmd             // nil for the in-process one
+	asking   func() rueidis.Client // the client of Ask, made once
 }
 
 // Start starts a redis-server that ends with the test. Arguments are those of its command line.
 func Start(t testing.TB, args ...string) *Server {
 	t.Helper()
-	s := &Server{t: t, args: args}
+	return StartSecure(t, nil, args...)
+}
+
+// StartSecure starts a redis-server that is guarded.
+func StartSecure(t testing.TB, security *Security, args ...string) *Server {
+	t.Helper()
+	return start(&Server{t: t, security: security}, func(s *Server) []string { return s.plus(args...) })
+}
+
+// plus is the command line of a server that keeps nothing, and more. Of an option given twice, the last counts.
+func (s *Server) plus(args ...string) []string {
+	plain := []string{"--bind", "127.0.0.1", "--port", s.port(), "--save", "", "--appendonly", "no", "--dir", s.t.TempDir()}
+	return slices.Concat(plain, s.security.args(s.port()), args)
+}
+
+// start starts a server at a free address, which its command line has in it.
+func start(s *Server, commandLine func(*Server) []string) *Server {
+	s.t.Helper()
+	var err error
 	for range 10 { // the free port may be taken by another before redis-server has it
-		s.Addr = freeAddr(t)
-		if s.launch() {
-			t.Cleanup(s.Kill)
+		s.Addr = freeAddr(s.t)
+		s.args = commandLine(s)
+		if err = s.launch(); err == nil {
+			s.t.Cleanup(s.Kill)
+			s.asking = sync.OnceValue(s.Client)
 			return s
 		}
 	}
-	t.Fatal("redis-server did not start")
+	s.t.Fatal(err)
 	return nil
 }
 
 // StartInProcess starts the in-process Redis.
 func StartInProcess(t testing.TB) *Server {
-	return &Server{t: t, Addr: miniredis.RunT(t).Addr()}
+	s := &Server{t: t, Addr: miniredis.RunT(t).Addr()}
+	s.asking = sync.OnceValue(s.Client)
+	return s
 }
 
 // Each runs a test against a real redis-server and against the in-process one.
@@ -54,15 +83,13 @@ func Each(t *testing.T, test func(*testing.T, *Server)) {
 }
 
 // launch starts the process and waits until it says that it is ready, or ends.
-func (s *Server) launch() bool {
+func (s *Server) launch() error {
 	s.t.Helper()
-	path, err := exec.LookPath("redis-server")
+	path, err := exec.LookPath(cmp.Or(os.Getenv("ROLLCALL_TEST_REDIS"), "redis-server"))
 	if err != nil {
 		s.t.Fatal("redis-server is missing; on Debian: apt-get install redis-server. `make test` does it as root.")
 	}
-	host, port, _ := net.SplitHostPort(s.Addr)
-	args := append([]string{"--bind", host, "--port", port, "--save", "", "--appendonly", "no", "--dir", s.t.TempDir()}, s.args...)
-	s.process = exec.Command(path, args...)
+	s.process = exec.Command(path, s.args...)
 	out, err := s.process.StdoutPipe()
 	if err != nil {
 		s.t.Fatal(err)
@@ -70,14 +97,20 @@ func (s *Server) launch() bool {
 	if err := s.process.Start(); err != nil {
 		s.t.Fatal(err)
 	}
+	var said []string
 	for lines := bufio.NewScanner(out); lines.Scan(); {
-		if strings.Contains(lines.Text(), "Ready to accept connections") {
+		if isReady(lines.Text()) {
 			go func() { _, _ = io.Copy(io.Discard, out) }() // ends with the process
-			return true
+			return nil
 		}
+		said = append(said, lines.Text())
 	}
-	_ = s.process.Wait()
-	return false
+	return fmt.Errorf("redis-server did not start: %w\n%s", s.process.Wait(), strings.Join(said, "\n"))
+}
+
+// isReady looks for what a server, or a Sentinel, says when it serves.
+func isReady(line string) bool {
+	return strings.Contains(line, "Ready to accept connections") || strings.Contains(line, "+monitor master")
 }
 
 // Kill ends the process at once, and with it all it held.
@@ -89,8 +122,8 @@ func (s *Server) Kill() {
 // Restart starts a killed server again at the same address, empty.
 func (s *Server) Restart() {
 	s.t.Helper()
-	if !s.launch() {
-		s.t.Fatal("redis-server did not start again")
+	if err := s.launch(); err != nil {
+		s.t.Fatal(err)
 	}
 }
 
@@ -108,13 +141,15 @@ func (s *Server) signal(signal syscall.Signal) {
 }
 
 // URL is where clients find it.
-func (s *Server) URL() string { return "redis://" + s.Addr }
+func (s *Server) URL() string { return s.security.url(nil, s) }
 
 // Option is how clients connect: without a cache and without retries, as the service does.
 func (s *Server) Option() rueidis.ClientOption {
-	return rueidis.ClientOption{
+	option := rueidis.ClientOption{
 		InitAddress: []string{s.Addr}, ForceSingleClient: true, AlwaysRESP2: true, DisableCache: true, DisableRetry: true, PipelineMultiplex: -1,
 	}
+	s.security.secure(&option)
+	return option
 }
 
 // Client is a client that ends with the test.
@@ -142,6 +177,11 @@ var prefixes atomic.Int64
 
 // Prefix is one that no other test uses.
 func Prefix() string { return fmt.Sprintf("test%d:", prefixes.Add(1)) }
+
+func (s *Server) port() string {
+	_, port, _ := net.SplitHostPort(s.Addr)
+	return port
+}
 
 func freeAddr(t testing.TB) string {
 	t.Helper()

@@ -1,0 +1,59 @@
+package redistest
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/rueidis"
+)
+
+const (
+	patience = time.Minute           // after which a deployment that does not get ready fails its test
+	between  = 20 * time.Millisecond // two questions: servers that get ready need the machine more
+)
+
+// await asks until the answer is yes.
+func await(t testing.TB, want string, ask func() bool) {
+	t.Helper()
+	again := time.NewTicker(between)
+	defer again.Stop()
+	giveUp := time.After(patience)
+	for !ask() {
+		select {
+		case <-again.C:
+		case <-giveUp:
+			t.Fatalf("want %s, in vain", want)
+		}
+	}
+}
+
+// Ask runs a command; the answer may be an error.
+func (s *Server) Ask(words ...string) rueidis.RedisResult {
+	s.t.Helper()
+	client := s.asking()
+	return client.Do(context.Background(), client.B().Arbitrary(words...).Build())
+}
+
+// run runs a command whose answer is text.
+func (s *Server) run(words ...string) string {
+	s.t.Helper()
+	text, err := s.Ask(words...).ToString()
+	if err != nil {
+		s.t.Fatalf("%s: %v", words[0], err)
+	}
+	return text
+}
+
+// isMaster says whether it is one now. A server that becomes one may close its connections.
+func (s *Server) isMaster() bool {
+	info, err := s.Ask("INFO", "replication").ToString()
+	return err == nil && strings.Contains(info, "role:master")
+}
+
+// isInStep says whether it has copied its master.
+func (s *Server) isInStep() bool {
+	info, err := s.Ask("INFO", "replication").ToString()
+	return err == nil && strings.Contains(info, "master_link_status:up")
+}
