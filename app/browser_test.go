@@ -235,18 +235,24 @@ func (p *tab) pushAs(button, event, data, want string) {
 	p.t.Helper()
 	p.fill("push-event", event)
 	p.fill("push-data", data)
-	p.see(`() => $("push-answer").replaceChildren()`)
-	p.press(button)
-	p.await("an answer to a push", `() => $("push-answer").hasChildNodes()`)
-	if got := p.see(`() => $("push-answer").firstChild.textContent`); got != want {
-		p.t.Fatalf("%s: of a push the page says %q, want %q", p.name, got, want)
-	}
+	p.wantAnswer(button, want)
 }
 
 // exclude says whether pushes leave out this tab's socket.
 func (p *tab) exclude(itself bool) {
 	p.t.Helper()
 	p.see(`(yes) => { $("push-exclude").checked = yes; }`, itself)
+}
+
+// wantAnswer presses a button of the push form, and wants the page to say this about what became of it.
+func (p *tab) wantAnswer(button, want string) {
+	p.t.Helper()
+	p.see(`() => $("push-answer").replaceChildren()`)
+	p.press(button)
+	p.await("an answer", `() => $("push-answer").hasChildNodes()`)
+	if got := p.see(`() => $("push-answer").firstChild.textContent`); got != want {
+		p.t.Fatalf("%s: after %s the page says %q, want %q", p.name, button, got, want)
+	}
 }
 
 // wantWelcome waits until the tab is connected with an instance as a user, and shows it.

@@ -158,6 +158,111 @@ func TestPageTakesATokenAndAKeyOutsideDevMode(t *testing.T) {
 	p.wantLog("order.paid 7")
 }
 
+func TestPageSaysHowManySocketsAPushWasWrittenToAndHowManyConfirmed(t *testing.T) {
+	t.Parallel()
+	a, b := startApp(t), startBrowser(t)
+	here, there, bob := b.openAs(a, "alice"), b.openAs(a, "alice"), b.openAs(a, "bob")
+	here.fill("push-wait", "written")
+	here.push("alice", "one", "", "alice is online, taken by 1 instance, written to 2 sockets")
+	here.emit("all", "two", "", "taken by 1 instance, written to 3 sockets")
+	here.push("cathy", "none", "", "cathy is offline")
+	here.fill("push-wait", "acked")
+	here.push("alice", "three", "", "alice is online, taken by 1 instance, written to 2 sockets, 2 confirmed")
+	here.emit("authenticated", "last", "", "taken by 1 instance, written to 3 sockets, 3 confirmed")
+	here.wantLog("one null", "two null", "three null", "last null")
+	there.wantLog("one null", "two null", "three null", "last null")
+	bob.wantLog("two null", "last null")
+	connect(t, a, "bob") // does not confirm
+	here.push("bob", "last", "", "bob is online, taken by 1 instance, written to 2 sockets, 1 confirmed, no word of 1 in time")
+}
+
+// kick kicks a user with the page's form, says yes when asked, and wants the page to say this about what became of it.
+func (p *tab) kick(user, want string) {
+	p.t.Helper()
+	p.fill("push-user", user)
+	p.press("kick")
+	p.await("to be asked whether to kick "+user, `(user) => $("kick-sure").open && $("kick-user").textContent === user`, user)
+	p.wantAnswer("kick-yes", want)
+}
+
+func TestPageThatIsKickedSaysSoAndDoesNotComeBack(t *testing.T) {
+	t.Parallel()
+	a, b := startApp(t), startBrowser(t)
+	kicker, kicked, bob := b.openAs(a, "alice"), b.openAs(a, "alice"), b.openAs(a, "bob")
+	for _, p := range []*tab{kicked, bob} {
+		p.see(`() => {
+			window.statuses = [];
+			new MutationObserver(() => statuses.push($("status").dataset.status)).observe($("status"), { attributeFilter: ["data-status"] });
+		}`)
+	}
+	kicker.exclude(true)
+	kicker.kick("alice", "1 socket of alice closed")
+	kicker.kick("bob", "1 socket of bob closed")
+	kicker.wantUnlisted("bob") // no grace: nobody expects him
+	kicker.wantListed("alice", "online", 1)
+	kicker.kick("bob", "bob had no socket to close")
+	for p, user := range map[*tab]string{kicked: "alice", bob: "bob"} {
+		p.wantStatus("Not connected")
+		p.await("the reason", `() => $("why").textContent === "The server closed this socket for good (4003): kicked from Rollcall's page."`)
+		p.press("connect") // by hand it may
+		p.wantWelcome(a, user)
+		if got := p.see(`() => statuses.join(" ")`); got != "closed connecting open" {
+			t.Errorf("%s: went through %s", p.name, got)
+		}
+	}
+	kicker.press("kick")
+	kicker.see(`() => { $("kick-sure").querySelector("button").click(); }`) // no
+	kicker.push("bob", "still", "", "bob is online, taken by 1 instance")
+	bob.wantLog("still null")
+}
+
+func TestPageClientConfirmsAPushOnceItsListenersTookIt(t *testing.T) {
+	t.Parallel()
+	a, b := startApp(t), startBrowser(t)
+	p := b.open(a, "/")
+	p.see(`async () => {
+		const { Rollcall } = await import("/rollcall.js");
+		const { token } = await (await fetch("/dev/token?user=alice")).json();
+		const log = (words) => { document.body.dataset.log = (document.body.dataset.log ?? " ") + words + " "; };
+		const send = WebSocket.prototype.send;
+		WebSocket.prototype.send = function (text) {
+			const { event, data } = JSON.parse(text);
+			log(event + ":" + events[data.id]);
+			send.call(this, text);
+		};
+		const events = {};
+		addEventListener("error", (error) => {
+			error.preventDefault(); // or it would be a fault of the page
+			log(error.message);
+		});
+		for (const [ack, name] of [[true, "a"], [false, "b"]]) {
+			const client = new Rollcall({ token, ack });
+			client.addEventListener("frame", ({ detail }) => { events[detail.id] = detail.event; });
+			const never = client.on("good", () => { throw new Error("taken off, and called"); });
+			never();
+			if (ack) {
+				client.on("bad", () => { throw "thrown"; });
+				client.on("bad", () => log("second"));
+				client.on("broken", async () => { await null; throw "broken"; });
+				client.on("good", async () => { await null; log("took"); });
+			}
+			client.on("last", () => log(name));
+			client.connect();
+			await new Promise((resolve) => client.on("rollcall:welcome", resolve));
+		}
+	}`)
+	wantState(t, a, "alice", "online", 2)
+	for _, event := range []string{"bad", "broken", "good", "unheard", "last"} {
+		push(t, a, "alice", `{"event":"`+event+`"}`, "online", 1)
+	}
+	p.await("the last of both clients", `() => [" b ", "rollcall:ack:last"].every((words) => document.body.dataset.log?.includes(words))`)
+	got := strings.Replace(p.see(`() => document.body.dataset.log`), " b ", " ", 1)
+	want := "Uncaught thrown second Uncaught broken took rollcall:ack:good rollcall:ack:unheard a rollcall:ack:last"
+	if strings.TrimSpace(got) != want {
+		t.Errorf("the client did %s\nwant %s", got, want)
+	}
+}
+
 func TestPageFitsAPhone(t *testing.T) {
 	t.Parallel()
 	a, b := startApp(t), startBrowser(t)

@@ -55,7 +55,7 @@ func (c *crowd) wantAllIsWell() {
 	}
 	c.rounds++
 	for user, client := range c.clients {
-		push(c.t, c.elsewhere(user), user, fmt.Sprintf(`{"event":"push","data":%d}`, c.rounds), "online", 1)
+		c.wantPushWritten(user)
 		client.awaitFrame("push", fmt.Sprint(c.rounds))
 	}
 	for n, a := range c.apps {
@@ -70,6 +70,17 @@ func (c *crowd) wantAllIsWell() {
 			client.awaitFrame("emit", data)
 		}
 		c.wantPresence(a)
+	}
+}
+
+// wantPushWritten wants a push to be written to the user's socket, and a repeat that comes to the other instance to be answered the same.
+func (c *crowd) wantPushWritten(user string) {
+	c.t.Helper()
+	path, body := "/push/"+user+"?wait=written", fmt.Sprintf(`{"event":"push","data":%d}`, c.rounds)
+	key := keyed(fmt.Sprintf("%s-%d", user, c.rounds))
+	first, again := ask(c.t, c.elsewhere(user), "POST", path, body, key), ask(c.t, c.homes[user], "POST", path, body, key)
+	if !strings.Contains(first.text, `"state":"online","instances":1,"sockets":{"written":1,`) || again.text != first.text {
+		c.t.Fatalf("push to %s: %d %s, and once more: %d %s", user, first.Status, first.text, again.Status, again.text)
 	}
 }
 
@@ -130,7 +141,8 @@ func wantClusterServes(t *testing.T, cluster *redistest.Cluster) {
 	}
 	whole, one := userURL(t, cluster.URL(), "rollcall", "hunter2"), userURL(t, cluster.Masters[1].URL(), "rollcall", "hunter2")
 	apps := []*App{startApp(t, "--redis-url="+whole), startApp(t, "--redis-url="+whole), startApp(t, "--redis-url="+one)}
-	gather(t, apps, 48).wantAllIsWell()
+	c := gather(t, apps, 48)
+	c.wantAllIsWell()
 	for _, master := range cluster.Masters {
 		leases, err := master.Ask("KEYS", "rollcall:1:*:leases").AsStrSlice()
 		if err != nil || len(leases) < clusterShards/3 || len(leases) > clusterShards/3+1 {
@@ -138,12 +150,16 @@ func wantClusterServes(t *testing.T, cluster *redistest.Cluster) {
 		}
 	}
 	wantRefused(t, "use 64 shards", "--redis-url="+whole, "--shards=1")
+	if got := ask(t, c.elsewhere("user-0"), "DELETE", "/presence/user-0", ""); got.Body["closed"] != 1.0 {
+		t.Errorf("kick: %d %s", got.Status, got.text)
+	}
+	c.clients["user-0"].wantClose(4003)
 }
 
 func wantSlotsMove(t *testing.T, cluster *redistest.Cluster) {
 	flags := []string{"--redis-url=" + cluster.URL(), "--prefix=moving:", "--shards=4"}
 	c := gather(t, []*App{startApp(t, flags...), startApp(t, flags...)}, 12)
-	stop, streams := make(chan struct{}), map[string]<-chan stream{}
+	stop, streams := make(chan struct{}), map[string]<-chan outcome{}
 	for user := range c.clients {
 		streams[user] = streamPushes(c.elsewhere(user), user, stop)
 	}
@@ -166,17 +182,17 @@ func wantSlotsMove(t *testing.T, cluster *redistest.Cluster) {
 	c.wantAllIsWell()
 }
 
-// stream is what became of many pushes.
-type stream struct {
+// outcome is what became of many pushes.
+type outcome struct {
 	pushes, reached int
 	failed          string // the first answer that was not a 200
 }
 
 // streamPushes pushes to a user, one push after the other, until told to stop.
-func streamPushes(a *App, user string, stop <-chan struct{}) <-chan stream {
-	done := make(chan stream, 1)
+func streamPushes(a *App, user string, stop <-chan struct{}) <-chan outcome {
+	done := make(chan outcome, 1)
 	go func() {
-		var s stream
+		var s outcome
 		for ; ; s.pushes++ {
 			select {
 			case <-stop:

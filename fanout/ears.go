@@ -56,6 +56,7 @@ func (r *Receiver) subscribe(ctx context.Context, client rueidis.Client, shard i
 		return client.B().Subscribe().Channel(channels...).Build()
 	}
 	ear := &r.ears[shard]
+	said := "" // why it is not up: logged once, however long it lasts
 	for ctx.Err() == nil {
 		confirmed := 0
 		hooked := rueidis.WithOnSubscriptionHook(ctx, func(s rueidis.PubSubSubscription) {
@@ -63,17 +64,34 @@ func (r *Receiver) subscribe(ctx context.Context, client rueidis.Client, shard i
 				r.subscribed(ear)
 			}
 		})
-		err := client.Receive(hooked, command(), r.enqueue)
-		ear.subscribed.Store(false)
+		err := r.receive(hooked, client, command)
+		lost := ear.subscribed.Swap(false)
 		if ctx.Err() != nil {
 			return
 		}
-		r.log.Warn("subscription lost", "shard", shard, "error", err) // no error: the shard has moved to another node
-		pause(ctx, resubscribe)
+		if why := fmt.Sprint(err); lost || why != said {
+			r.log.Warn("subscription lost", "shard", shard, "error", err)
+			said = why
+		}
+		if err != nil { // or else the shard has moved to another node, which is there
+			pause(ctx, resubscribe)
+		}
 		if !r.sharded {
 			return
 		}
 	}
+}
+
+// receive subscribes, and receives until that ends. The client of a Cluster learns only within a second that a slot has moved, but the
+// node that is asked says at once where to; pushes pass by meanwhile.
+func (r *Receiver) receive(ctx context.Context, client rueidis.Client, command func() rueidis.Completed) error {
+	err := client.Receive(ctx, command(), r.enqueue)
+	if reply, ok := rueidis.IsRedisErr(err); ok {
+		if addr, moved := reply.IsMoved(); moved && client.Nodes()[addr] != nil {
+			return client.Nodes()[addr].Receive(ctx, command(), r.enqueue)
+		}
+	}
+	return err
 }
 
 func (r *Receiver) subscribed(ear *ear) {

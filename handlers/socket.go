@@ -110,7 +110,21 @@ func (s *sockets) connect(session *melody.Session) {
 	s.bySession.Store(session, socket)
 	close(socket.upgraded)
 	socket.upgraded = nil
+	s.onOwnStack(func() { s.welcomeIn(session, socket) })
+}
 
+// onOwnStack runs f on a stack that is thrown away: the reader's would stay grown, for each socket that is open.
+func (s *sockets) onOwnStack(f func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f()
+	}()
+	<-done
+}
+
+// welcomeIn makes a socket known and lets frames out, the welcome first.
+func (s *sockets) welcomeIn(session *melody.Session, socket *socket) {
 	ctx, cancel := context.WithTimeout(s.options.Context, joinTime)
 	defer cancel()
 	reachable := s.mirror.Join(ctx, &socket.Socket)
@@ -142,7 +156,7 @@ func (s *sockets) welcome(socket *socket, reachable bool) []byte {
 	return encodeFrame(eventWelcome, mustMarshal(data), "", "")
 }
 
-// receive handles one text frame. It does so on a stack that is thrown away: a grown one would stay with the reader for ever.
+// receive handles one text frame.
 func (s *sockets) receive(session *melody.Session, frame []byte) {
 	socket := s.of(session)
 	if len(frame) > s.options.MaxMessageBytes {
@@ -150,12 +164,7 @@ func (s *sockets) receive(session *melody.Session, frame []byte) {
 			fmt.Sprintf("the frame has %d bytes; the limit is %d", len(frame), s.options.MaxMessageBytes)}, ""))
 		return
 	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		s.gateway.answer(s.options.Context, socket, frame)
-	}()
-	<-done
+	s.onOwnStack(func() { s.gateway.answer(s.options.Context, socket, frame) })
 }
 
 // closed runs when the client sends a close frame.

@@ -1,7 +1,7 @@
 // Pushes, emits and kicks: what a backend does to those who are online.
 
 import { api } from "./api.js";
-import { $, element, json, plural } from "./dom.js";
+import { $, element, json, plural, write } from "./dom.js";
 
 const KICKED = "kicked from Rollcall's page"; // the reason that those clients are told
 
@@ -50,9 +50,10 @@ function socketWords({ written, acked, dropped, gone, unanswered }) {
 
 $("kick").addEventListener("click", () => {
   if (!$("push-user").reportValidity()) return;
-  const rest = excluded() ? "This tab stays." : "If this tab is among them, it goes too.";
-  $("kick-user").textContent = $("push-user").value;
-  $("kick-rest").textContent = rest;
+  const user = $("push-user").value;
+  const mine = $("welcome").dataset.user === user;
+  write($("kick-user"), user);
+  write($("kick-rest"), !mine ? "" : excluded() ? "This tab's stays open." : "This tab's is one of them.");
   $("kick-sure").returnValue = "";
   $("kick-sure").showModal();
 });
