@@ -133,10 +133,11 @@ func (s *shard) settleVersion(ctx context.Context) error {
 // flush writes the users that are dirty now. What becomes dirty meanwhile waits for the next flush.
 func (s *shard) flush(ctx context.Context) error {
 	s.mu.Lock()
-	taken, marks := s.dirty, s.marks
-	if len(taken) > 0 {
-		s.dirty = map[string]mark{}
+	var taken map[string]mark
+	if len(s.dirty) > 0 { // an empty one stays theirs who mark
+		taken, s.dirty = s.dirty, map[string]mark{}
 	}
+	marks := s.marks
 	s.mu.Unlock()
 
 	batch := make([]change, 0, min(len(taken), mirrorBatch))

@@ -228,7 +228,10 @@ func TestWhenRedisLosesWhatItHeldEverybodyIsMirroredAgain(t *testing.T) {
 			c.server.Do(c.client, "HDEL", c.redis.Keys.Owners(0), "user7", "user8")
 		}, users},
 		// they were offline, as far as anybody could tell, and are back
-		"given up for dead": {func(c *cluster) { c.server.Do(c.client, "HSET", c.redis.Keys.Leases(0), "a.1", "0 1 dead") }, 3 * users},
+		"given up for dead": {func(c *cluster) {
+			lease, _ := c.server.Do(c.client, "HGET", c.redis.Keys.Leases(0), "a.1").ToString()
+			c.server.Do(c.client, "HSET", c.redis.Keys.Leases(0), "a.1", lease+" dead")
+		}, 3 * users},
 	} {
 		t.Run(name, func(t *testing.T) {
 			redistest.Each(t, func(t *testing.T, server *redistest.Server) {
