@@ -69,6 +69,8 @@ func run(c *Config, log *slog.Logger, out io.Writer) error {
 	if a.Dev != nil {
 		printDev(out, a, madeSecret, madeKey)
 	}
+	memory := begin(signals, tendMemory) // the process' own, so not part of an App
+	defer memory.end()
 	select {
 	case <-signals.Done():
 		stop() // a second signal ends the process at once

@@ -172,8 +172,6 @@ func TestPageSaysHowManySocketsAPushWasWrittenToAndHowManyConfirmed(t *testing.T
 	here.wantLog("one null", "two null", "three null", "last null")
 	there.wantLog("one null", "two null", "three null", "last null")
 	bob.wantLog("two null", "last null")
-	connect(t, a, "bob") // does not confirm
-	here.push("bob", "last", "", "bob is online, taken by 1 instance, written to 2 sockets, 1 confirmed, no word of 1 in time")
 }
 
 // kick kicks a user with the page's form, says yes when asked, and wants the page to say this about what became of it.

@@ -102,7 +102,7 @@ func TestEmitAuthenticatedReachesEveryDeviceOfEveryUserAndNoOther(t *testing.T) 
 		anonymous = append(anonymous, connect(t, a, ""))
 	}
 	for _, a := range apps {
-		if got := ask(t, a, "POST", "/emit/authenticated", `{"event":"secret","data":1}`); got.Body["instances"] != 3.0 || got.Body["id"] == "" {
+		if got := ask(t, a, "POST", "/emit/authenticated?wait=written", `{"event":"secret","data":1}`); got.Body["instances"] != 3.0 || got.Body["id"] == "" {
 			t.Errorf("emit: %d %s", got.Status, got.text)
 		}
 	}

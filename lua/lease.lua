@@ -16,9 +16,8 @@ local token, version, lifetime, grace = ARGV[1], ARGV[2], tonumber(ARGV[3]), ton
 local publish, channel, heartbeat, first_condemned = ARGV[5], ARGV[6], ARGV[7], 8
 
 local now = redis_now()
-local lease = redis.call('HGET', leases, token)
-if (lease and lease:match(' (%d+)') or '') ~= version then return {STALE} end
-if lease and lease_standing(lease, now, grace) == DEAD then return {STALE} end
+local lease, standing = renewable_lease(leases, token, now, grace)
+if (lease and lease:match(' (%d+)') or '') ~= version or standing == DEAD then return {STALE} end
 
 redis.call('HSET', leases, token, string.format('%d %d', now + lifetime, tonumber(version) or 0))
 for i = first_condemned, #ARGV do

@@ -1,6 +1,7 @@
 // Package lua holds every change of the state that instances share: one file, one transition, run by Redis as a whole or not at
 // all. A script touches the keys of one shard, reads Redis' own clock, and never adds to a count: it states what is, so it can
-// be repeated. The header of each file is its contract; entry.lua, which all of them begin with, defines entries and leases.
+// be repeated. The header of each file is its contract; standing.lua and entry.lua, which all of them begin with, define leases and
+// entries.
 package lua
 
 import (
@@ -36,7 +37,16 @@ const (
 
 func load(name string) *rueidis.Lua { return rueidis.NewLuaScript(source(name)) }
 
-func source(name string) string { return read("entry") + read(name) }
+// common files come before every script.
+var common = []string{"standing", "entry"}
+
+func source(name string) string {
+	text := ""
+	for _, part := range append(common, name) {
+		text += read(part)
+	}
+	return text
+}
 
 func read(name string) string {
 	text, err := files.ReadFile(name + ".lua")

@@ -23,7 +23,7 @@ func scriptNames(t *testing.T) []string {
 	}
 	var names []string
 	for _, path := range paths {
-		if name := strings.TrimSuffix(path, ".lua"); name != "entry" {
+		if name := strings.TrimSuffix(path, ".lua"); !slices.Contains(common, name) {
 			names = append(names, name)
 		}
 	}
@@ -83,12 +83,12 @@ func TestEveryHeaderListsExactlyWhatItsBodyTakes(t *testing.T) {
 }
 
 func TestScriptsAreShortAndReadTheirArgumentsOnce(t *testing.T) {
-	for _, name := range append(scriptNames(t), "entry") {
+	for _, name := range append(scriptNames(t), common...) {
 		_, body, _ := strings.Cut(read(name), "\n\n")
 		if lines := strings.Count(body, "\n"); lines > 60 {
 			t.Errorf("%s.lua has %d lines below its header", name, lines)
 		}
-		if name == "entry" {
+		if slices.Contains(common, name) {
 			continue
 		}
 		for _, match := range declared.FindAllString(body, -1) {
@@ -280,6 +280,7 @@ func TestLeavingOnPurposeEndsTheGracesElsewhereButNotSockets(t *testing.T) {
 func TestMirrorRefusesAnyoneWithoutTheLeaseAndItsVersion(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
 		s := newState(t, server)
+		s.want(s.lease("live.1", "", 10000), OK)          // somebody can renew
 		s.want(s.mirror("a.1", "0", "alice", "1"), Stale) // no lease
 		s.want(s.lease("a.1", "", 10000), OK)
 		s.want(s.mirror("a.1", "1", "alice", "1"), Stale) // Redis was rolled back
@@ -356,6 +357,7 @@ func TestSinceIsWhenTheUserCameAndSeenWhenTheLastSocketWent(t *testing.T) {
 func TestLeaseOpensOnceAndEndsIntoTheGrace(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
 		s := newState(t, server)
+		s.want(s.lease("live.1", "", 10000), OK)  // somebody can renew
 		s.want(s.lease("a.1", "0", 10000), Stale) // nothing to renew
 		s.want(s.lease("a.1", "", 10000), OK)
 		s.want(s.lease("a.1", "", 10000), Stale) // is open already
@@ -404,6 +406,7 @@ func TestSweepDropsTheDeadKeepsTheRestAndForgetsTheirLeases(t *testing.T) {
 func TestSweepGivesATokenThatLostItsLeaseTheGrace(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
 		s := newState(t, server)
+		s.want(s.lease("live.1", "", 10000), OK) // somebody can renew
 		s.want(s.lease("a.1", "", 10000), OK)
 		s.want(s.mirror("a.1", "0", "alice", "1"), OK)
 		server.Do(s.client, "HDEL", s.key("leases"), "a.1")
@@ -421,13 +424,67 @@ func TestAUserWhoComesBackUnderADeadEntryWasOfflineBetween(t *testing.T) {
 		s := newState(t, server)
 		s.want(s.lease("a.1", "", 10000), OK)
 		s.want(s.mirror("a.1", "0", "alice", "1"), OK)
-		s.age("a.1", 30000)
 		s.want(s.lease("b.1", "", 10000), OK)
+		s.age("a.1", 30000)
 		s.want(s.mirror("b.1", "0", "alice", "1"), OK) // before any sweep
 		s.sweep()
 		s.wantOwners("alice", "b.1:1")
 		s.wantLog("alice online", "alice offline", "alice online")
+		// of bob, b says that he went; but a, whom nobody could tell from dead, may say that he is there
+		s.want(s.lease("a.2", "", 10000), OK)
+		s.want(s.mirror("a.2", "0", "bob", "1"), OK)
+		s.age("a.2", 30000)
+		s.want(s.mirror("b.1", "1", "bob", "-1"), OK)
+		s.want(s.lease("a.3", "", 10000), OK)
+		s.want(s.mirrorKnown(1, "a.3", "0", "bob", "1"), OK)
+		s.wantLog("alice online", "alice offline", "alice online", "bob online", "bob offline", "bob online")
 	})
+}
+
+func TestWhenNobodyCouldRenewEverybodyHasTheGraceToComeBack(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
+		for name, back := range map[string]func(s *state){
+			"with a renewal":  func(s *state) { s.want(s.lease("a.1", "1", 10000), OK) },
+			"with a write":    func(s *state) { s.want(s.mirror("a.1", "1", "alice", "1"), OK) },
+			"as another":      func(s *state) { s.want(s.lease("c.1", "", 10000), OK) },
+			"after the sweep": func(s *state) { s.sweep(); s.want(s.lease("a.1", "1", 10000), OK) },
+		} {
+			s := newState(t, server)
+			for _, token := range []string{"a.1", "b.1", "gone.1"} {
+				s.want(s.lease(token, "", 10000), OK)
+			}
+			s.want(s.mirror("a.1", "0", "alice", "1"), OK)
+			s.want(s.mirror("b.1", "0", "bob", "1"), OK)
+			s.want(s.mirror("gone.1", "0", "cathy", "1"), OK)
+			for _, token := range []string{"a.1", "b.1", "gone.1"} {
+				s.age(token, 60000)
+			}
+			back(s)
+			s.sweep()
+			s.want(s.lease("b.1", "1", 10000), OK)
+			s.wantOwners("bob", "b.1:1")
+			s.wantLog("alice online", "bob online", "cathy online")
+			if t.Failed() {
+				t.Fatal(name)
+			}
+			s.pass("gone.1", 15000)
+			s.sweep()
+			s.wantOwners("cathy")
+			s.want(s.lease("gone.1", "1", 10000), Stale)
+		}
+	})
+}
+
+// pass lets time pass for a pardoned lease.
+func (s *state) pass(token string, ms int64) {
+	s.t.Helper()
+	lease, _ := s.server.Do(s.client, "HGET", s.key("leases"), token).ToString()
+	words := strings.Fields(lease)
+	if len(words) != 3 {
+		s.t.Fatalf("the lease of %s is %q, want a pardoned one", token, lease)
+	}
+	until, _ := strconv.ParseInt(words[2], 10, 64)
+	s.server.Do(s.client, "HSET", s.key("leases"), token, fmt.Sprintf("%s %s %d", words[0], words[1], until-ms))
 }
 
 func TestPushReachesOwnersUnderLiveLeasesOnly(t *testing.T) {

@@ -21,13 +21,13 @@ local token, version, lifetime, grace = ARGV[1], ARGV[2], tonumber(ARGV[3]), ton
 local log_cap, seen_for, known, first = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7]), 8
 
 local now = redis_now()
-local lease = redis.call('HGET', leases, token)
-if not lease or lease:match(' (%d+)') ~= version or lease_standing(lease, now, grace) == DEAD then return {STALE} end
+local lease, stands = renewable_lease(leases, token, now, grace)
+if not lease or lease:match(' (%d+)') ~= version or stands == DEAD then return {STALE} end
 
 local next_version = string.format('%d', version + 1)
 redis.call('HSET', leases, token, string.format('%d %s', now + lifetime, next_version))
 
-local standing = standings(leases, now, grace)
+local standing, found = standings(leases, now, grace)
 local mine = token:match('^[^.]+%.')
 
 local users = {}
@@ -47,7 +47,7 @@ for place, user in ipairs(users) do
       local void = owner:sub(1, #mine) == mine or standing[owner] == DEAD or n == '0' and sockets == -2
       if not void then others = others .. ' ' .. owner .. ':' .. n end
     end
-    if before == OFFLINE then record_change(log, log_cap, user, 'offline', now) end -- the sweep had not come by yet
+    if before == OFFLINE then record_death(log, log_cap, seen, user, entry, found, now) end -- the sweep had not come by yet
   elseif place <= known and (tonumber(redis.call('ZSCORE', seen, user)) or 0) < at then
     before = ONLINE -- Redis lost the entry: coming was logged before, and going was not
   end

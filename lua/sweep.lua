@@ -10,17 +10,23 @@
 -- ARGV[3] grace    (ms)
 -- ARGV[4] log_cap  entries to keep in the log, about
 -- ARGV[5…] the tokens that were dead at the first step of this pass; none at the first step
--- Returns {cursor, dropped, token, …}: the next cursor (0 = the pass is over), entries dropped, and the tokens for ARGV[5…].
+-- Returns {cursor, dropped, token, …}: the next cursor (0 = the pass is over), entries dropped, and the tokens for ARGV[5…]. While no
+-- token is live, a pass ends at once, with nothing done.
 
 local owners, leases, log, seen = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local cursor, count, grace, log_cap, first_dead = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], 5
 
 local now = redis_now()
-local known, standing, dead = {}, {}, {}
+local known, standing, dead, alive = {}, {}, {}, false
 local flat = redis.call('HGETALL', leases)
 for i = 1, #flat, 2 do
   local token, lease = flat[i], flat[i + 1]
   known[token], standing[token] = lease, lease_standing(lease, now, grace)
+  alive = alive or standing[token] == LIVE
+end
+if not alive then return {'0', 0} end -- not even the caller: Redis was out of reach, and who is dead remains to be seen
+
+for token, lease in pairs(known) do
   if standing[token] == DEAD then
     -- condemned before the first entry goes: a lease with entries missing must never be renewed
     redis.call('HSET', leases, token, lease:match('^%d+ %d+') .. ' dead')
@@ -32,15 +38,14 @@ for i = first_dead, #ARGV do dead[#dead + 1] = ARGV[i] end
 local step = redis.call('HSCAN', owners, cursor, 'COUNT', count)
 local dropped, entries = 0, step[2]
 for i = 1, #entries, 2 do
-  local user, kept, seen_at, drops = entries[i], '', 0, 0
-  for token, n in entries[i + 1]:gmatch(' ([^:]+):(%d+)') do
+  local user, entry, kept, drops = entries[i], entries[i + 1], '', 0
+  for token, n in entry:gmatch(' ([^:]+):(%d+)') do
     if not known[token] then -- its lease was lost: give its instance the grace to say so
       known[token], standing[token] = string.format('%d 0', now), LAPSED
       redis.call('HSET', leases, token, known[token])
     end
     if standing[token] == DEAD then
       drops = drops + 1
-      if n ~= '0' then seen_at = math.max(seen_at, tonumber(known[token]:match('^%d+'))) end
     else
       kept = kept .. ' ' .. token .. ':' .. n
     end
@@ -48,11 +53,10 @@ for i = 1, #entries, 2 do
   if drops > 0 then
     dropped = dropped + 1
     if kept ~= '' then
-      redis.call('HSET', owners, user, entries[i + 1]:match('^%d+') .. kept)
+      redis.call('HSET', owners, user, entry:match('^%d+') .. kept)
     else
       redis.call('HDEL', owners, user)
-      record_change(log, log_cap, user, 'offline', now)
-      if seen_at > 0 then redis.call('ZADD', seen, seen_at, user) end
+      record_death(log, log_cap, seen, user, entry, known, now)
     end
   end
 end

@@ -26,7 +26,7 @@ type Answer struct {
 	Users []User `json:"users"`
 	Next  string `json:"next,omitempty"` // the cursor of the next page; empty on the last
 	AsOf  Moment `json:"asOf"`           // by Redis' clock; by the instance's own if stale
-	Stale bool   `json:"stale"`          // Redis could not be asked: this is what the instance knows by itself
+	Stale bool   `json:"stale"`          // Redis could not be asked, or has just lost what it held: this is what the instance knows by itself
 }
 
 // Directory answers who is online.
@@ -35,15 +35,17 @@ type Directory struct {
 	instance string
 	redis    Redis
 	sockets  *Sockets
+	shards   []*shard
 }
 
 // Directory of what all instances have mirrored.
 func (m *Mirror) Directory() *Directory {
-	return &Directory{instance: m.instance, redis: m.redis, sockets: m.sockets}
+	return &Directory{instance: m.instance, redis: m.redis, sockets: m.sockets, shards: m.shards}
 }
 
 // Lookup tells about some users (at most MaxLookup), in the order asked, offline ones too. If Redis can't be asked the answer is
-// stale: it tells of the users with sockets here, and the others are unknown.
+// stale: it tells of the users with sockets here, and the others are unknown. So it is with whom Redis does not know to be online, if it
+// has just lost what it held.
 func (d *Directory) Lookup(ctx context.Context, names []string) (Answer, error) {
 	byShard := map[int][]int{} // shard → places in names
 	for i, name := range names {
@@ -56,12 +58,17 @@ func (d *Directory) Lookup(ctx context.Context, names []string) (Answer, error) 
 		for i, place := range places {
 			asked[i] = names[place]
 		}
-		users, now, err := d.redis.lookup(ctx, shard, asked)
+		users, leases, now, err := d.redis.lookup(ctx, shard, asked)
 		if err != nil {
 			return d.localLookup(names), unlessUnreachable(err)
 		}
+		s := d.shards[shard]
+		forgetful := !s.holds(leases, now) || s.recentLoss()
 		for i, place := range places {
 			answer.Users[place] = users[i]
+			if forgetful && users[i].State != Online {
+				answer.Users[place], answer.Stale = d.localUser(names[place]), true
+			}
 		}
 		answer.AsOf = Moment(now)
 	}
@@ -69,14 +76,15 @@ func (d *Directory) Lookup(ctx context.Context, names []string) (Answer, error) 
 }
 
 // Count is how many users are present: online or reconnecting. It costs one command for each shard. Users whom a dead instance left
-// behind count until they are swept. If Redis can't be asked, it counts the users with sockets here, and is stale.
+// behind count until they are swept. If Redis can't be asked, it counts the users with sockets here, and is stale; if Redis has just
+// lost what it held, it is stale too.
 func (d *Directory) Count(ctx context.Context) (present int64, asOf Moment, stale bool, err error) {
 	present, now, err := d.redis.count(ctx)
 	if err != nil {
 		_, users := d.sockets.Totals()
 		return int64(users), thisMoment(), true, unlessUnreachable(err)
 	}
-	return present, Moment(now), false, nil
+	return present, Moment(now), slices.ContainsFunc(d.shards, (*shard).recentLoss), nil
 }
 
 // Instances lists the instances that have a lease, by id.

@@ -79,6 +79,7 @@ func (s *shard) orRaiseEpoch(err error) error {
 	s.token.Epoch++
 	s.version, s.unsettled, s.fresh = 0, false, true
 	s.believedUntil.Store(0)
+	s.lost.Store(int64(time.Since(s.mirror.started)))
 	s.signal() // at once, if this is the first failure in a row
 	return err
 }

@@ -13,6 +13,9 @@ import (
 // MaxPage is the largest limit of a page.
 const MaxPage = 1000
 
+// errForgetful says that Redis answers, and has lost what it held.
+var errForgetful = errors.New("presence: redis does not hold this instance's lease")
+
 // ErrCursor says that a cursor is not one that a page gave.
 var ErrCursor = errors.New("not a cursor that an earlier page gave")
 
@@ -58,8 +61,8 @@ func parseCursor(text string, shards int) (cursor, error) {
 }
 
 // Page lists at most limit (1 to MaxPage) present users from a cursor on. Pages may be shorter than the limit; only one without a
-// next cursor is the last. A user present throughout is listed at least once. If Redis can't be asked the answer is stale and
-// lists this instance's own users.
+// next cursor is the last. A user present throughout is listed at least once. If Redis can't be asked, or does not even hold this
+// instance's lease, the answer is stale and lists this instance's own users; for a moment after that it is stale, and lists too few.
 func (d *Directory) Page(ctx context.Context, from string, limit int) (Answer, error) {
 	at, err := parseCursor(from, d.redis.Keys.Shards())
 	if err != nil {
@@ -87,7 +90,11 @@ func (d *Directory) redisPage(ctx context.Context, at cursor, limit int) (Answer
 		if err != nil {
 			return Answer{}, err
 		}
-		answer.AsOf = Moment(step.now)
+		s := d.shards[at.shard]
+		if !s.holds(step.leases, step.now) {
+			return Answer{}, errForgetful
+		}
+		answer.AsOf, answer.Stale = Moment(step.now), answer.Stale || s.recentLoss()
 		users := presentAfter(step.users, at.after)
 		room := limit - len(answer.Users)
 		whole := at.step == 0 && step.next == 0

@@ -14,42 +14,42 @@ import (
 	"rollcall/lua"
 )
 
-// lookup reads users of one shard, in the order asked, at one moment of Redis' clock (ms).
-func (r Redis) lookup(ctx context.Context, shard int, names []string) (users []User, now int64, err error) {
+// lookup reads users of one shard, in the order asked, at one moment of Redis' clock (ms), and the leases of that moment.
+func (r Redis) lookup(ctx context.Context, shard int, names []string) (users []User, leases Leases, now int64, err error) {
 	keys := []string{r.Keys.Owners(shard), r.Keys.Leases(shard), r.Keys.Seen(shard)}
 	reply, err := r.exec(ctx, lua.Lookup, keys, names).ToArray()
 	if err != nil {
-		return nil, 0, fmt.Errorf("presence: look up %d users in shard %d: %w", len(names), shard, err)
+		return nil, nil, 0, fmt.Errorf("presence: look up %d users in shard %d: %w", len(names), shard, err)
 	}
-	now, leases, err := readMoment(reply)
-	if err != nil {
-		return nil, 0, err
+	if now, leases, err = readMoment(reply); err != nil {
+		return nil, nil, 0, err
 	}
 	entries, err := reply[2].ToArray()
 	if err != nil {
-		return nil, 0, fmt.Errorf("presence: look up in shard %d: %w", shard, err)
+		return nil, nil, 0, fmt.Errorf("presence: look up in shard %d: %w", shard, err)
 	}
 	seen, err := reply[3].ToArray()
 	if err != nil {
-		return nil, 0, fmt.Errorf("presence: look up in shard %d: %w", shard, err)
+		return nil, nil, 0, fmt.Errorf("presence: look up in shard %d: %w", shard, err)
 	}
 	users = make([]User, len(names))
 	for i, name := range names {
 		if users[i], err = r.readUser(name, entries[i], leases, now); err != nil {
-			return nil, 0, err
+			return nil, nil, 0, err
 		}
 		if at, err := seen[i].AsFloat64(); err == nil && users[i].State != Online {
 			users[i].LastSeen = max(users[i].LastSeen, Moment(at))
 		}
 	}
-	return users, now, nil
+	return users, leases, now, nil
 }
 
 // ownersStep is one step through the owners of a shard.
 type ownersStep struct {
-	users []User
-	now   int64  // ms
-	next  uint64 // 0: there is no more
+	users  []User
+	leases Leases
+	now    int64  // ms
+	next   uint64 // 0: there is no more
 }
 
 func (r Redis) page(ctx context.Context, shard int, cursor uint64, count int) (ownersStep, error) {
@@ -62,7 +62,7 @@ func (r Redis) page(ctx context.Context, shard int, cursor uint64, count int) (o
 	if err != nil {
 		return ownersStep{}, err
 	}
-	step := ownersStep{now: now}
+	step := ownersStep{leases: leases, now: now}
 	if step.next, err = reply[2].AsUint64(); err != nil {
 		return ownersStep{}, fmt.Errorf("presence: page through shard %d: %w", shard, err)
 	}
@@ -143,7 +143,7 @@ func (r Redis) count(ctx context.Context) (present, now int64, err error) {
 		}
 		present += n
 	}
-	_, now, err = r.lookup(ctx, 0, []string{""}) // nobody is called that; TIME alone might ask a node of a Cluster that is dead
+	_, _, now, err = r.lookup(ctx, 0, []string{""}) // nobody is called that; TIME alone might ask a node of a Cluster that is dead
 	return present, now, err
 }
 

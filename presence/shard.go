@@ -29,6 +29,7 @@ type shard struct {
 	failures  int      // in a row
 
 	believedUntil atomic.Int64 // ns since the mirror was made
+	lost          atomic.Int64 // when Redis was last found not to hold the lease, ns since the mirror was made; 0: never
 	heartbeats    atomic.Int64 // sent since they were last asked about
 	sweeper       atomic.Bool  // it was this token's turn to sweep when last renewed
 	sweeping      atomic.Bool
@@ -135,6 +136,17 @@ func (s *shard) waitSettled(ctx context.Context, mark uint64) bool {
 			return false
 		}
 	}
+}
+
+// holds says whether Redis held this instance's own lease at the moment of an answer. If not, it has lost more than that.
+func (s *shard) holds(leases Leases, now int64) bool {
+	return leases.Standing(s.currentToken(), now, s.mirror.redis.Grace) == Live
+}
+
+// recentLoss says whether Redis was found not to hold the lease, and other instances may not have noticed yet that theirs is lost too.
+func (s *shard) recentLoss() bool {
+	lost, noticed := s.lost.Load(), s.mirror.redis.RenewEvery()+backoffMax
+	return lost > 0 && time.Since(s.mirror.started) < time.Duration(lost)+noticed
 }
 
 // believed says whether the lease certainly still holds. The local clock is only ever used to trust it for less long than Redis

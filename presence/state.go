@@ -1,6 +1,7 @@
 package presence
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -39,18 +40,25 @@ const (
 // Lease is a token's right to be believed until a deadline of Redis' clock.
 type Lease struct {
 	Deadline  int64 // ms
+	Pardoned  int64 // ms; if not 0, dead only from then on: nobody could renew when the deadline passed
 	Condemned bool  // can't be renewed, whatever its deadline
 }
 
-// Standing of a token with this lease, at a moment of Redis' clock (ms). entry.lua says the same.
+// Standing of a token with this lease, at a moment of Redis' clock (ms). standing.lua says the same.
 func (l Lease) Standing(now int64, grace time.Duration) Standing {
+	end := l.Pardoned
+	if end == 0 {
+		end = l.Deadline + grace.Milliseconds()
+	}
 	switch {
-	case l.Condemned || now >= l.Deadline+grace.Milliseconds():
+	case l.Condemned:
 		return Dead
-	case now >= l.Deadline:
+	case now < l.Deadline:
+		return Live
+	case now < end:
 		return Lapsed
 	default:
-		return Live
+		return Dead
 	}
 }
 
@@ -65,11 +73,16 @@ func parseLeases(flat []string) (Leases, error) {
 		if len(words) < 2 {
 			return nil, fmt.Errorf("presence: token %s has the lease %q, want a deadline and a version", flat[i], flat[i+1])
 		}
-		deadline, err := strconv.ParseInt(words[0], 10, 64)
-		if err != nil {
+		var lease Lease
+		var err, errMark error
+		lease.Deadline, err = strconv.ParseInt(words[0], 10, 64)
+		if lease.Condemned = words[len(words)-1] == "dead"; len(words) > 2 && !lease.Condemned {
+			lease.Pardoned, errMark = strconv.ParseInt(words[2], 10, 64)
+		}
+		if err := errors.Join(err, errMark); err != nil {
 			return nil, fmt.Errorf("presence: lease of token %s: %w", flat[i], err)
 		}
-		leases[flat[i]] = Lease{Deadline: deadline, Condemned: len(words) > 2}
+		leases[flat[i]] = lease
 	}
 	return leases, nil
 }

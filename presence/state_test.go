@@ -21,6 +21,8 @@ func TestALeaseIsLiveThenLapsedThenDead(t *testing.T) {
 		{Lease{Deadline: noon - testGrace.Milliseconds() + 1}, Lapsed},
 		{Lease{Deadline: noon - testGrace.Milliseconds()}, Dead},
 		{Lease{Deadline: noon + 1000, Condemned: true}, Dead},
+		{Lease{Deadline: noon - 3_600_000, Pardoned: noon + 1}, Lapsed},
+		{Lease{Deadline: noon - 3_600_000, Pardoned: noon}, Dead},
 	} {
 		if got := c.lease.Standing(noon, testGrace); got != c.want {
 			t.Errorf("%+v stands %v, want %v", c.lease, got, c.want)
