@@ -28,6 +28,7 @@ type App struct {
 	RedisURL  string // where another instance can join; of the in-process Redis if there is one
 	Dev       *handlers.Dev
 
+	base     context.Context // of all that runs until Close
 	config   *Config
 	events   map[string]handlers.Handler
 	log      *slog.Logger
@@ -50,6 +51,7 @@ type App struct {
 // others, and hears them. The context is for starting only; Close stops.
 func Start(ctx context.Context, c *Config, events map[string]handlers.Handler, log *slog.Logger) (*App, error) {
 	a := &App{
+		base:     context.WithoutCancel(ctx),
 		Instance: uuid.NewString()[:8], // unlike any other now running: Redis would show them as one
 		config:   c, events: events, log: log, failed: make(chan error, 1),
 	}
@@ -85,7 +87,7 @@ func (a *App) start(ctx context.Context) error {
 	})
 	meter := newMetrics()
 	router := fanout.NewRouter(fanout.RouterOptions{Instance: a.Instance, Redis: redis, Sockets: sockets, Receiver: a.receiver, Meter: meter, Log: a.log})
-	handling, stopHandling := context.WithCancel(context.WithoutCancel(ctx))
+	handling, stopHandling := context.WithCancel(a.base)
 	a.stopHandling = stopHandling
 	if a.config.dev() {
 		a.Dev = &handlers.Dev{Secret: a.config.JWTSecret[0], APIKey: a.config.APIKeys[0]}
@@ -149,7 +151,7 @@ func (a *App) serve(listener net.Listener) {
 }
 
 func (a *App) stopServing() {
-	ctx, cancel := context.WithTimeout(context.Background(), redisTimeout+time.Second) // the longest a request in hand should take
+	ctx, cancel := context.WithTimeout(a.base, redisTimeout+time.Second) // the longest a request in hand should take
 	defer cancel()
 	if err := a.http.Shutdown(ctx); err != nil {
 		a.http.Close()
@@ -162,7 +164,7 @@ func (a *App) Failed() <-chan error { return a.failed }
 // Close stops politely: readiness goes, sockets are closed in batches and told to come back, the leases end, and every goroutine is waited for.
 func (a *App) Close() {
 	a.log.Info("draining", "over", a.config.Drain.String())
-	ctx, cancel := context.WithTimeout(context.Background(), a.config.Drain)
+	ctx, cancel := context.WithTimeout(a.base, a.config.Drain)
 	defer cancel()
 	a.server.Drain(ctx, a.config.Drain/2)
 	a.stop()

@@ -47,6 +47,7 @@ func (q Question) Decode(v any) error {
 
 // Answers sends what a handler answers.
 type Answers struct {
+	ctx     context.Context // the handler's own
 	gateway *gateway
 	socket  *socket
 	ref     string
@@ -95,10 +96,10 @@ func (a *Answers) toAsker(event string, data any) (json.RawMessage, error) {
 	return text, nil
 }
 
-// waitMirrored waits until all answers are on their way to the user's other sockets, or can't be. Redis' time-out bounds the wait.
+// waitMirrored waits until all answers are on their way to the user's other sockets, or can't be.
 func (a *Answers) waitMirrored() {
 	for _, ticket := range a.tickets {
-		if outcome := ticket.Wait(context.Background())[0]; outcome.Err != nil {
+		if outcome := ticket.Wait(a.ctx)[0]; outcome.Err != nil {
 			a.failed = append(a.failed, outcome.Err)
 		} else if outcome.Partial {
 			a.failed = append(a.failed, fanout.ErrUnreachable)
@@ -136,7 +137,7 @@ func (g *gateway) handle(ctx context.Context, s *socket, m message) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, handlerTime)
 	defer cancel()
-	a := &Answers{gateway: g, socket: s, ref: m.ref, event: m.event}
+	a := &Answers{ctx: ctx, gateway: g, socket: s, ref: m.ref, event: m.event}
 	q := Question{Event: m.event, Data: m.data, User: s.User, Socket: s.ID}
 	err := safely(func() error { return handler(ctx, q, a) })
 	if a.waitMirrored(); len(a.failed) > 0 {

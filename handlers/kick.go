@@ -7,6 +7,8 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v5"
+
+	"rollcall/fanout"
 )
 
 // maxReasonBytes is what a close frame has room for.
@@ -29,17 +31,10 @@ func (s *Server) kickUser(c *echo.Context) error {
 	if err != nil {
 		return err
 	}
-	reason, err := reasonFrom(c)
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(c.Request().Context(), defaultWait)
-	defer cancel()
-	outcome := s.options.Router.Kick(ctx, user, except, reason)
-	if outcome.Err != nil {
-		return outcome.Err
-	}
-	return c.JSON(http.StatusOK, kickAnswer{outcome.Sockets.Written, outcome.Sockets.Unanswered, outcome.Partial})
+	return s.kick(c, func(ctx context.Context, reason string) (fanout.Outcome, error) {
+		outcome := s.options.Router.Kick(ctx, user, except, reason)
+		return outcome, outcome.Err
+	})
 }
 
 // kickSocket answers DELETE /sockets/:id.
@@ -48,13 +43,20 @@ func (s *Server) kickSocket(c *echo.Context) error {
 	if err != nil {
 		return err
 	}
+	return s.kick(c, func(ctx context.Context, reason string) (fanout.Outcome, error) {
+		return s.options.Router.KickSocket(ctx, id, reason)
+	})
+}
+
+// kick reads the reason, has sockets closed for it, and tells how many were.
+func (s *Server) kick(c *echo.Context, closeSockets func(ctx context.Context, reason string) (fanout.Outcome, error)) error {
 	reason, err := reasonFrom(c)
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(c.Request().Context(), defaultWait)
 	defer cancel()
-	outcome, err := s.options.Router.KickSocket(ctx, id, reason)
+	outcome, err := closeSockets(ctx, reason)
 	if err != nil {
 		return err
 	}
