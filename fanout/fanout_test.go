@@ -3,13 +3,10 @@ package fanout
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"slices"
-	"sync"
 	"testing"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/redis/rueidis"
 
 	"rollcall/lua/redistest"
@@ -17,149 +14,6 @@ import (
 )
 
 const patience = time.Minute // after which a test gives up
-
-// node is an instance without HTTP and WebSockets.
-type node struct {
-	t        *testing.T
-	name     string
-	mirror   *presence.Mirror
-	sockets  *presence.Sockets
-	router   *Router
-	receiver *Receiver
-}
-
-type nodeOptions struct {
-	server  *redistest.Server
-	prefix  string
-	shards  int
-	timeout time.Duration
-}
-
-func startNode(t *testing.T, name string, o nodeOptions) *node {
-	t.Helper()
-	redis := presence.Redis{
-		Client: o.server.Client(), Keys: presence.NewKeys(o.prefix, o.shards), Publish: "PUBLISH",
-		Lease: 10 * time.Second, Grace: 15 * time.Second, LogCap: 1000, SeenFor: time.Hour, Timeout: o.timeout,
-	}
-	log := slog.New(slog.DiscardHandler)
-	n := &node{t: t, name: name}
-	n.mirror, n.sockets = presence.NewMirror(presence.MirrorOptions{Instance: name, Redis: redis, Log: log})
-	n.receiver = NewReceiver(ReceiverOptions{Instance: name, Redis: redis, Sockets: n.sockets, Mirror: n.mirror, Log: log,
-		Dial: func() (rueidis.Client, error) { return rueidis.NewClient(o.server.Option()) }})
-	n.router = NewRouter(RouterOptions{Instance: name, Redis: redis, Sockets: n.sockets, Receiver: n.receiver, Meter: NoMeter{}, Log: log})
-	n.begin(n.receiver.Run)
-	select {
-	case <-n.receiver.Ready():
-	case <-time.After(patience):
-		t.Fatal("not subscribed")
-	}
-	if err := n.mirror.Open(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	n.begin(n.mirror.Run)
-	n.begin(n.router.Run)
-	return n
-}
-
-func (n *node) begin(run func(context.Context)) {
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() { run(ctx); close(done) }()
-	n.t.Cleanup(func() { cancel(); <-done })
-}
-
-// inbox is a connection that keeps what it is sent.
-type inbox struct {
-	*presence.Socket
-	node *node
-
-	mu     sync.Mutex
-	frames []string
-	grown  chan struct{} // closed and replaced with each frame
-}
-
-func (i *inbox) Send(frame []byte) bool {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	i.frames = append(i.frames, string(frame))
-	close(i.grown)
-	i.grown = make(chan struct{})
-	return true
-}
-
-func (i *inbox) SendTallied(frame []byte, tally *presence.Tally) bool {
-	taken := i.Send(frame)
-	tally.Tell(presence.Written)
-	return taken
-}
-
-func (i *inbox) Close(int, string) {}
-
-func (i *inbox) Reachable() {}
-
-// join opens a socket and waits until every node finds it.
-func (n *node) join(user string) *inbox {
-	n.t.Helper()
-	i := &inbox{node: n, grown: make(chan struct{})}
-	i.Socket = &presence.Socket{ID: uuid.New(), User: user, Conn: i}
-	ctx, cancel := context.WithTimeout(n.t.Context(), patience)
-	defer cancel()
-	if !n.mirror.Join(ctx, i.Socket) {
-		n.t.Fatalf("%s is not reachable", user)
-	}
-	return i
-}
-
-// await waits until so many frames are there.
-func (i *inbox) await(count int) {
-	i.node.t.Helper()
-	for {
-		i.mu.Lock()
-		came, grown := len(i.frames), i.grown
-		i.mu.Unlock()
-		if came >= count {
-			return
-		}
-		select {
-		case <-grown:
-		case <-time.After(patience):
-			i.node.t.Fatalf("%d frames came, want %d", came, count)
-		}
-	}
-}
-
-// take waits for so many frames and removes them.
-func (i *inbox) take(count int) []string {
-	i.node.t.Helper()
-	i.await(count)
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	frames := i.frames
-	i.frames = slices.Clone(frames[count:])
-	return frames[:count]
-}
-
-func (i *inbox) wantFrames(want ...string) {
-	i.node.t.Helper()
-	if got := i.take(len(want)); !slices.Equal(got, want) {
-		i.node.t.Errorf("got %q, want %q", got, want)
-	}
-}
-
-func (n *node) push(user, frame string) Outcome {
-	return n.router.Push(n.t.Context(), Push{User: user, Frame: []byte(frame)})
-}
-
-func (n *node) wantPush(user, frame string, state presence.State, instances int) {
-	n.t.Helper()
-	if got := n.push(user, frame); got != (Outcome{State: state, Instances: instances}) {
-		n.t.Errorf("push to %s: %+v, want %v on %d", user, got, state, instances)
-	}
-}
-
-func options(server *redistest.Server, shards int) nodeOptions {
-	return nodeOptions{server, redistest.Prefix(), shards, 5 * time.Second}
-}
 
 func TestAPushGoesToTheOwnersAndOnlyThere(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, server *redistest.Server) {

@@ -1,0 +1,129 @@
+package presence
+
+import (
+	"context"
+	"log/slog"
+	"rollcall/lua/redistest"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/redis/rueidis"
+)
+
+// cluster is a Redis and what its instances share.
+type cluster struct {
+	t      *testing.T
+	server *redistest.Server
+	client rueidis.Client
+	redis  Redis
+}
+
+func newCluster(t *testing.T, server *redistest.Server, shards int) *cluster {
+	client := server.Client()
+	return &cluster{t, server, client, Redis{
+		Client: client, Keys: NewKeys(redistest.Prefix(), shards), Publish: "PUBLISH",
+		Lease: 10 * time.Second, Grace: testGrace, LogCap: 100_000, SeenFor: time.Hour, Timeout: 5 * time.Second,
+	}}
+}
+
+// instance is a mirror that runs.
+type instance struct {
+	*Mirror
+	t    *testing.T
+	stop func() // as when the process is told to stop; may be called twice
+}
+
+func (c *cluster) startInstance(name string) *instance {
+	c.t.Helper()
+	m, _ := NewMirror(MirrorOptions{Instance: name, Redis: c.redis, Log: slog.New(slog.DiscardHandler)})
+	if err := m.Open(c.t.Context()); err != nil {
+		c.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { m.Run(ctx); close(done) }()
+	i := &instance{m, c.t, func() { cancel(); <-done }}
+	c.t.Cleanup(i.stop)
+	return i
+}
+
+// join adds a socket and wants it to be reachable.
+func (i *instance) join(user string) *Socket {
+	i.t.Helper()
+	socket, _ := newSocket(user)
+	ctx, cancel := context.WithTimeout(i.t.Context(), patience)
+	defer cancel()
+	if !i.Join(ctx, socket) {
+		i.t.Fatalf("%s is not reachable", user)
+	}
+	return socket
+}
+
+// settle waits until Redis has everything that happened so far.
+func (i *instance) settle() {
+	i.t.Helper()
+	ctx, cancel := context.WithTimeout(i.t.Context(), patience)
+	defer cancel()
+	for _, s := range i.shards {
+		if !s.waitSettled(ctx, s.marked()) {
+			i.t.Fatal("not settled")
+		}
+	}
+}
+
+// wantUser wants to read this of a user.
+func (i *instance) wantUser(name string, state State, sockets int, instances ...string) User {
+	i.t.Helper()
+	answer, err := i.Directory().Lookup(i.t.Context(), []string{name})
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	u := answer.Users[0]
+	slices.Sort(u.Instances)
+	if u.State != state || u.Sockets != sockets || !slices.Equal(u.Instances, instances) || answer.Stale {
+		i.t.Errorf("read %s, want %s with %d sockets on %v", marshalled(i.t, u), state, sockets, instances)
+	}
+	return u
+}
+
+// wantLog wants these changes to have been logged in shard 0.
+func (c *cluster) wantLog(changes ...string) {
+	c.t.Helper()
+	entries, err := c.server.Do(c.client, "XRANGE", c.redis.Keys.Log(0), "-", "+").AsXRange()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	var got []string
+	for _, entry := range entries {
+		got = append(got, entry.FieldValues["user"]+" "+entry.FieldValues["state"])
+	}
+	if !slices.Equal(got, changes) {
+		c.t.Errorf("log: %q, want %q", got, changes)
+	}
+}
+
+func eventually(t *testing.T, want string, ok func() bool) {
+	t.Helper()
+	for giveUp := time.Now().Add(patience); !ok(); {
+		if time.Now().After(giveUp) {
+			t.Fatalf("want %s", want)
+		}
+	}
+}
+
+// crash leaves what an instance leaves behind that dies after its users joined.
+func crash(t *testing.T, c *cluster, name string, users ...string) {
+	t.Helper()
+	token := Token{name, 1}
+	if _, err := c.redis.lease(t.Context(), 0, token, "", c.redis.Lease, nil); err != nil {
+		t.Fatal(err)
+	}
+	var changes []change
+	for _, user := range users {
+		changes = append(changes, change{user: user, sockets: 1, at: time.Now()})
+	}
+	if err := c.redis.mirror(t.Context(), 0, token, 0, changes); err != nil {
+		t.Fatal(err)
+	}
+}
