@@ -3,8 +3,6 @@ package fanout
 import (
 	"context"
 	"log/slog"
-	"rollcall/lua/redistest"
-	"rollcall/presence"
 	"slices"
 	"sync"
 	"testing"
@@ -12,6 +10,9 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/redis/rueidis"
+
+	"rollcall/lua/redistest"
+	"rollcall/presence"
 )
 
 // node is an instance without HTTP and WebSockets.

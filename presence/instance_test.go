@@ -3,12 +3,13 @@ package presence
 import (
 	"context"
 	"log/slog"
-	"rollcall/lua/redistest"
 	"slices"
 	"testing"
 	"time"
 
 	"github.com/redis/rueidis"
+
+	"rollcall/lua/redistest"
 )
 
 // cluster is a Redis and what its instances share.
