@@ -3,6 +3,7 @@ package fanout
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -115,7 +116,12 @@ func (l *lane) run(ctx context.Context) {
 
 // drain routes until nothing is queued.
 func (l *lane) drain(ctx context.Context) {
-	for batch := l.take(); len(batch) > 0; batch = l.take() {
+	for {
+		runtime.Gosched() // let those who are about to push do so: they share the call
+		batch := l.take()
+		if len(batch) == 0 {
+			return
+		}
 		l.route(ctx, batch)
 	}
 }
