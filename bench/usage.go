@@ -53,8 +53,8 @@ func residentBytes(pid int) (int64, error) {
 // settledBytes waits until a process's memory moves no more, and returns it.
 func settledBytes(ctx context.Context, pid int) (int64, error) {
 	const (
-		still = 4 * time.Second // longer than a garbage collector needs between its steps
-		noise = 256 << 10       // what it may move and still be called at rest, if that is more than half a percent
+		still = 12 * time.Second // longer than an instance needs to see that it is idle, and to give back what it has no use for
+		noise = 256 << 10        // what it may move and still be called at rest, if that is more than half a percent
 	)
 	low, high, since := int64(0), int64(0), time.Now()
 	for {
