@@ -192,7 +192,7 @@ func (r *Receiver) deliver(ctx context.Context, e envelope) {
 
 func (r *Receiver) deliverToUser(e envelope) {
 	shard := r.keys.ShardOf(e.user)
-	if r.sockets.Count(e.user) < 1 {
+	if len(r.sockets.Of(e.user)) == 0 {
 		r.Dropped.Strays.Add(1)
 		r.mirror.Again(e.user) // Redis believes that there are sockets
 		if e.ask != 0 {

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
+
+	"rollcall/presence"
 )
 
 // drain closes all sockets, in batches spread over a time, each told when to come back, and waits until all are gone. What does not
@@ -18,8 +20,11 @@ func (s *sockets) drain(ctx context.Context, over time.Duration) {
 	})
 	const batches = 20
 	size := max(1, (len(all)+batches-1)/batches)
+	withdrawn := true
 	for first := 0; first < len(all); first += size {
-		for _, socket := range all[first:min(first+size, len(all))] {
+		batch := all[first:min(first+size, len(all))]
+		withdrawn = withdrawn && s.withdraw(ctx, batch) // if Redis is out of reach, only one batch waits for it
+		for _, socket := range batch {
 			socket.goAway()
 		}
 		if first+size < len(all) {
@@ -42,6 +47,28 @@ func (s *sockets) drain(ctx context.Context, over time.Duration) {
 	})
 	<-gone
 }
+
+// withdraw takes sockets from the map that all instances see, and waits until what was sent to them before is on its way to the
+// clients: whatever is answered as taken is written before the client is sent away. Every socket stays open.
+func (s *sockets) withdraw(ctx context.Context, batch []*socket) bool {
+	ctx, cancel := context.WithTimeout(ctx, withdrawTime)
+	defer cancel()
+	known := make([]*presence.Socket, len(batch))
+	for i, socket := range batch {
+		known[i] = &socket.Socket
+	}
+	err := s.mirror.Retire(ctx, known)
+	if err == nil {
+		err = s.options.Receiver.CatchUp(ctx)
+	}
+	if err != nil {
+		s.options.Log.Warn("clients are sent away while pushes may still be on their way to them", "error", err)
+	}
+	return err == nil
+}
+
+// withdrawTime is the longest that a batch of clients is kept for Redis to know that they go.
+const withdrawTime = time.Second
 
 type goaway struct {
 	Reconnect int64 `json:"reconnect"` // ms

@@ -124,15 +124,16 @@ func (s *sockets) onOwnStack(f func()) {
 }
 
 // welcomeIn makes a socket known and lets frames out, the welcome first.
-func (s *sockets) welcomeIn(session *melody.Session, socket *socket) {
+func (s *sockets) welcomeIn(session *melody.Session, newcomer *socket) {
 	ctx, cancel := context.WithTimeout(s.options.Context, joinTime)
 	defer cancel()
-	reachable := s.mirror.Join(ctx, &socket.Socket)
-	socket.outbox.open(s.welcome(socket, reachable), func(frame []byte) {
+	reachable := s.mirror.Join(ctx, &newcomer.Socket)
+	newcomer.outbox.open(s.welcome(newcomer, reachable), func(frame []byte) {
 		_ = session.Write(frame) // an error means that the session is closed, which disconnect deals with
 	})
 	if s.draining() { // drain may have looked before this socket was there
-		socket.goAway()
+		s.withdraw(ctx, []*socket{newcomer})
+		newcomer.goAway()
 	}
 }
 

@@ -131,6 +131,23 @@ func (m *Mirror) Leave(socket *Socket, onPurpose bool) {
 	m.told(socket)
 }
 
+// Retire makes sockets count no more, and waits until no instance finds them any more, or the context ends.
+func (m *Mirror) Retire(ctx context.Context, sockets []*Socket) error {
+	marks := map[*shard]uint64{}
+	for _, socket := range sockets {
+		if m.sockets.Retire(socket); socket.User != "" {
+			s := m.shardOf(socket.User)
+			marks[s] = s.marked()
+		}
+	}
+	for s, mark := range marks {
+		if !s.waitSettled(ctx, mark) {
+			return fmt.Errorf("presence: retire sockets of shard %d: %w", s.index, context.Cause(ctx))
+		}
+	}
+	return nil
+}
+
 // told reports whether this call took the socket off the untold ones.
 func (m *Mirror) told(socket *Socket) bool {
 	if !socket.untold.CompareAndSwap(true, false) {

@@ -29,6 +29,8 @@ type Socket struct {
 	User string // empty: anonymous
 	Conn Conn
 
+	retired bool // guarded by the map: counts no more, but still gets what is pushed
+
 	mark   uint64      // owned by the goroutine that joined the socket, until told is set: see Mirror.Join
 	untold atomic.Bool // the client was told it is not reachable, and not yet that it is
 }
@@ -71,9 +73,13 @@ type stripe struct {
 // localUser is a user who has sockets here, or had until a moment ago.
 type localUser struct {
 	sockets []*Socket // replaced, never changed: readers hold it without a lock
+	retired int       // of these, such as do not count any more
 	came    time.Time // since when the user is here, whatever short drops there were
-	dropped time.Time // with no sockets: when the last one went, and the grace began
+	dropped time.Time // with no sockets that count: when the last one went, and the grace began
+	gone    bool      // with no sockets that count: there is no grace either
 }
+
+func (l *localUser) count() int { return len(l.sockets) - l.retired }
 
 // NewSockets makes an empty map. changed is called after each change of a user's count, from any goroutine; it must not block. left
 // says that the user's last socket was closed on purpose; at is when the change was, and, if a grace has ended, when it began.
@@ -109,8 +115,11 @@ func (s *Sockets) Add(socket *Socket) {
 		local = &localUser{came: now}
 		stripe.users[socket.User] = local
 	}
-	if len(local.sockets) == 0 {
+	if local.count() == 0 {
 		s.users.Add(1)
+	}
+	if local.gone {
+		local.came, local.gone = now, false
 	}
 	local.sockets = append(slices.Clip(local.sockets), socket)
 	stripe.mu.Unlock()
@@ -136,19 +145,52 @@ func (s *Sockets) Remove(socket *Socket, onPurpose bool) {
 		return
 	}
 	s.sockets.Add(-1)
+	counted := local.count()
 	local.sockets = slices.DeleteFunc(slices.Clone(local.sockets), func(other *Socket) bool { return other == socket })
-	last := len(local.sockets) == 0
-	if last {
-		s.users.Add(-1)
-		if onPurpose || s.graces.length == 0 {
-			delete(stripe.users, socket.User)
-		} else {
-			local.dropped = now
-			s.graces.add(grace{socket.User, now})
-		}
+	if socket.retired {
+		local.retired--
+	}
+	last := local.count() == 0
+	if last && counted > 0 {
+		s.dropLocked(socket.User, local, now)
+	}
+	local.gone = local.gone || last && onPurpose
+	if local.gone && len(local.sockets) == 0 {
+		delete(stripe.users, socket.User)
 	}
 	stripe.mu.Unlock()
 	s.changed(socket.User, last && onPurpose, now)
+}
+
+// Retire makes a socket count no more, as if it had dropped. Until it is removed it gets what is pushed: others may not know yet.
+func (s *Sockets) Retire(socket *Socket) {
+	if socket.User == "" {
+		return // nobody counts it
+	}
+	now, stripe := time.Now(), s.stripeOf(socket.User, socket.ID)
+	stripe.mu.Lock()
+	local := stripe.users[socket.User]
+	if socket.retired || local == nil || !slices.Contains(local.sockets, socket) {
+		stripe.mu.Unlock()
+		return
+	}
+	socket.retired = true
+	if local.retired++; local.count() == 0 {
+		s.dropLocked(socket.User, local, now)
+	}
+	stripe.mu.Unlock()
+	s.changed(socket.User, false, now)
+}
+
+// dropLocked begins the grace of a user whose last socket that counted went.
+func (s *Sockets) dropLocked(user string, local *localUser, now time.Time) {
+	s.users.Add(-1)
+	if s.graces.length == 0 {
+		local.gone = true
+		return
+	}
+	local.dropped = now
+	s.graces.add(grace{user, now})
 }
 
 // Count is how many sockets a user has here: 0 in the grace, Gone if there is nothing to say.
@@ -164,15 +206,15 @@ func (s *Sockets) count(user string) (sockets int, at time.Time) {
 	defer stripe.mu.RUnlock()
 	local := stripe.users[user]
 	switch {
-	case local == nil:
+	case local == nil || local.gone:
 		return Gone, time.Time{}
-	case len(local.sockets) == 0:
+	case local.count() == 0:
 		return 0, local.dropped
 	}
-	return len(local.sockets), local.came
+	return local.count(), local.came
 }
 
-// Of are the sockets of a user here. Nobody may change the slice.
+// Of are the sockets of a user here, retired ones too. Nobody may change the slice.
 func (s *Sockets) Of(user string) []*Socket {
 	stripe := s.stripeOf(user, uuid.Nil)
 	stripe.mu.RLock()
@@ -207,9 +249,12 @@ func (s *Sockets) endGrace(over grace) {
 	stripe := s.stripeOf(over.user, uuid.Nil)
 	stripe.mu.Lock()
 	local := stripe.users[over.user]
-	ended := local != nil && len(local.sockets) == 0 && local.dropped.Equal(over.began)
+	ended := local != nil && !local.gone && local.count() == 0 && local.dropped.Equal(over.began)
 	if ended {
-		delete(stripe.users, over.user)
+		local.gone = true
+		if len(local.sockets) == 0 {
+			delete(stripe.users, over.user)
+		}
 	}
 	stripe.mu.Unlock()
 	if ended {

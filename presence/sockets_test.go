@@ -135,6 +135,56 @@ func TestCountsAreOnlineInGraceOrGone(t *testing.T) {
 	})
 }
 
+func TestARetiredSocketCountsNoMoreAndGetsWhatIsPushedUntilItIsRemoved(t *testing.T) {
+	for _, length := range []time.Duration{0, testGrace} {
+		synctest.Test(t, func(t *testing.T) {
+			s, _ := newLocal(length)
+			ctx, stop := context.WithCancel(t.Context())
+			go s.EndGraces(ctx)
+			defer synctest.Wait()
+			defer stop()
+			dropped := Gone // without a grace
+			if length > 0 {
+				dropped = 0
+			}
+			wantCount := func(want, delivered int) {
+				t.Helper()
+				if got := s.Count("alice"); got != want {
+					t.Errorf("counts %d, want %d", got, want)
+				}
+				if got := s.Deliver("alice", uuid.Nil, []byte("x"), nil); got != delivered {
+					t.Errorf("delivered to %d, want %d", got, delivered)
+				}
+			}
+			phone, _ := newSocket("alice")
+			laptop, _ := newSocket("alice")
+			s.Add(phone)
+			s.Add(laptop)
+			s.Retire(phone)
+			s.Retire(phone) // twice is once
+			wantCount(1, 2)
+			s.Retire(laptop)
+			wantCount(dropped, 2)
+			s.Remove(laptop, false)
+			wantCount(dropped, 1)
+			time.Sleep(testGrace)
+			synctest.Wait()
+			wantCount(Gone, 1)
+			again, _ := newSocket("alice")
+			s.Add(again)
+			wantCount(1, 2)
+			s.Remove(phone, true) // on purpose, but there is another
+			wantCount(1, 1)
+			s.Retire(again)
+			s.Remove(again, true)
+			wantCount(Gone, 0)
+			if sockets, users := s.Totals(); sockets != 0 || users != 0 || len(s.Users()) != 0 {
+				t.Errorf("%d sockets and %d users are left, and %v", sockets, users, s.Users())
+			}
+		})
+	}
+}
+
 func TestALastSocketClosedOnPurposeEndsTheGraceOfAnother(t *testing.T) {
 	s, _ := newLocal(testGrace)
 	phone, _ := newSocket("alice")
