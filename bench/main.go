@@ -25,6 +25,8 @@ var measurements = []measurement{
 	{"pushes", "pushes through HTTP to sockets, two instances", measurePushes},
 	{"router", "pushes through the router alone, without HTTP and sockets", measureRouter},
 	{"mirror", "users joining, and their memory in Redis", measureMirror},
+	{"reads", "reads of many present users", measureReads},
+	{"recovery", "Redis emptied, and filled again", measureRecovery},
 	{"connects", "sockets connecting to one instance", measureConnects},
 	{"idle", "what idle sockets cost in memory and in Redis commands", measureIdle},
 }
@@ -41,6 +43,7 @@ type settings struct {
 	users       int
 	rate        int
 	mirrored    int
+	present     int
 	connections int
 	dialers     int
 	idle        time.Duration
@@ -126,7 +129,8 @@ func parseSettings(args []string) (s settings, err error) {
 	flags.IntVar(&s.callers, "callers", 64, "pushes, router: callers that push one at a time")
 	flags.IntVar(&s.users, "users", 2000, "pushes, router: users, each with one socket")
 	flags.IntVar(&s.rate, "rate", 1000, "pushes: pushes a second while the delay is measured")
-	flags.IntVar(&s.mirrored, "mirrored", 100_000, "mirror: users who join")
+	flags.IntVar(&s.mirrored, "mirrored", 100_000, "mirror, recovery: users who join")
+	flags.IntVar(&s.present, "present", 1_000_000, "reads, recovery: users who are present")
 	flags.IntVar(&s.connections, "connections", 10_000, "connects, idle: sockets on one instance")
 	flags.IntVar(&s.dialers, "dialers", 64, "connects, idle: sockets that connect at a time")
 	flags.DurationVar(&s.idle, "idle", 10*time.Second, "idle: how long Redis commands are counted")

@@ -69,10 +69,15 @@ func (s *stage) background(ctx context.Context, run func(context.Context)) {
 
 // join gives each of so many users a socket on this node, and waits until all can be found.
 func (n *node) join(ctx context.Context, users int, conn func(user int) presence.Conn) error {
+	return n.joinFrom(ctx, 0, users, conn)
+}
+
+// joinFrom is join with other users than the first.
+func (n *node) joinFrom(ctx context.Context, first, users int, conn func(user int) presence.Conn) error {
 	var last *presence.Socket
-	for user := range users {
+	for user := first; user < first+users; user++ {
 		last = &presence.Socket{ID: uuid.New(), User: userName(int64(user)), Conn: conn(user)}
-		if user < users-1 {
+		if user < first+users-1 {
 			n.sockets.Add(last)
 		}
 	}
