@@ -2,8 +2,9 @@ package presence
 
 import (
 	"context"
+	"errors"
+	"log/slog"
 	"slices"
-	"strings"
 
 	"github.com/redis/rueidis"
 )
@@ -36,11 +37,12 @@ type Directory struct {
 	redis    Redis
 	sockets  *Sockets
 	shards   []*shard
+	log      *slog.Logger
 }
 
 // Directory of what all instances have mirrored.
 func (m *Mirror) Directory() *Directory {
-	return &Directory{instance: m.instance, redis: m.redis, sockets: m.sockets, shards: m.shards}
+	return &Directory{instance: m.instance, redis: m.redis, sockets: m.sockets, shards: m.shards, log: m.log}
 }
 
 // Lookup tells about some users (at most MaxLookup), in the order asked, offline ones too. If Redis can't be asked the answer is
@@ -60,7 +62,8 @@ func (d *Directory) Lookup(ctx context.Context, names []string) (Answer, error) 
 		}
 		users, leases, now, err := d.redis.lookup(ctx, shard, asked)
 		if err != nil {
-			return d.localLookup(names), unlessUnreachable(err)
+			d.logObjection(err)
+			return d.localLookup(names), nil
 		}
 		s := d.shards[shard]
 		forgetful := !s.holds(leases, now) || s.recentLoss()
@@ -81,8 +84,9 @@ func (d *Directory) Lookup(ctx context.Context, names []string) (Answer, error) 
 func (d *Directory) Count(ctx context.Context) (present int64, asOf Moment, stale bool, err error) {
 	present, now, err := d.redis.count(ctx)
 	if err != nil {
+		d.logObjection(err)
 		_, users := d.sockets.Totals()
-		return int64(users), thisMoment(), true, unlessUnreachable(err)
+		return int64(users), thisMoment(), true, nil
 	}
 	return present, Moment(now), slices.ContainsFunc(d.shards, (*shard).recentLoss), nil
 }
@@ -107,18 +111,10 @@ func (d *Directory) localUser(name string) User {
 	return u
 }
 
-// unlessUnreachable passes on only the errors about which a stale answer would not say enough: what Redis itself objects to.
-func unlessUnreachable(err error) error {
-	reply, isReply := rueidis.IsRedisErr(err)
-	if !isReply {
-		return nil
+// logObjection logs what Redis itself objected to, of which a stale answer says nothing. That it is out of reach the mirror logs.
+func (d *Directory) logObjection(err error) {
+	var reply *rueidis.RedisError
+	if errors.As(err, &reply) {
+		d.log.Warn("a read is stale", "error", err)
 	}
-	code, _, _ := strings.Cut(reply.Error(), " ")
-	if slices.Contains(cannotServe, code) {
-		return nil
-	}
-	return err
 }
-
-// cannotServe are the codes with which Redis says that it can't serve for now.
-var cannotServe = []string{"LOADING", "READONLY", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN", "BUSY", "NOREPLICAS"}

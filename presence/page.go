@@ -79,7 +79,8 @@ func (d *Directory) Page(ctx context.Context, from string, limit int) (Answer, e
 	if !at.local {
 		at = cursor{local: true}
 	}
-	return d.localPage(at, limit), unlessUnreachable(err)
+	d.logObjection(err)
+	return d.localPage(at, limit), nil
 }
 
 func (d *Directory) redisPage(ctx context.Context, at cursor, limit int) (Answer, error) {
