@@ -1,9 +1,12 @@
 package main
 
 import (
+	"encoding/json"
 	"io"
 	"log/slog"
 	"net/http"
+	"os"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -76,4 +79,25 @@ func TestProfilesAreServedOnTheirOwnAddressOnly(t *testing.T) {
 		t.Errorf("%d %v", response.StatusCode, err)
 	}
 	wantProblem(t, ask(t, a, "GET", "/debug/pprof/cmdline", ""), 404, "not_found")
+}
+
+func TestTheDashboardShowsOnlyMetricsThatExist(t *testing.T) {
+	t.Parallel()
+	dashboard, err := os.ReadFile("grafana.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := startApp(t)
+	connect(t, a, "alice")
+	ask(t, a, "POST", "/push/alice?wait=written", `{"event":"x"}`)
+	metrics := ask(t, a, "GET", "/metrics", "").text
+	names := regexp.MustCompile(`\b(rollcall|go|process)_[a-z_]+`).FindAllString(string(dashboard), -1)
+	for _, name := range names {
+		if !strings.Contains(metrics, "\n"+name) {
+			t.Errorf("the dashboard shows %s, which /metrics does not have", name)
+		}
+	}
+	if !json.Valid(dashboard) || len(names) < 20 {
+		t.Errorf("the dashboard shows only %v", names)
+	}
 }
