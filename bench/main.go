@@ -27,6 +27,7 @@ var measurements = []measurement{
 	{"mirror", "users joining, and their memory in Redis", measureMirror},
 	{"reads", "reads of many present users", measureReads},
 	{"recovery", "Redis emptied, and filled again", measureRecovery},
+	{"crash", "an instance killed", measureCrash},
 	{"connects", "sockets connecting to one instance", measureConnects},
 	{"idle", "what idle sockets cost in memory and in Redis commands", measureIdle},
 }
