@@ -1,7 +1,6 @@
 package lua
 
 import (
-	"context"
 	"fmt"
 	"io/fs"
 	"regexp"
@@ -108,136 +107,6 @@ func TestEveryScriptLoads(t *testing.T) {
 	})
 }
 
-// state drives the scripts of one shard, with a lease of 10 s and a grace of 15 s.
-type state struct {
-	t      *testing.T
-	server *redistest.Server
-	client rueidis.Client
-	prefix string
-}
-
-func newState(t *testing.T, server *redistest.Server) *state {
-	return &state{t, server, server.Client(), redistest.Prefix()}
-}
-
-func (s *state) key(name string) string { return s.prefix + name }
-
-func (s *state) run(script *rueidis.Lua, keys []string, args ...string) []rueidis.RedisMessage {
-	s.t.Helper()
-	for i, key := range keys {
-		keys[i] = s.key(key)
-	}
-	reply, err := script.Exec(context.Background(), s.client, keys, args).ToArray()
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return reply
-}
-
-func (s *state) status(reply []rueidis.RedisMessage) Status {
-	s.t.Helper()
-	code, err := reply[0].AsInt64()
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return Status(code)
-}
-
-func (s *state) lease(token, version string, lifetime int, condemned ...string) Status {
-	s.t.Helper()
-	return s.status(s.run(Lease, []string{"leases"},
-		append([]string{token, version, strconv.Itoa(lifetime), "15000", "PUBLISH", s.key("to:x"), "beat"}, condemned...)...))
-}
-
-func (s *state) mirror(token, version string, users ...string) Status {
-	s.t.Helper()
-	return s.mirrorKnown(0, token, version, users...)
-}
-
-// mirrorKnown mirrors users, given as user, sockets, …, of whom the first ones came a minute ago and were mirrored before; the others
-// came or went just now.
-func (s *state) mirrorKnown(known int, token, version string, users ...string) Status {
-	s.t.Helper()
-	args := []string{token, version, "10000", "15000", "10000", "60000", strconv.Itoa(known)}
-	for i := 0; i < len(users); i += 2 {
-		ago := "0"
-		if i < 2*known && !strings.HasPrefix(users[i+1], "-") {
-			ago = "60000"
-		}
-		args = append(args, users[i], users[i+1], ago)
-	}
-	return s.status(s.run(Mirror, []string{"owners", "leases", "log", "seen"}, args...))
-}
-
-// sweep makes a whole pass and returns how many entries it dropped something from.
-func (s *state) sweep() (dropped int64) {
-	s.t.Helper()
-	for args := []string{"0"}; ; {
-		reply := s.run(Sweep, []string{"owners", "leases", "log", "seen"}, append([]string{args[0], "10", "15000", "10000"}, args[1:]...)...)
-		n, _ := reply[1].AsInt64()
-		dropped += n
-		args = args[:0]
-		for i, message := range reply {
-			if text, err := message.ToString(); err == nil && i != 1 {
-				args = append(args, text)
-			}
-		}
-		if args[0] == "0" {
-			return dropped
-		}
-	}
-}
-
-// age moves a lease's deadline, as if time had passed.
-func (s *state) age(token string, ms int64) {
-	s.t.Helper()
-	lease, err := s.server.Do(s.client, "HGET", s.key("leases"), token).ToString()
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	deadline, version, _ := strings.Cut(lease, " ")
-	at, _ := strconv.ParseInt(deadline, 10, 64)
-	s.server.Do(s.client, "HSET", s.key("leases"), token, fmt.Sprintf("%d %s", at-ms, version))
-}
-
-// wantOwners wants these owners of a user, in any order, whatever since; none is no entry.
-func (s *state) wantOwners(user string, owners ...string) {
-	s.t.Helper()
-	entry, _ := s.server.Do(s.client, "HGET", s.key("owners"), user).ToString()
-	var got []string
-	if words := strings.Fields(entry); len(words) > 0 {
-		got = words[1:]
-	}
-	slices.Sort(got)
-	slices.Sort(owners)
-	if !slices.Equal(got, owners) {
-		s.t.Errorf("owners of %s: %v, want %v", user, got, owners)
-	}
-}
-
-// wantLog wants these changes to have been logged, each as "user state".
-func (s *state) wantLog(changes ...string) {
-	s.t.Helper()
-	entries, err := s.server.Do(s.client, "XRANGE", s.key("log"), "-", "+").AsXRange()
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	var got []string
-	for _, entry := range entries {
-		got = append(got, entry.FieldValues["user"]+" "+entry.FieldValues["state"])
-	}
-	if !slices.Equal(got, changes) {
-		s.t.Errorf("log: %q, want %q", got, changes)
-	}
-}
-
-func (s *state) want(got, want Status) {
-	s.t.Helper()
-	if got != want {
-		s.t.Errorf("status %d, want %d", got, want)
-	}
-}
-
 func TestMirrorStatesCountsAndLogsOnlyComingAndGoing(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
 		s := newState(t, server)
@@ -295,24 +164,6 @@ func TestMirrorRefusesAnyoneWithoutTheLeaseAndItsVersion(t *testing.T) {
 	})
 }
 
-func TestANewEpochTakesTheEntriesOverAndNobodyFlickers(t *testing.T) {
-	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
-		s := newState(t, server)
-		s.want(s.lease("a.1", "", 10000), OK)
-		s.want(s.mirror("a.1", "0", "alice", "1", "bob", "1"), OK)
-		s.want(s.lease("a.2", "", 10000), OK)
-		s.want(s.mirror("a.2", "0", "alice", "1"), OK) // bob left meanwhile
-		s.wantOwners("alice", "a.2:1")
-		s.want(s.lease("a.2", "1", 10000, "a.1"), OK) // condemns a.1
-		s.want(s.lease("a.1", "1", 10000), Stale)
-		s.want(s.mirror("a.1", "1", "bob", "1"), Stale)
-		s.sweep()
-		s.wantOwners("alice", "a.2:1")
-		s.wantOwners("bob")
-		s.wantLog("alice online", "bob online", "bob offline")
-	})
-}
-
 func TestWhoWasMirroredBeforeRedisLostItIsNoNews(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
 		s := newState(t, server)
@@ -354,139 +205,6 @@ func TestSinceIsWhenTheUserCameAndSeenWhenTheLastSocketWent(t *testing.T) {
 	})
 }
 
-func TestLeaseOpensOnceAndEndsIntoTheGrace(t *testing.T) {
-	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
-		s := newState(t, server)
-		s.want(s.lease("live.1", "", 10000), OK)  // somebody can renew
-		s.want(s.lease("a.1", "0", 10000), Stale) // nothing to renew
-		s.want(s.lease("a.1", "", 10000), OK)
-		s.want(s.lease("a.1", "", 10000), Stale) // is open already
-		s.want(s.lease("a.1", "0", 10000), OK)
-		s.want(s.mirror("a.1", "0", "alice", "1"), OK)
-		s.want(s.lease("a.1", "1", 0), OK) // ends
-		if dropped := s.sweep(); dropped != 0 {
-			t.Errorf("the sweep dropped %d entries within the grace", dropped)
-		}
-		s.age("a.1", 15000)
-		s.want(s.lease("a.1", "1", 10000), Stale) // dead
-		s.sweep()
-		s.wantOwners("alice")
-		s.wantLog("alice online", "alice offline")
-	})
-}
-
-func TestSweepDropsTheDeadKeepsTheRestAndForgetsTheirLeases(t *testing.T) {
-	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
-		s := newState(t, server)
-		s.want(s.lease("a.1", "", 10000), OK)
-		s.want(s.lease("b.1", "", 10000), OK)
-		var all []string
-		for n := range 700 { // enough to be a real hash table, which takes many steps
-			all = append(all, "user"+strconv.Itoa(n), "1")
-		}
-		s.want(s.mirror("a.1", "0", all...), OK) // a single call: Redis takes more than a mirror ever sends
-		s.want(s.mirror("b.1", "0", "user7", "1"), OK)
-		s.age("a.1", 30000)
-		if dropped := s.sweep(); dropped < 700 {
-			t.Errorf("swept %d entries, want 700", dropped)
-		}
-		s.wantOwners("user7", "b.1:1")
-		if left, _ := server.Do(s.client, "HLEN", s.key("owners")).AsInt64(); left != 1 {
-			t.Errorf("%d entries left, want 1", left)
-		}
-		if leases, _ := server.Do(s.client, "HKEYS", s.key("leases")).AsStrSlice(); !slices.Equal(leases, []string{"b.1"}) {
-			t.Errorf("leases %v, want b.1 alone", leases)
-		}
-		if changes, _ := server.Do(s.client, "XLEN", s.key("log")).AsInt64(); changes != 700+699 {
-			t.Errorf("%d changes logged, want 700 online and 699 offline", changes)
-		}
-	})
-}
-
-func TestSweepGivesATokenThatLostItsLeaseTheGrace(t *testing.T) {
-	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
-		s := newState(t, server)
-		s.want(s.lease("live.1", "", 10000), OK) // somebody can renew
-		s.want(s.lease("a.1", "", 10000), OK)
-		s.want(s.mirror("a.1", "0", "alice", "1"), OK)
-		server.Do(s.client, "HDEL", s.key("leases"), "a.1")
-		if dropped := s.sweep(); dropped != 0 {
-			t.Error("swept at once")
-		}
-		s.age("a.1", 15000)
-		s.sweep()
-		s.wantOwners("alice")
-	})
-}
-
-func TestAUserWhoComesBackUnderADeadEntryWasOfflineBetween(t *testing.T) {
-	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
-		s := newState(t, server)
-		s.want(s.lease("a.1", "", 10000), OK)
-		s.want(s.mirror("a.1", "0", "alice", "1"), OK)
-		s.want(s.lease("b.1", "", 10000), OK)
-		s.age("a.1", 30000)
-		s.want(s.mirror("b.1", "0", "alice", "1"), OK) // before any sweep
-		s.sweep()
-		s.wantOwners("alice", "b.1:1")
-		s.wantLog("alice online", "alice offline", "alice online")
-		// of bob, b says that he went; but a, whom nobody could tell from dead, may say that he is there
-		s.want(s.lease("a.2", "", 10000), OK)
-		s.want(s.mirror("a.2", "0", "bob", "1"), OK)
-		s.age("a.2", 30000)
-		s.want(s.mirror("b.1", "1", "bob", "-1"), OK)
-		s.want(s.lease("a.3", "", 10000), OK)
-		s.want(s.mirrorKnown(1, "a.3", "0", "bob", "1"), OK)
-		s.wantLog("alice online", "alice offline", "alice online", "bob online", "bob offline", "bob online")
-	})
-}
-
-func TestWhenNobodyCouldRenewEverybodyHasTheGraceToComeBack(t *testing.T) {
-	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
-		for name, back := range map[string]func(s *state){
-			"with a renewal":  func(s *state) { s.want(s.lease("a.1", "1", 10000), OK) },
-			"with a write":    func(s *state) { s.want(s.mirror("a.1", "1", "alice", "1"), OK) },
-			"as another":      func(s *state) { s.want(s.lease("c.1", "", 10000), OK) },
-			"after the sweep": func(s *state) { s.sweep(); s.want(s.lease("a.1", "1", 10000), OK) },
-		} {
-			s := newState(t, server)
-			for _, token := range []string{"a.1", "b.1", "gone.1"} {
-				s.want(s.lease(token, "", 10000), OK)
-			}
-			s.want(s.mirror("a.1", "0", "alice", "1"), OK)
-			s.want(s.mirror("b.1", "0", "bob", "1"), OK)
-			s.want(s.mirror("gone.1", "0", "cathy", "1"), OK)
-			for _, token := range []string{"a.1", "b.1", "gone.1"} {
-				s.age(token, 60000)
-			}
-			back(s)
-			s.sweep()
-			s.want(s.lease("b.1", "1", 10000), OK)
-			s.wantOwners("bob", "b.1:1")
-			s.wantLog("alice online", "bob online", "cathy online")
-			if t.Failed() {
-				t.Fatal(name)
-			}
-			s.pass("gone.1", 15000)
-			s.sweep()
-			s.wantOwners("cathy")
-			s.want(s.lease("gone.1", "1", 10000), Stale)
-		}
-	})
-}
-
-// pass lets time pass for a pardoned lease.
-func (s *state) pass(token string, ms int64) {
-	s.t.Helper()
-	lease, _ := s.server.Do(s.client, "HGET", s.key("leases"), token).ToString()
-	words := strings.Fields(lease)
-	if len(words) != 3 {
-		s.t.Fatalf("the lease of %s is %q, want a pardoned one", token, lease)
-	}
-	until, _ := strconv.ParseInt(words[2], 10, 64)
-	s.server.Do(s.client, "HSET", s.key("leases"), token, fmt.Sprintf("%s %s %d", words[0], words[1], until-ms))
-}
-
 func TestPushReachesOwnersUnderLiveLeasesOnly(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
 		s := newState(t, server)
@@ -520,21 +238,6 @@ func TestPushReachesOwnersUnderLiveLeasesOnly(t *testing.T) {
 			t.Errorf("published more: %v", <-messages)
 		}
 	})
-}
-
-// listen subscribes and returns when Redis has confirmed it.
-func listen(t *testing.T, s *state, messages chan<- rueidis.PubSubMessage, channels ...string) {
-	t.Helper()
-	confirmed := make(chan struct{}, len(channels))
-	ctx, cancel := context.WithCancel(rueidis.WithOnSubscriptionHook(context.Background(), func(rueidis.PubSubSubscription) { confirmed <- struct{}{} }))
-	t.Cleanup(cancel)
-	client := s.server.Client()
-	go func() {
-		_ = client.Receive(ctx, client.B().Subscribe().Channel(channels...).Build(), func(m rueidis.PubSubMessage) { messages <- m })
-	}()
-	for range channels {
-		<-confirmed
-	}
 }
 
 func TestInstancesMustAgreeOnTheNumberOfShards(t *testing.T) {
