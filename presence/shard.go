@@ -8,7 +8,7 @@ import (
 )
 
 const (
-	mirrorBatch = 256                    // users a call: more hardly raises throughput and holds Redis up for over a millisecond
+	mirrorBatch = 512                    // users a call: it holds Redis up for less than 2 ms, and more hardly raises throughput
 	backoffMin  = 50 * time.Millisecond  // after the first error
 	backoffMax  = 1 * time.Second        // after many
 	endTimeout  = 500 * time.Millisecond // for the last words of an instance that leaves
