@@ -14,7 +14,8 @@ const (
 	maxAudits = 4           // under way at the same time: each looks at every user
 )
 
-// Audit compares the maps of some instances with Redis. unanswered are those that did not reply before the context ended.
+// Audit compares the maps of some instances with Redis. unanswered are those that did not listen, or did not reply before the context
+// ended; all of them, if this instance does not listen.
 func (r *Router) Audit(ctx context.Context, instances []string) (audits []presence.Audit, unanswered []string, err error) {
 	type reply struct {
 		sender string
@@ -31,13 +32,21 @@ func (r *Router) Audit(ctx context.Context, instances []string) (audits []presen
 		return nil, nil, err
 	}
 	defer r.receiver.asks.end(ask)
+	if !r.receiver.Hears() {
+		return nil, instances, nil
+	}
 	waiting := map[string]bool{}
 	for _, instance := range instances {
 		question := envelope{kind: kindAudit, ask: ask, sender: r.instance}.append(nil)
-		if err := r.redis.Client.Do(ctx, publish(r.redis, r.redis.Keys.Channels(0)+instance, question)).Error(); err != nil {
+		listeners, err := r.redis.Client.Do(ctx, publish(r.redis, r.redis.Keys.Channels(0)+instance, question)).AsInt64()
+		switch {
+		case err != nil:
 			return nil, nil, fmt.Errorf("%w: %w", ErrUnreachable, err)
+		case listeners == 0:
+			unanswered = append(unanswered, instance)
+		default:
+			waiting[instance] = true
 		}
-		waiting[instance] = true
 	}
 	for len(waiting) > 0 && ctx.Err() == nil {
 		select {
