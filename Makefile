@@ -1,9 +1,12 @@
 # Everything one does with Rollcall. `make help` lists it.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test bench build check-go
+.PHONY: help run test chaos bench build check-go
 
 GO ?= go
+FOR ?= 5m
+SEED ?= 0
+ONLY ?=
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,6 +21,12 @@ test: check-go ## install what the tests need (on Debian, as root) and run them 
 	@GO=$(GO) ./.ci/install
 	@$(GO) vet ./...
 	@$(GO) test -race -count=1 -timeout 20m ./...
+
+# REDIS_URL counts only on the command line: many environments have one that is in use.
+chaos: check-go ## play random faults and check everything after each: FOR=5m, SEED= of a run that failed, ONLY=SIGSTOP, REDIS_URL= of your own Redis
+	@GO=$(GO) ./.ci/install
+	@$(GO) test -race -count=1 -v -timeout 0 -run '^TestChaos$$' ./app -args -chaos.for='$(FOR)' -chaos.seed='$(SEED)' -chaos.only='$(ONLY)' \
+		$(if $(filter command,$(origin REDIS_URL)),-chaos.redis='$(REDIS_URL)')
 
 bench: build ## measure speed and memory, and print the table of the README
 	@GO=$(GO) ./.ci/install

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -41,10 +42,20 @@ type process struct {
 // startProcess starts an instance that can really die.
 func startProcess(t *testing.T, flags ...string) *process {
 	t.Helper()
+	return startBinary(t, mustBinary(t), flags...)
+}
+
+func mustBinary(t *testing.T) string {
+	t.Helper()
 	path, err := binary()
 	if err != nil {
 		t.Fatal(err)
 	}
+	return path
+}
+
+func startBinary(t *testing.T, path string, flags ...string) *process {
+	t.Helper()
 	flags = append([]string{"--addr=127.0.0.1:0", "--jwt-secret=" + testSecret, "--api-keys=" + testKey, "--drain=2s"}, flags...)
 	p := &process{t: t, cmd: exec.Command(path, flags...), exited: make(chan struct{})}
 	log, err := p.cmd.StderrPipe()
@@ -65,12 +76,17 @@ func startProcess(t *testing.T, flags ...string) *process {
 	}
 	p.App = &App{Addr: first.Addr, Instance: first.Instance}
 	go func() {
+		var last []string // shown if the test fails
 		for lines.Scan() {
 			if !json.Valid(lines.Bytes()) {
 				t.Errorf("a line of the log is not JSON: %s", lines.Bytes())
 			}
+			last = append(last[max(0, len(last)-99):], lines.Text())
 		}
 		_ = p.cmd.Wait()
+		if t.Failed() {
+			t.Logf("the last words of %s:\n%s", p.Instance, strings.Join(last, "\n"))
+		}
 		close(p.exited)
 	}()
 	return p

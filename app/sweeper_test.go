@@ -1,0 +1,50 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"rollcall/presence"
+)
+
+func TestTheSweeperMayDieWhileItSweeps(t *testing.T) {
+	t.Parallel()
+	const ghosts = 30_000 // of an instance that died long ago: a sweep of 30 steps
+	w := startWorld(t, 9)
+	s := w.begin("kill -9 of the sweeper while it sweeps")
+	keys := presence.NewKeys(w.prefix, 1)
+	sweeper := slices.MinFunc(w.sites, func(a, b *site) int { return cmp.Compare(a.now().Instance, b.now().Instance) })
+	sweeper.delayLink(worldLease / 10) // so that it takes a while
+	w.haunt(keys, ghosts)
+	left := func() int64 {
+		n, _ := w.redis("HLEN", keys.Owners(0)).AsInt64()
+		return n
+	}
+	eventually(t, "the sweep to begin", func() (int64, bool) {
+		n := left()
+		return n, n < ghosts
+	})
+	s.killInstances(sweeper)
+	if n := left(); n > 9 { // killInstances returns when its users are swept
+		t.Errorf("%d entries are left, of 9 people", n)
+	}
+	s.settle()
+	if dead, _ := w.redis("HEXISTS", keys.Leases(0), "ghost.1").AsBool(); dead {
+		t.Error("the lease of the ghosts is still there")
+	}
+}
+
+// haunt leaves behind what an instance with so many users left that died an hour ago.
+func (w *world) haunt(keys presence.Keys, users int) {
+	w.t.Helper()
+	died := time.Now().Add(-time.Hour).UnixMilli()
+	w.redis("HSET", keys.Leases(0), "ghost.1", fmt.Sprintf("%d 1", died))
+	entries := []string{"HSET", keys.Owners(0)}
+	for n := range users {
+		entries = append(entries, fmt.Sprintf("ghost-%d", n), fmt.Sprintf("%d ghost.1:1", died))
+	}
+	w.redis(entries...)
+}
