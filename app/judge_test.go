@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"slices"
 	"time"
 )
@@ -100,8 +99,7 @@ type logEntry struct {
 // newChanges reads what was logged since it was last read, by user.
 func (w *world) newChanges() map[string][]logEntry {
 	w.t.Helper()
-	read := w.direct.B().Xrange().Key(w.prefix + "{0}:log").Start("(" + w.logged).End("+").Build()
-	entries, err := w.direct.Do(context.Background(), read).AsXRange()
+	entries, err := w.redis("XRANGE", w.prefix+"{0}:log", "("+w.logged, "+").AsXRange()
 	if err != nil {
 		w.t.Fatal(err)
 	}

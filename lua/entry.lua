@@ -17,12 +17,11 @@ local function record_change(log, cap, user, state, at)
   redis.call('XADD', log, 'MAXLEN', '~', cap, '*', 'user', user, 'state', state, 'at', string.format('%d', at))
 end
 
--- Records that a user went with the last token that vouched for a socket; all tokens of the entry are dead. leases: token → lease.
-local function record_death(log, cap, seen, user, entry, leases, now)
-  local seen_at = 0
+-- Records until when the dead tokens of an entry vouched for sockets of its user. leases: token → lease.
+local function record_vouched(seen, user, entry, standing, leases)
+  local last = 0
   for token, sockets in entry:gmatch(' ([^:]+):(%d+)') do
-    if sockets ~= '0' then seen_at = math.max(seen_at, tonumber(leases[token]:match('^%d+'))) end
+    if standing[token] == DEAD and sockets ~= '0' then last = math.max(last, tonumber(leases[token]:match('^%d+'))) end
   end
-  if seen_at > 0 then redis.call('ZADD', seen, seen_at, user) end
-  record_change(log, cap, user, 'offline', now)
+  if last > (tonumber(redis.call('ZSCORE', seen, user)) or 0) then redis.call('ZADD', seen, last, user) end
 end

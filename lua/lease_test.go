@@ -3,6 +3,7 @@ package lua
 import (
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 
 	"rollcall/lua/redistest"
@@ -145,4 +146,33 @@ func TestWhenNobodyCouldRenewEverybodyHasTheGraceToComeBack(t *testing.T) {
 			s.want(s.lease("gone.1", "1", 10000), Stale)
 		}
 	})
+}
+
+func TestADeadTokenIsRememberedAsTheLastThatSawTheUserEvenIfAGraceRunsElsewhere(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
+		for name, drop := range map[string]func(s *state){
+			"by the sweep": func(s *state) { s.sweep() },
+			"by a write":   func(s *state) { s.want(s.mirror("b.1", "2", "alice", "0"), OK) },
+		} {
+			s := newState(t, server)
+			s.want(s.lease("a.1", "", 10000), OK)
+			s.want(s.lease("b.1", "", 10000), OK)
+			s.want(s.mirror("b.1", "0", "alice", "1"), OK)
+			s.want(s.mirror("b.1", "1", "alice", "0"), OK) // dropped there, and came to a, which died
+			s.want(s.mirror("a.1", "0", "alice", "1"), OK)
+			s.age("a.1", 30000)
+			deadline, _, _ := strings.Cut(leaseOf(s, "a.1"), " ")
+			server.Do(s.client, "ZREM", s.key("seen"), "alice")
+			drop(s)
+			if score, _ := server.Do(s.client, "ZSCORE", s.key("seen"), "alice").ToString(); score != deadline {
+				t.Errorf("%s: last seen at %s, want %s", name, score, deadline)
+			}
+		}
+	})
+}
+
+// leaseOf is the lease of a token, which begins with its deadline.
+func leaseOf(s *state, token string) string {
+	lease, _ := s.server.Do(s.client, "HGET", s.key("leases"), token).ToString()
+	return lease
 }

@@ -38,16 +38,18 @@ local written, removed, left = {}, {}, {} -- gathered, for each call from a scri
 for place, user in ipairs(users) do
   local i = first + 3 * (place - 1)
   local sockets, at, entry = tonumber(ARGV[i + 1]), now - ARGV[i + 2], entries[place]
-  local before, since, others = OFFLINE, sockets > 0 and at or now, ''
+  local before, since, others, dead = OFFLINE, sockets > 0 and at or now, '', false
   if entry then
     before = entry_state(entry, standing)
     if before ~= OFFLINE then since = math.min(tonumber(entry:match('^%d+')), since) end
     for owner, n in entry:gmatch(' ([^:]+):(%d+)') do
       -- what this instance wrote under earlier tokens is superseded, what dead tokens wrote is void
+      dead = dead or standing[owner] == DEAD
       local void = owner:sub(1, #mine) == mine or standing[owner] == DEAD or n == '0' and sockets == -2
       if not void then others = others .. ' ' .. owner .. ':' .. n end
     end
-    if before == OFFLINE then record_death(log, log_cap, seen, user, entry, found, now) end -- the sweep had not come by yet
+    if dead then record_vouched(seen, user, entry, standing, found) end
+    if before == OFFLINE then record_change(log, log_cap, user, 'offline', now) end -- the sweep had not come by yet
   elseif place <= known and (tonumber(redis.call('ZSCORE', seen, user)) or 0) < at then
     before = ONLINE -- Redis lost the entry: coming was logged before, and going was not
   end
@@ -55,16 +57,14 @@ for place, user in ipairs(users) do
   local kept = sockets < 0 and others or others .. ' ' .. token .. ':' .. sockets
   local after = entry_state(kept, standing)
   if kept ~= '' then
-    written[#written + 1] = user
-    written[#written + 1] = string.format('%d', since) .. kept
+    written[#written + 1], written[#written + 2] = user, string.format('%d', since) .. kept
   elseif entry then
     removed[#removed + 1] = user
   end
   if before == OFFLINE and after ~= OFFLINE then record_change(log, log_cap, user, 'online', now) end
   if before ~= OFFLINE and after == OFFLINE then record_change(log, log_cap, user, 'offline', now) end
   if before == ONLINE and after ~= ONLINE then
-    left[#left + 1] = at
-    left[#left + 1] = user
+    left[#left + 1], left[#left + 2] = at, user
   end
 end
 

@@ -52,11 +52,12 @@ for i = 1, #entries, 2 do
   end
   if drops > 0 then
     dropped = dropped + 1
+    record_vouched(seen, user, entry, standing, known)
     if kept ~= '' then
       redis.call('HSET', owners, user, entry:match('^%d+') .. kept)
     else
       redis.call('HDEL', owners, user)
-      record_death(log, log_cap, seen, user, entry, known, now)
+      record_change(log, log_cap, user, 'offline', now)
     end
   end
 end
