@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"math/rand/v2"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -167,9 +168,9 @@ func (s *step) stallClient(n *site) {
 	w.t.Helper()
 	stallClient(w.t, n.now().App, "dave")
 	body := `{"event":"x","data":"` + strings.Repeat("x", 60_000) + `"}`
-	eventually(w.t, "dave to be too slow", func() (answer, bool) {
+	eventually(w.t, "dave to be closed", func() (answer, bool) {
 		got, _, err := w.sites[0].call("POST", "/push/dave?wait=written&timeout=10ms", body)
-		return got, err == nil && strings.Contains(got.text, `"dropped":1`)
+		return got, err == nil && got.Status == http.StatusOK && got.Body["state"] != "online"
 	})
 	s.over = time.Now()
 }
