@@ -73,6 +73,29 @@ func (c *regulars) comeBack(m *member) {
 	c.changedLocked()
 }
 
+// holdSome keeps every other one of those from coming back who have sockets at these sites alone.
+func (c *regulars) holdSome(sites []*site) (held []*person, members []*member) {
+	var instances []string
+	for _, n := range sites {
+		instances = append(instances, n.now().Instance)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	others := false
+	for _, p := range c.people {
+		if slices.ContainsFunc(p.members, func(m *member) bool { return !slices.Contains(instances, m.instance) }) {
+			continue
+		}
+		if others = !others; others {
+			held, members = append(held, p), append(members, p.members...)
+		}
+	}
+	for _, m := range members {
+		m.held = true
+	}
+	return held, members
+}
+
 // release lets clients that were held connect again.
 func (c *regulars) release(members []*member) {
 	c.mu.Lock()
