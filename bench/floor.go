@@ -13,18 +13,26 @@ import (
 )
 
 // serveFloor is a server that does the least Echo and gorilla/websocket can do: it answers pushes without reading them, and its sockets
-// get a welcome and then nothing. It says where it listens in the words of an instance, and ends when it is killed.
+// get a welcome and then nothing.
 func serveFloor() error {
 	e := echo.New()
 	e.GET("/readyz", func(c *echo.Context) error { return c.NoContent(http.StatusOK) })
 	e.POST("/push/:user", func(c *echo.Context) error { return c.JSONBlob(http.StatusOK, []byte(`{"instances":1}`)) })
 	e.GET("/ws", welcomeOnly(&websocket.Upgrader{ReadBufferSize: 256, WriteBufferSize: 1024, WriteBufferPool: &sync.Pool{}}))
+	return serveAsFloor(e)
+}
+
+// welcomeFrame is what a client waits for.
+const welcomeFrame = `{"event":"rollcall:welcome","data":{"reachable":true}}`
+
+// serveAsFloor says where it listens as an instance does, and serves until it is killed.
+func serveAsFloor(handler http.Handler) error {
 	listener, err := new(net.ListenConfig).Listen(context.Background(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
 	}
 	fmt.Fprintf(os.Stderr, `{"msg":"listening","addr":"%s"}`+"\n", listener.Addr())
-	return http.Serve(listener, e)
+	return http.Serve(listener, handler)
 }
 
 // welcomeOnly keeps a socket in one goroutine, outside the HTTP handler, whose buffers are thus freed.
@@ -39,7 +47,7 @@ func welcomeOnly(upgrader *websocket.Upgrader) echo.HandlerFunc {
 		if err != nil {
 			return err
 		}
-		if err := conn.WriteMessage(websocket.TextMessage, []byte(`{"event":"rollcall:welcome","data":{"reachable":true}}`)); err != nil {
+		if err := conn.WriteMessage(websocket.TextMessage, []byte(welcomeFrame)); err != nil {
 			return err
 		}
 		go func() {

@@ -42,9 +42,9 @@ func prepare(ctx context.Context, s settings) (*house, error) {
 		return nil, fmt.Errorf("read the limit of open files: %w", err)
 	}
 	h.files = int(min(files.Cur, 1<<20))
-	if room := h.files - filesSpare; max(s.connections, s.users/instancesPushed) > room {
-		return nil, fmt.Errorf("-connections is %d and -users %d, but a process here may have only %d files open: want at most %d and %d, or raise ulimit -n",
-			s.connections, s.users, h.files, room, room*instancesPushed)
+	if room := h.files - filesSpare; max(s.connections, s.users) > room {
+		return nil, fmt.Errorf("-connections is %d and -users %d, but a process here may have only %d files open: want at most %d, or raise ulimit -n",
+			s.connections, s.users, h.files, room)
 	}
 	if h.dir, err = os.MkdirTemp("", "rollcall-bench-"); err != nil {
 		return nil, err

@@ -16,24 +16,23 @@ import (
 
 // measurement is one part of the bench.
 type measurement struct {
-	name string // for -only
-	what string
-	run  func(context.Context, *stage) ([]row, error) // the rows are good even if there is an error
+	name  string // for -only
+	what  string
+	limit time.Duration                                // the longest it may take; one that hangs must not hang the bench
+	run   func(context.Context, *stage) ([]row, error) // the rows are good even if there is an error
 }
 
 var measurements = []measurement{
-	{"pushes", "pushes through HTTP to sockets, two instances", measurePushes},
-	{"router", "pushes through the router alone, without HTTP and sockets", measureRouter},
-	{"mirror", "users joining, and their memory in Redis", measureMirror},
-	{"reads", "reads of many present users", measureReads},
-	{"recovery", "Redis emptied, and filled again", measureRecovery},
-	{"crash", "an instance killed", measureCrash},
-	{"connects", "sockets connecting to one instance", measureConnects},
-	{"idle", "what idle sockets cost in memory and in Redis commands", measureIdle},
+	{"pushes", "pushes through HTTP to sockets, one request each; one, two and eight instances", 5 * time.Minute, measurePushes},
+	{"bulk", "pushes through HTTP to sockets, streamed and many a request", 2 * time.Minute, measureBulk},
+	{"router", "pushes through the router alone, without HTTP and sockets", 2 * time.Minute, measureRouter},
+	{"mirror", "users joining, and their memory in Redis", 2 * time.Minute, measureMirror},
+	{"reads", "reads of many present users", 2 * time.Minute, measureReads},
+	{"recovery", "Redis emptied, and filled again", 2 * time.Minute, measureRecovery},
+	{"crash", "an instance killed", 2 * time.Minute, measureCrash},
+	{"connects", "sockets connecting to one instance", 2 * time.Minute, measureConnects},
+	{"idle", "what idle sockets cost in memory and in Redis commands", 2 * time.Minute, measureIdle},
 }
-
-// measurementLimit is the longest any measurement may take; one that hangs must not hang the bench.
-const measurementLimit = 2 * time.Minute
 
 // settings are the sizes of everything.
 type settings struct {
@@ -107,15 +106,20 @@ func run(s settings) error {
 }
 
 func measure(ctx context.Context, h *house, m measurement) ([]row, error) {
-	ctx, cancel := context.WithTimeout(ctx, measurementLimit)
+	ctx, cancel := context.WithTimeout(ctx, m.limit)
 	defer cancel()
+	return onStage(ctx, h, m.run)
+}
+
+// onStage runs something on a stage of its own, which is cleared afterwards.
+func onStage[T any](ctx context.Context, h *house, run func(context.Context, *stage) (T, error)) (T, error) {
 	s := &stage{house: h}
 	defer s.clear()
-	rows, err := m.run(ctx, s)
+	found, err := run(ctx, s)
 	if err != nil && context.Cause(ctx) != context.Canceled {
 		fmt.Fprint(os.Stderr, s.lastWords())
 	}
-	return rows, err
+	return found, err
 }
 
 func parseSettings(args []string) (s settings, err error) {
@@ -167,12 +171,15 @@ func (s settings) validate(rest []string) error {
 		flag        string
 		value, from int
 	}{
-		{"payload", s.payload, stampSize}, {"callers", s.callers, instancesPushed}, {"users", s.users, instancesPushed}, {"rate", s.rate, 1},
+		{"payload", s.payload, stampSize}, {"callers", s.callers, mostInstances}, {"users", s.users, mostInstances}, {"rate", s.rate, 1},
 		{"mirrored", s.mirrored, 1}, {"connections", s.connections, 1}, {"dialers", s.dialers, 1},
 	} {
 		if n.value < n.from {
 			return fmt.Errorf("-%s is %d: want at least %d", n.flag, n.value, n.from)
 		}
+	}
+	if s.users%mostInstances != 0 {
+		return fmt.Errorf("-users is %d: want a multiple of %d, so that each instance has as many", s.users, mostInstances)
 	}
 	if s.duration < time.Second || s.duration > 20*time.Second || s.idle < time.Second || s.idle > time.Minute {
 		return errors.New("-duration: want 1s to 20s; -idle: want 1s to 1m")

@@ -3,127 +3,97 @@ package main
 import (
 	"context"
 	"fmt"
-	"sync/atomic"
 	"time"
 )
 
-// instancesPushed is how many instances share the sockets of the measurement "pushes": half of the pushes arrive where their socket is.
-const instancesPushed = 2
+// instancesPushed are how many instances share the sockets of the measurement "pushes": of n, one in n pushes arrives where its socket is.
+var instancesPushed = []int{1, usualInstances, mostInstances}
 
-// measurePushes pushes to every user in turn, flat out and then at a steady rate.
+const (
+	usualInstances = 2 // the number that most rows are about
+	mostInstances  = 8
+)
+
+// measurePushes pushes to every user in turn, flat out and then at a steady rate: on Rollcall, and on servers without Redis.
 func measurePushes(ctx context.Context, s *stage) ([]row, error) {
-	floor, err := measurePushFloor(ctx, s)
+	empty, err := measureEmptyHandlers(ctx, s)
 	if err != nil {
-		return nil, fmt.Errorf("floor: %w", err)
+		return nil, fmt.Errorf("empty handlers: %w", err)
 	}
-	p, err := s.preparePushing(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := p.flatOut(ctx, s.duration/5); err != nil { // to warm up
-		return nil, err
-	}
-	full, err := p.flatOut(ctx, s.duration)
-	if err != nil {
-		return nil, err
-	}
-	steady, err := p.steady(ctx)
-	if err != nil {
-		return nil, err
-	}
-	delays, err := p.crowd.delays(ctx)
-	if err != nil {
-		return nil, err
-	}
-	arrived, err := finalArrivals(ctx, p.crowd.arrivals)
-	if err != nil {
-		return nil, err
-	}
-	const empty = "empty handlers"
-	return []row{
-		{what: fmt.Sprintf("**HTTP pushes**, %d instances, %s sockets, %d at a time", instancesPushed, thousands(int64(s.users)), s.callers),
-			found: full.rate(), floor: floor.rate(), ofFloor: empty},
-		{what: "CPU of the instances, a push", found: full.cpuEach(), floor: floor.cpuEach(), ofFloor: empty},
-		{what: "CPU of Redis, a push", found: full.redisEach()},
-		{what: "pushes that share a script call", found: full.perScript()},
-		{what: fmt.Sprintf("from request to socket at %s pushes/s, median", thousands(int64(s.rate))), found: millis(quantile(delays, 0.5))},
-		{what: "99th percentile", found: millis(quantile(delays, 0.99))},
-		{what: "CPU of the instances at that rate, a push", found: steady.cpuEach()},
-		arrived.row("all these pushes", p.number.Load()),
-	}, arrived.fault(p.number.Load())
-}
-
-// pushing is what the measurement needs: instances, Redis, sockets and callers.
-type pushing struct {
-	*stage
-	redis   *redisServer
-	servers []*server
-	crowd   *crowd
-	callers []*caller
-	number  atomic.Int64 // of the next push; it grows through all loads
-}
-
-func (s *stage) preparePushing(ctx context.Context) (*pushing, error) {
-	p := &pushing{stage: s}
-	var err error
-	if p.redis, err = s.startRedis(ctx); err != nil {
-		return nil, err
-	}
-	p.servers, err = startServers(instancesPushed, func() (*server, error) { return s.startInstance(ctx, p.redis) })
-	if err != nil {
-		return nil, err
-	}
-	if p.crowd, err = s.gather(s.users); err != nil {
-		return nil, err
-	}
-	if _, err = p.crowd.dial(ctx, s.users, p.servers...); err != nil {
-		return nil, err
-	}
-	p.callers, err = s.dialCallers(s.callers, p.servers)
-	return p, err
-}
-
-// flatOut pushes as fast as the callers can.
-func (p *pushing) flatOut(ctx context.Context, duration time.Duration) (cost, error) {
-	return p.untilArrived(ctx, func() (int64, error) {
-		return flatOut(ctx, len(p.callers), duration, func(caller int) error { return p.push(caller, time.Time{}) })
-	})
-}
-
-// steady pushes at a rate that leaves time to spare, so that the delays are not those of queues.
-func (p *pushing) steady(ctx context.Context) (cost, error) {
-	return p.untilArrived(ctx, func() (int64, error) { return paced(ctx, len(p.callers), p.rate, p.duration, p.push) })
-}
-
-// untilArrived measures the cost of pushes until all have arrived.
-func (p *pushing) untilArrived(ctx context.Context, load func() (int64, error)) (cost, error) {
-	return p.measure(ctx, p.redis, pids(p.servers), func() (int64, error) {
-		done, err := load()
-		if err == nil {
-			_, err = awaitArrivals(ctx, p.number.Load(), p.crowd.arrivals)
+	found, local := map[int]pushed{}, map[int]pushed{}
+	for _, n := range instancesPushed {
+		if local[n], err = s.pushTo(ctx, n, false); err != nil {
+			return nil, fmt.Errorf("%d servers without redis: %w", n, err)
 		}
-		return done, err
+		if found[n], err = s.pushTo(ctx, n, true); err != nil {
+			return nil, fmt.Errorf("%d instances: %w", n, err)
+		}
+	}
+	const floor = "without Redis"
+	usual, usualFloor := found[usualInstances], local[usualInstances]
+	rows := []row{
+		{what: fmt.Sprintf("**HTTP pushes**, one request each, %d instances, %s sockets, %d bytes, %d at a time", usualInstances, thousands(int64(s.users)), s.payload, s.callers),
+			found: usual.full.rate(), floor: usualFloor.full.rate(), ofFloor: floor},
+		{what: "of which HTTP alone: requests to empty Echo handlers", found: empty.rate()},
+		{what: "its CPU, a request", found: empty.cpuEach()},
+	}
+	for _, n := range instancesPushed {
+		rows = append(rows, row{what: fmt.Sprintf("CPU of the instances, a push, %d", n), found: found[n].full.cpuEach(), floor: local[n].full.cpuEach(), ofFloor: floor})
+	}
+	rows = append(rows,
+		row{what: fmt.Sprintf("CPU of Redis, a push, %d instances", usualInstances), found: usual.full.redisEach()},
+		row{what: "pushes that share a script call", found: usual.full.perScript()},
+		row{what: fmt.Sprintf("**at %s pushes/s**, from request to socket, median", thousands(int64(s.rate))),
+			found: millis(quantile(usual.delays, 0.5)), floor: millis(quantile(usualFloor.delays, 0.5)), ofFloor: floor},
+		row{what: "99th percentile", found: millis(quantile(usual.delays, 0.99)), floor: millis(quantile(usualFloor.delays, 0.99)), ofFloor: floor},
+	)
+	for _, n := range instancesPushed {
+		rows = append(rows, row{what: fmt.Sprintf("CPU of the instances, a push, %d", n), found: found[n].steady.cpuEach(), floor: local[n].steady.cpuEach(), ofFloor: floor})
+	}
+	return append(rows, outputRows(found)...), nil
+}
+
+// outputRows tell how what Redis sends grows with the instances. A push whose sockets are all where it arrived is not published at all.
+func outputRows(found map[int]pushed) []row {
+	var rows []row
+	for _, n := range instancesPushed {
+		rows = append(rows, row{what: fmt.Sprintf("sent by Redis, a push, %d", n), found: found[n].steady.redisOutputEach()})
+	}
+	one := found[1].steady.redisOutputEach().value
+	crossing := func(n int) quantity {
+		return quantity{(found[n].steady.redisOutputEach().value - one) * float64(n) / float64(n-1), " B"}
+	}
+	return append(rows, row{what: fmt.Sprintf("of which for crossing to another instance, a push that does, %d", mostInstances),
+		found: crossing(mostInstances), floor: crossing(usualInstances), ofFloor: fmt.Sprintf("%d instances", usualInstances)})
+}
+
+// pushed is what pushes took.
+type pushed struct {
+	full, steady cost
+	delays       []time.Duration // of the steady ones, sorted
+	sent         int64
+}
+
+// pushTo pushes to sockets of so many instances, or of as many servers without Redis.
+func (s *stage) pushTo(ctx context.Context, servers int, routed bool) (pushed, error) {
+	return onStage(ctx, s.house, func(ctx context.Context, s *stage) (found pushed, err error) {
+		p, err := s.preparePushing(ctx, servers, routed)
+		if err != nil {
+			return found, err
+		}
+		if _, err := p.flatOut(ctx, s.duration/5); err != nil { // to warm up
+			return found, err
+		}
+		if found.full, err = p.flatOut(ctx, s.duration); err != nil {
+			return found, err
+		}
+		if found.steady, err = p.steady(ctx); err != nil {
+			return found, err
+		}
+		if found.delays, err = p.crowd.delays(ctx); err != nil {
+			return found, err
+		}
+		found.sent = p.sent.Load()
+		return found, p.fault(ctx)
 	})
-}
-
-func (p *pushing) push(caller int, due time.Time) error {
-	number := p.number.Add(1) - 1
-	return p.callers[caller].push(number%int64(p.users), stamp(number, due, p.payload))
-}
-
-// measurePushFloor drives servers that answer at once, with the same callers and requests.
-func measurePushFloor(ctx context.Context, s *stage) (cost, error) {
-	servers, err := startServers(instancesPushed, func() (*server, error) { return s.startFloor(ctx) })
-	if err != nil {
-		return cost{}, err
-	}
-	callers, err := s.dialCallers(s.callers, servers)
-	if err != nil {
-		return cost{}, err
-	}
-	push := func(caller int) error { return callers[caller].push(0, stamp(0, time.Time{}, s.payload)) }
-	if _, err := flatOut(ctx, len(callers), s.duration/5, push); err != nil { // to warm up
-		return cost{}, err
-	}
-	return s.measure(ctx, nil, pids(servers), func() (int64, error) { return flatOut(ctx, len(callers), s.duration, push) })
 }

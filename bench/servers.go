@@ -79,6 +79,11 @@ func (s *stage) startFloor(ctx context.Context) (*server, error) {
 	return s.startServer(ctx, "the floor", exec.Command(s.self, "floor"))
 }
 
+// startLocal starts a server that pushes without Redis: see local.go.
+func (s *stage) startLocal(ctx context.Context) (*server, error) {
+	return s.startServer(ctx, "the floor of a push", exec.Command(s.self, "local"))
+}
+
 func startServers(n int, start func() (*server, error)) (servers []*server, err error) {
 	for range n {
 		one, err := start()

@@ -22,6 +22,7 @@ import (
 var roles = map[string]func() error{
 	"sockets": serveSockets,
 	"floor":   serveFloor,
+	"local":   serveLocal,
 }
 
 // Sockets are the WebSocket clients that one process holds. The bench speaks with it by RPC over its stdin and stdout.

@@ -81,6 +81,7 @@ func settledBytes(ctx context.Context, pid int) (int64, error) {
 type work struct {
 	cpu      time.Duration
 	memory   int64            // bytes in use
+	output   int64            // bytes sent to clients, which are the instances; to ask is to be sent some too
 	commands map[string]int64 // how often each ran, by name; those within scripts count too
 }
 
@@ -89,7 +90,7 @@ func (r *redisServer) work(ctx context.Context) (work, error) {
 	if r == nil {
 		return work{}, nil
 	}
-	text, err := r.client.Do(ctx, r.client.B().Info().Section("cpu", "memory", "commandstats").Build()).ToString()
+	text, err := r.client.Do(ctx, r.client.B().Info().Section("cpu", "memory", "stats", "commandstats").Build()).ToString()
 	if err != nil {
 		return work{}, fmt.Errorf("ask redis: %w", err)
 	}
@@ -102,6 +103,8 @@ func (r *redisServer) work(ctx context.Context) (work, error) {
 			w.cpu += time.Duration(seconds * float64(time.Second))
 		case name == "used_memory":
 			w.memory, _ = strconv.ParseInt(value, 10, 64)
+		case name == "total_net_output_bytes":
+			w.output, _ = strconv.ParseInt(value, 10, 64)
 		case isCommand:
 			var calls int64
 			if _, err := fmt.Sscanf(value, "calls=%d", &calls); err != nil {
@@ -117,6 +120,7 @@ func (r *redisServer) work(ctx context.Context) (work, error) {
 func (w work) since(before work) work {
 	w.cpu -= before.cpu
 	w.memory -= before.memory
+	w.output -= before.output
 	for name, ran := range before.commands {
 		w.commands[name] -= ran
 	}
