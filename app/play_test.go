@@ -121,7 +121,7 @@ func (s *step) emptyRedisBehind(n *site, d time.Duration) {
 	s.emptyRedis()
 	lapse(d)
 	n.thaw()
-	n.wasAlone(time.Since(began))
+	n.wasAlone(max(time.Since(began), worldGrace)) // nobody but Redis knew who is there, and Redis has forgotten
 	s.over = time.Now()
 }
 

@@ -30,7 +30,7 @@ func (s *stage) dialCallers(n int, servers []*server) ([]*caller, error) {
 		s.atEnd(func() { conn.Close() })
 		callers[i] = &caller{
 			conn: conn, answers: bufio.NewReader(conn),
-			headers: fmt.Sprintf("Host: %s\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\n", addr, s.apiKey),
+			headers: fmt.Sprintf("Host: %s\r\nAuthorization: Bearer %s\r\n", addr, s.apiKey),
 		}
 	}
 	return callers, nil
@@ -40,7 +40,7 @@ func (s *stage) dialCallers(n int, servers []*server) ([]*caller, error) {
 func (c *caller) push(user int64, data []byte) error {
 	const before, after = `{"event":"bench","data":`, `}`
 	c.request.Reset()
-	fmt.Fprintf(&c.request, "POST /push/%s HTTP/1.1\r\n%sContent-Length: %d\r\n\r\n%s%s%s",
+	fmt.Fprintf(&c.request, "POST /push/%s HTTP/1.1\r\n%sContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s%s%s",
 		userName(user), c.headers, len(before)+len(data)+len(after), before, data, after)
 	if err := c.conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
 		return err

@@ -25,6 +25,7 @@ type measurement struct {
 var measurements = []measurement{
 	{"pushes", "pushes through HTTP to sockets, one request each; one, two and eight instances", 5 * time.Minute, measurePushes},
 	{"bulk", "pushes through HTTP to sockets, streamed and many a request", 2 * time.Minute, measureBulk},
+	{"script", "push.lua alone", 2 * time.Minute, measureScript},
 	{"router", "pushes through the router alone, without HTTP and sockets", 2 * time.Minute, measureRouter},
 	{"mirror", "users joining, and their memory in Redis", 2 * time.Minute, measureMirror},
 	{"reads", "reads of many present users", 2 * time.Minute, measureReads},

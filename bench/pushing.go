@@ -66,10 +66,16 @@ func (p *pushing) untilArrived(ctx context.Context, load func() (int64, error)) 
 
 // push pushes to the next user. Callers of servers without Redis push to the users whose sockets their server has.
 func (p *pushing) push(caller int, due time.Time) error {
+	user, data := p.next(caller, due)
+	return p.callers[caller].push(user, data)
+}
+
+// next is the next push of a caller.
+func (p *pushing) next(caller int, due time.Time) (user int64, data []byte) {
 	queue := caller % len(p.turns)
 	number := (p.turns[queue].Add(1)-1)*int64(len(p.turns)) + int64(queue)
 	p.sent.Add(1)
-	return p.callers[caller].push(number%int64(p.users), stamp(number, due, p.payload))
+	return number % int64(p.users), stamp(number, due, p.payload)
 }
 
 // fault says what is wrong with the arrivals of all pushes; nil if each arrived once.

@@ -80,9 +80,10 @@ func settledBytes(ctx context.Context, pid int) (int64, error) {
 // work is what a Redis server has done so far.
 type work struct {
 	cpu      time.Duration
-	memory   int64            // bytes in use
-	output   int64            // bytes sent to clients, which are the instances; to ask is to be sent some too
-	commands map[string]int64 // how often each ran, by name; those within scripts count too
+	memory   int64                    // bytes in use
+	output   int64                    // bytes sent to clients, which are the instances; to ask is to be sent some too
+	commands map[string]int64         // how often each ran, by name; those within scripts count too
+	took     map[string]time.Duration // in each, by name
 }
 
 // work asks the server, or tells nothing of none. Asking is a command, INFO, too.
@@ -94,7 +95,7 @@ func (r *redisServer) work(ctx context.Context) (work, error) {
 	if err != nil {
 		return work{}, fmt.Errorf("ask redis: %w", err)
 	}
-	w := work{commands: map[string]int64{}}
+	w := work{commands: map[string]int64{}, took: map[string]time.Duration{}}
 	for line := range strings.Lines(text) {
 		name, value, _ := strings.Cut(strings.TrimSpace(line), ":")
 		switch command, isCommand := strings.CutPrefix(name, "cmdstat_"); {
@@ -106,11 +107,11 @@ func (r *redisServer) work(ctx context.Context) (work, error) {
 		case name == "total_net_output_bytes":
 			w.output, _ = strconv.ParseInt(value, 10, 64)
 		case isCommand:
-			var calls int64
-			if _, err := fmt.Sscanf(value, "calls=%d", &calls); err != nil {
+			var calls, micros int64
+			if _, err := fmt.Sscanf(value, "calls=%d,usec=%d", &calls, &micros); err != nil {
 				return work{}, fmt.Errorf("ask redis about %s: %q: %w", command, value, err)
 			}
-			w.commands[command] = calls
+			w.commands[command], w.took[command] = calls, time.Duration(micros)*time.Microsecond
 		}
 	}
 	return w, nil
@@ -123,6 +124,7 @@ func (w work) since(before work) work {
 	w.output -= before.output
 	for name, ran := range before.commands {
 		w.commands[name] -= ran
+		w.took[name] -= before.took[name]
 	}
 	return w
 }

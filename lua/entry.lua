@@ -17,8 +17,9 @@ local function record_change(log, cap, user, state, at)
   redis.call('XADD', log, 'MAXLEN', '~', cap, '*', 'user', user, 'state', state, 'at', string.format('%d', at))
 end
 
--- Records until when the dead tokens of an entry vouched for sockets of its user. leases: token → lease.
+-- Records until when the dead tokens of an entry vouched for sockets of its user, if nobody has some now. leases: token → lease.
 local function record_vouched(seen, user, entry, standing, leases)
+  if entry_state(entry, standing) == ONLINE then return end
   local last = 0
   for token, sockets in entry:gmatch(' ([^:]+):(%d+)') do
     if standing[token] == DEAD and sockets ~= '0' then last = math.max(last, tonumber(leases[token]:match('^%d+'))) end

@@ -2,7 +2,7 @@
 --
 -- KEYS[1] owners  HASH  user → entry
 -- KEYS[2] leases  HASH  token → lease
--- KEYS[3] seen    ZSET  user → when last online (ms)
+-- KEYS[3] seen    ZSET  user → when last online (ms), of those who are not
 -- ARGV[1…] users, at most 1000
 -- Returns {now, leases, entries, seen}: now in ms; leases as token, lease, …; entries and seen in the order of the users, nil if none.
 

@@ -180,6 +180,29 @@ func TestWhoWasMirroredBeforeRedisLostItIsNoNews(t *testing.T) {
 	})
 }
 
+func TestWhoseGoingWasLoggedComesAgainHoweverLongAgoItWas(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
+		s := newState(t, server)
+		mirror := func(token, version, sockets, ago string) {
+			t.Helper()
+			s.want(s.status(s.run(Mirror, []string{"owners", "leases", "log", "seen"}, token, version, "10000", "15000", "1000", "3600000", "1", "alice", sockets, ago)), OK)
+		}
+		// alice dropped from b and came back on a, which hung; then Redis lost everything, and b alone told what it knew
+		s.want(s.lease("b.2", "", 10000), OK)
+		mirror("b.2", "0", "0", "60000")
+		s.wantLog()
+		mirror("b.2", "1", "-1", "60000")
+		s.wantLog("alice offline")
+		s.want(s.lease("a.2", "", 10000), OK)
+		mirror("a.2", "0", "1", "50000")
+		s.wantLog("alice offline", "alice online")
+		// what was seen of her before does not count when Redis loses her once more
+		server.Do(s.client, "HDEL", s.key("owners"), "alice")
+		mirror("a.2", "1", "1", "50000")
+		s.wantLog("alice offline", "alice online")
+	})
+}
+
 func TestSinceIsWhenTheUserCameAndSeenWhenTheLastSocketWent(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
 		s := newState(t, server)

@@ -3,7 +3,7 @@
 -- KEYS[1] owners  HASH    user → entry
 -- KEYS[2] leases  HASH    token → lease
 -- KEYS[3] log     STREAM  changes of presence, capped
--- KEYS[4] seen    ZSET    user → when last online (ms)
+-- KEYS[4] seen    ZSET    user → when last online (ms), of those who are not
 -- ARGV[1] token
 -- ARGV[2] version   mirror writes under this lease so far, as the caller counts them
 -- ARGV[3] lifetime  of the renewed lease (ms)
@@ -33,7 +33,7 @@ local mine = token:match('^[^.]+%.')
 local users = {}
 for i = first, #ARGV, 3 do users[#users + 1] = ARGV[i] end
 local entries = #users > 0 and redis.call('HMGET', owners, unpack(users))
-local written, removed, left = {}, {}, {} -- gathered, for each call from a script costs more than what it does
+local written, removed, came, left = {}, {}, {}, {} -- gathered, for each call from a script costs more than what it does
 
 for place, user in ipairs(users) do
   local i = first + 3 * (place - 1)
@@ -50,7 +50,7 @@ for place, user in ipairs(users) do
     end
     if dead then record_vouched(seen, user, entry, standing, found) end
     if before == OFFLINE then record_change(log, log_cap, user, 'offline', now) end -- the sweep had not come by yet
-  elseif place <= known and (tonumber(redis.call('ZSCORE', seen, user)) or 0) < at then
+  elseif place <= known and not redis.call('ZSCORE', seen, user) then
     before = ONLINE -- Redis lost the entry: coming was logged before, and going was not
   end
 
@@ -63,13 +63,13 @@ for place, user in ipairs(users) do
   end
   if before == OFFLINE and after ~= OFFLINE then record_change(log, log_cap, user, 'online', now) end
   if before ~= OFFLINE and after == OFFLINE then record_change(log, log_cap, user, 'offline', now) end
-  if before == ONLINE and after ~= ONLINE then
-    left[#left + 1], left[#left + 2] = at, user
-  end
+  if before ~= ONLINE and after == ONLINE then came[#came + 1] = user end
+  if before == ONLINE and after ~= ONLINE then left[#left + 1], left[#left + 2] = at, user end
 end
 
 if #written > 0 then redis.call('HSET', owners, unpack(written)) end
 if #removed > 0 then redis.call('HDEL', owners, unpack(removed)) end
+if #came > 0 then redis.call('ZREM', seen, unpack(came)) end
 if #left > 0 then
   redis.call('ZADD', seen, unpack(left))
   redis.call('ZREMRANGEBYSCORE', seen, 0, now - seen_for)

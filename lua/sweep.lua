@@ -4,7 +4,7 @@
 -- KEYS[1] owners  HASH    user → entry
 -- KEYS[2] leases  HASH    token → lease
 -- KEYS[3] log     STREAM  changes of presence, capped
--- KEYS[4] seen    ZSET    user → when last online (ms)
+-- KEYS[4] seen    ZSET    user → when last online (ms), of those who are not
 -- ARGV[1] cursor   of HSCAN; 0 begins a pass
 -- ARGV[2] count    entries to look at, about
 -- ARGV[3] grace    (ms)
