@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -125,17 +124,30 @@ func (s *step) emptyRedisBehind(n *site, d time.Duration) {
 	s.over = time.Now()
 }
 
-// stallClient opens a socket that does not read, and pushes to it until it is closed.
+// stallClient opens a socket that does not read, and pushes to it until its instance has closed it. That its user is not told to be
+// online says nothing: a lease may have lapsed for a moment.
 func (s *step) stallClient(n *site) {
 	w := s.w
 	w.t.Helper()
+	before := n.tooSlow()
 	stallClient(w.t, n.now().App, "dave")
 	body := `{"event":"x","data":"` + strings.Repeat("x", 60_000) + `"}`
-	eventually(w.t, "dave to be closed", func() (answer, bool) {
-		got, _, err := w.sites[0].call("POST", "/push/dave?wait=written&timeout=10ms", body)
-		return got, err == nil && got.Status == http.StatusOK && got.Body["state"] != "online"
+	eventually(w.t, "dave to be closed", func() (string, bool) {
+		got, _, _ := w.sites[0].call("POST", "/push/dave?wait=written&timeout=10ms", body)
+		return got.text, n.tooSlow() != before
 	})
 	s.over = time.Now()
+}
+
+// tooSlow is the instance's count of clients that were too slow, as /metrics tells it.
+func (n *site) tooSlow() string {
+	n.w.t.Helper()
+	return eventually(n.w.t, "the instance to count slow clients", func() (string, bool) {
+		got, _, _ := n.call("GET", "/metrics", "")
+		_, after, found := strings.Cut(got.text, `rollcall_drops_total{reason="socket_too_slow"} `)
+		count, _, _ := strings.Cut(after, "\n")
+		return count, found
+	})
 }
 
 // replaceInstance stops an instance politely, and starts another.
