@@ -18,46 +18,55 @@ local users_at, envelopes_at = 5, 5 + count
 
 local standing = standings(leases, redis_now(), grace)
 local entries = redis.call('HMGET', owners, unpack(ARGV, users_at + 1, users_at + count))
-local reply, batches, batch_of = {}, {}, {} -- batches: for each instance, its envelopes, their places in the reply, and its sockets
 local skip = {}
 for instance in skipped:gmatch('%S+') do skip[instance] = true end
 
--- One owner's claim to sockets of a user; returns what state that puts the user in.
-local function claim(token, sockets, envelope, place)
-  local alive = standing[token]
-  if alive ~= LIVE or sockets == '0' then return alive ~= DEAD and RECONNECTING or OFFLINE end
-  local batch = batch_of[token]
-  if batch == nil then
+local batches, batch_of = {}, {} -- for each instance: envelopes, their places in the reply, and what it adds there if it takes them
+local function batch_for(token)
+  if batch_of[token] == nil then
     local instance = token:match('^[^.]+')
-    batch = not skip[instance] and {instance = instance, envelopes = {}, places = {}, sockets = {}}
-    batch_of[token] = batch
-    if batch then batches[#batches + 1] = batch end
+    batch_of[token] = not skip[instance] and {instance = instance, envelopes = {}, places = {}, added = {}}
+    if batch_of[token] then batches[#batches + 1] = batch_of[token] end
   end
-  if batch then
-    local n = #batch.places + 1
-    batch.envelopes[n], batch.places[n], batch.sockets[n] = envelope, place, sockets
-  end
-  return ONLINE
+  return batch_of[token]
 end
 
-for i = 1, count do
-  local entry, state, envelope = entries[i], OFFLINE, ARGV[envelopes_at + i]
-  if entry then
-    local token, sockets = entry:match('^%d+ ([^:]+):(%d+)$')
-    if token then -- one owner, as nearly everybody has
-      state = claim(token, sockets, envelope, i)
-    else
-      for token, sockets in entry:gmatch(' ([^:]+):(%d+)') do state = math.max(state, claim(token, sockets, envelope, i)) end
+-- What the owners in an entry come to: its user's state, the batches that its envelopes go into, and what each then adds. It is worked
+-- out once for each text after since, which most users of one instance have in common.
+local known = {}
+local function read_owners(text)
+  local read = {state = OFFLINE, batches = {}, adds = {}}
+  for token, sockets in text:gmatch(' ([^:]+):(%d+)') do
+    if standing[token] == LIVE and sockets ~= '0' then
+      read.state = ONLINE
+      local batch = batch_for(token)
+      if batch then read.batches[#read.batches + 1], read.adds[#read.adds + 1] = batch, 4 + 4 * 65536 * sockets end
+    elseif standing[token] ~= DEAD then
+      read.state = math.max(read.state, RECONNECTING)
     end
   end
-  reply[i] = state
+  known[text] = read
+  return read
+end
+
+local reply, find, sub = {}, string.find, string.sub
+for i = 1, count do
+  local entry = entries[i]
+  reply[i] = OFFLINE
+  if entry then
+    local text = sub(entry, (find(entry, ' ', 1, true)))
+    local read = known[text] or read_owners(text)
+    reply[i] = read.state
+    for k, batch in ipairs(read.batches) do
+      local n = #batch.places + 1
+      batch.envelopes[n], batch.places[n], batch.added[n] = ARGV[envelopes_at + i], i, read.adds[k]
+    end
+  end
 end
 
 for _, batch in ipairs(batches) do
   if redis.call(publish, channels .. batch.instance, table.concat(batch.envelopes)) > 0 then
-    for n, place in ipairs(batch.places) do
-      reply[place] = reply[place] + 4 + 4 * 65536 * batch.sockets[n]
-    end
+    for n, place in ipairs(batch.places) do reply[place] = reply[place] + batch.added[n] end
   end
 end
 return reply
