@@ -97,6 +97,7 @@ func (s *step) killWithoutRedis(n *site, d time.Duration) {
 	dead := s.crash([]*site{n})
 	lapse(d)
 	s.w.server.Resume()
+	dead.over = time.Now() // Redis does only now what the instance had asked for before, such as to renew its lease
 	s.bury(dead)
 }
 
