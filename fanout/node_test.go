@@ -30,13 +30,14 @@ type nodeOptions struct {
 	prefix  string
 	shards  int
 	timeout time.Duration
+	lease   time.Duration
 }
 
 func startNode(t *testing.T, name string, o nodeOptions) *node {
 	t.Helper()
 	redis := presence.Redis{
 		Client: o.server.Client(), Keys: presence.NewKeys(o.prefix, o.shards), Publish: "PUBLISH",
-		Lease: 10 * time.Second, Grace: 15 * time.Second, LogCap: 1000, SeenFor: time.Hour, Timeout: o.timeout,
+		Lease: o.lease, Grace: 15 * time.Second, LogCap: 1000, SeenFor: time.Hour, Timeout: o.timeout,
 	}
 	log := slog.New(slog.DiscardHandler)
 	n := &node{t: t, name: name}
@@ -155,5 +156,5 @@ func (n *node) wantPush(user, frame string, state presence.State, instances int)
 }
 
 func options(server *redistest.Server, shards int) nodeOptions {
-	return nodeOptions{server, redistest.Prefix(), shards, 5 * time.Second}
+	return nodeOptions{server, redistest.Prefix(), shards, 5 * time.Second, 10 * time.Second}
 }
