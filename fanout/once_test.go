@@ -36,17 +36,15 @@ func (n *node) once(ctx context.Context, text string) (answer string, again bool
 // wantOnce wants what is done with the key k to answer this in the end, as the first or again.
 func (n *node) wantOnce(text, want string, again bool) {
 	n.t.Helper()
-	for giveUp := time.Now().Add(patience); ; {
-		answer, replayed, err := n.once(n.t.Context(), text)
-		if err == nil {
-			if answer != want || replayed != again {
-				n.t.Errorf("got %s, again %v, want %s, %v", answer, replayed, want, again)
-			}
-			return
-		}
-		if time.Now().After(giveUp) {
-			n.t.Fatalf("still %v", err)
-		}
+	var answer string
+	var replayed bool
+	eventually(n.t, "the key to be free or answered", func() bool {
+		var err error
+		answer, replayed, err = n.once(n.t.Context(), text)
+		return err == nil
+	})
+	if answer != want || replayed != again {
+		n.t.Errorf("got %s, again %v, want %s, %v", answer, replayed, want, again)
 	}
 }
 

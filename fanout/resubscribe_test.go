@@ -211,13 +211,10 @@ func (p *relayed) isTrue(came int) bool {
 func (p *relay) wantReached(user int) {
 	p.t.Helper()
 	for _, from := range p.nodes {
-		giveUp := time.Now().Add(patience)
 		last := Push{User: userOf(user), Frame: []byte("last"), Wait: Written}
-		for from.router.Push(p.t.Context(), last).Sockets.Written != 2 {
-			if time.Now().After(giveUp) {
-				p.t.Fatalf("%s does not find %s any more", from.name, last.User)
-			}
-		}
+		eventually(p.t, from.name+" to find "+last.User, func() bool {
+			return from.router.Push(p.t.Context(), last).Sockets.Written == 2
+		})
 	}
 }
 
