@@ -150,7 +150,33 @@ func TestAStreamReadsOnlySoFarAheadOfItsAnswers(t *testing.T) {
 	})
 }
 
-func TestALineThatIsTooLongIsReadToItsEndAndNotKept(t *testing.T) {
+func TestAHandlerWaitsWhenTooManyOfItsAnswersAreOnTheirWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := startIdle(t)
+		ctx, cancel := context.WithCancel(t.Context())
+		a := &Answers{ctx: ctx, gateway: &gateway{router: s.options.Router}, socket: &socket{Socket: presence.Socket{User: "alice"}}, event: "x"}
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			for range mirrorWindow + 1 {
+				if err := a.Send(nil); err != nil {
+					t.Error(err)
+				}
+			}
+		}()
+		synctest.Wait()
+		if got := s.waiting(); got != mirrorWindow {
+			t.Errorf("%d answers are on their way, want %d", got, mirrorWindow)
+		}
+		cancel() // nobody waits any more
+		<-ended
+		if got, failed := s.waiting(), len(a.failed); got != mirrorWindow+1 || failed != mirrorWindow {
+			t.Errorf("%d answers are on their way, %d have failed", got, failed)
+		}
+	})
+}
+
+func TestALineThatIsTooLongIsReadToItsEnd(t *testing.T) {
 	body := strings.NewReader(strings.Repeat("x", 10_000) + "\n" + "next\n")
 	reader := bufio.NewReaderSize(body, 16)
 	if line, err := readLine(reader, 100); line != nil || !errors.Is(err, errLongLine) {
