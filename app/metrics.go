@@ -86,7 +86,7 @@ func outcomeLabel(outcome fanout.Outcome) string {
 		return "partial"
 	case outcome.Err == nil:
 		return outcome.State.String()
-	case errors.Is(outcome.Err, fanout.ErrBusy):
+	case errors.Is(outcome.Err, fanout.ErrBusy), errors.Is(outcome.Err, fanout.ErrAsking):
 		return "busy"
 	case errors.Is(outcome.Err, fanout.ErrClosing):
 		return "closing"
@@ -120,7 +120,7 @@ func (m *metrics) watch(mirror *presence.Mirror, sockets *presence.Sockets, rout
 	counter("rollcall_mirror_errors_total", "Failed steps of the mirror.", nil, func() int64 { return mirror.Stats().Errors })
 	counter("rollcall_remirrors_total", "Times that Redis had lost its state, and a shard was mirrored again.", nil, func() int64 { return mirror.Stats().Remirrors })
 	counter("rollcall_audit_differences_total", "Differences that audits found, and mended.", nil, func() int64 { n, _ := mirror.Audits(); return n })
-	const drops, help = "rollcall_drops_total", "What could not be delivered, by reason: sockets too slow, messages, envelopes, or replies."
+	const drops, help = "rollcall_drops_total", "What could not be delivered, by reason: sockets too slow, messages, envelopes, replies, or answers to be remembered."
 	for reason, count := range map[string]func() int64{
 		"socket_too_slow":    tooSlow,
 		"message_malformed":  receiver.Dropped.Malformed.Load,
@@ -130,6 +130,7 @@ func (m *metrics) watch(mirror *presence.Mirror, sockets *presence.Sockets, rout
 		"question_overflow":  receiver.Dropped.Questions.Load,
 		"reply_unsent":       receiver.Dropped.Replies.Load,
 		"reply_late":         receiver.LateReplies,
+		"answer_unsettled":   router.Unsettled,
 	} {
 		counter(drops, help, prometheus.Labels{"reason": reason}, count)
 	}

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"fmt"
 	"net/http"
+	"strings"
 	"testing"
 
 	"rollcall/lua/redistest"
@@ -40,10 +42,80 @@ func TestARequestThatWasRefusedMayComeAgainWithItsKey(t *testing.T) {
 	if got := ask(t, a, "POST", "/push/alice", `{"event":"x"}`, keyed("k")); got.Status != 200 {
 		t.Errorf("%d %s", got.Status, got.text)
 	}
-	for _, bad := range []http.Header{keyed(""), {"Idempotency-Key": {"a", "b"}}} {
+	for _, bad := range []http.Header{keyed(""), keyed(strings.Repeat("k", 256)), {"Idempotency-Key": {"a", "b"}}} {
 		wantProblem(t, ask(t, a, "POST", "/push/alice", `{"event":"x"}`, bad), 400, "bad_idempotency_key")
 	}
 	wantProblem(t, ask(t, a, "POST", "/push", `{}`, keyed("s"), http.Header{"Content-Type": {"application/x-ndjson"}}), 400, "bad_idempotency_key")
+}
+
+func TestAKeyIsForOneRequestHoweverMuchTheOtherLooksLikeIt(t *testing.T) {
+	t.Parallel()
+	a := startApp(t)
+	alice := connect(t, a, "alice")
+	longest := strings.Repeat("k", 255)
+	first := ask(t, a, "POST", "/push/alice", `{"event":"x"}`, keyed(longest))
+	for path, body := range map[string]string{
+		"/push/alice?wait=written": `{"event":"x"}`, "/push/bob": `{"event":"x"}`, "/emit/all": `{"event":"x"}`, "/push/alice": `{"event":"x","data":1}`,
+	} {
+		wantProblem(t, ask(t, a, "POST", path, body, keyed(longest)), 422, "key_reused")
+	}
+	if again := ask(t, a, "POST", "/push/alice", `{"event":"x"}`, keyed(longest)); again.text != first.text {
+		t.Errorf("got %s, want %s", again.text, first.text)
+	}
+	alice.wantFrame("x", "null")
+	push(t, a, "alice", `{"event":"last"}`, "online", 1)
+	alice.wantFrame("last", "null") // and nothing came twice
+}
+
+func TestRepeatsAtTheSameMomentOnTwoInstancesAreDoneOnce(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, redis *redistest.Server) {
+		apps := []*App{startApp(t, "--redis-url="+redis.URL()), startApp(t, "--redis-url="+redis.URL())}
+		alice := connect(t, apps[0], "alice")
+		const rounds = 50
+		for n := range rounds {
+			body, key := fmt.Sprintf(`{"event":"n","data":%d}`, n), keyed(fmt.Sprint(n))
+			answers := make(chan answer, len(apps))
+			for _, a := range apps {
+				go func() { answers <- ask(t, a, "POST", "/push/alice", body, key) }()
+			}
+			ids := map[any]bool{}
+			for range apps {
+				switch got := <-answers; got.Status {
+				case http.StatusOK:
+					ids[got.Body["id"]] = true
+				default:
+					wantProblem(t, got, http.StatusConflict, "under_way")
+				}
+			}
+			if len(ids) != 1 {
+				t.Errorf("round %d: answers with the ids %v, want one", n, ids)
+			}
+		}
+		for n := range rounds {
+			alice.wantFrame("n", fmt.Sprint(n)) // each once
+		}
+	})
+}
+
+func TestARequestWithAKeyIsRefusedWithoutRedisAndMayComeAgain(t *testing.T) {
+	t.Parallel()
+	redis := redistest.Start(t)
+	a := startApp(t, "--redis-url="+redis.URL())
+	alice := connect(t, a, "alice")
+	redis.Pause()
+	got := ask(t, a, "POST", "/push/alice", `{"event":"x"}`, keyed("k")) // alice is here, but it may have been sent before
+	wantProblem(t, got, http.StatusServiceUnavailable, "redis_unreachable")
+	if detail, _ := got.Body["detail"].(string); !strings.Contains(detail, "nothing was sent") {
+		t.Errorf("it says %q", detail)
+	}
+	redis.Resume()
+	eventually(t, "the repeat to be done", func() (answer, bool) {
+		got := ask(t, a, "POST", "/push/alice", `{"event":"x"}`, keyed("k"))
+		return got, got.Status == http.StatusOK
+	})
+	alice.wantFrame("x", "null")
+	push(t, a, "alice", `{"event":"last"}`, "online", 1)
+	alice.wantFrame("last", "null")
 }
 
 func TestARequestWhoseFirstIsUnderWayIsNotDoneAgain(t *testing.T) {
@@ -54,7 +126,11 @@ func TestARequestWhoseFirstIsUnderWayIsNotDoneAgain(t *testing.T) {
 	for range 2 {
 		go func() { answers <- ask(t, a, "POST", "/push/alice?wait=acked&timeout=5s", `{"event":"x"}`, keyed("k")) }()
 	}
-	wantProblem(t, <-answers, http.StatusConflict, "under_way") // whichever came second is answered at once
+	second := <-answers // whichever it is, it is answered at once
+	wantProblem(t, second, http.StatusConflict, "under_way")
+	if second.Header.Get("Retry-After") != "1" {
+		t.Error("it is not told when to ask again")
+	}
 	if got := <-answers; got.Status != 200 {
 		t.Errorf("%d %s", got.Status, got.text)
 	}

@@ -121,6 +121,25 @@ func TestAClientThatDoesNotReadIsDroppedAndSaidToBe(t *testing.T) {
 	bob.wantFrame("x", "null")
 }
 
+func TestAnEmitPassesAClientThatDoesNotRead(t *testing.T) {
+	t.Parallel()
+	redis := redistest.Start(t)
+	near, far := startApp(t, "--redis-url="+redis.URL()), startApp(t, "--redis-url="+redis.URL())
+	readers := []*client{connect(t, near, "bob"), connect(t, near, ""), connect(t, far, "cathy")}
+	stallClient(t, near, "alice")
+	data := `"` + strings.Repeat("x", 60_000) + `"`
+	apps := []*App{near, far}
+	for n := 0; !strings.Contains(ask(t, near, "GET", "/metrics", "").text, `rollcall_drops_total{reason="socket_too_slow"} 1`); n++ {
+		if got := ask(t, apps[n%2], "POST", "/emit/all", `{"event":"x","data":`+data+`}`); got.Body["instances"] != 2.0 {
+			t.Fatalf("emit: %d %s", got.Status, got.text)
+		}
+		for _, c := range readers { // while alice's connection is stuck, and when it is given up
+			c.wantFrame("x", data)
+		}
+	}
+	wantState(t, far, "alice", "reconnecting", 0)
+}
+
 func TestAUserWhoMovesAllTheTimeMissesNoPushAnsweredAsWritten(t *testing.T) {
 	t.Parallel()
 	apps := startThree(t)

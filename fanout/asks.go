@@ -5,7 +5,7 @@ import (
 	"sync/atomic"
 )
 
-// maxAsks is how many questions may wait for replies; more are refused with ErrBusy. One costs some 500 bytes.
+// maxAsks is how many questions may wait for replies; more are refused with ErrAsking. One costs some 500 bytes.
 const maxAsks = 32768
 
 // asks are the questions of this instance that wait for replies. A question goes to the channels of the instances that are asked, and
@@ -25,7 +25,7 @@ func (a *asks) begin(take func(sender string, frame []byte)) (ask uint64, err er
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if len(a.open) >= maxAsks {
-		return 0, ErrBusy
+		return 0, ErrAsking
 	}
 	if a.open == nil {
 		a.open = map[uint64]func(string, []byte){}

@@ -96,5 +96,5 @@ func (r *Receiver) replyAudit(ctx context.Context, question envelope) {
 
 // reply answers a question through a shard's channel of the instance that asked.
 func (r *Receiver) reply(shard int, question envelope, frame []byte) {
-	r.replier.send(r.keys.Channels(shard)+question.sender, envelope{kind: kindReply, ask: question.ask, sender: r.instance, frame: frame})
+	r.repliers[shard].send(r.keys.Channels(shard)+question.sender, envelope{kind: kindReply, ask: question.ask, sender: r.instance, frame: frame})
 }

@@ -150,18 +150,6 @@ func TestAnAuditAsksEveryInstanceAndNamesThoseThatDoNotAnswer(t *testing.T) {
 	})
 }
 
-func TestAnOverflowingReceiverDropsAndCounts(t *testing.T) {
-	server := redistest.StartInProcess(t)
-	a := startNode(t, "a", options(server, 1))
-	idle := NewReceiver(ReceiverOptions{Instance: "x", Redis: presence.Redis{Keys: presence.NewKeys("x", 1), Lease: time.Second}, Sockets: a.sockets, Mirror: a.mirror})
-	for range receiverQueue + 7 { // nobody works on it
-		idle.enqueue(rueidis.PubSubMessage{})
-	}
-	if got := idle.Dropped.Overflow.Load(); got != 7 {
-		t.Errorf("%d were counted, want 7", got)
-	}
-}
-
 func TestAPushGivenUpBeforeItWasSentIsNeverSent(t *testing.T) {
 	server := redistest.Start(t)
 	o := options(server, 1)

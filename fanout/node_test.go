@@ -30,13 +30,15 @@ type nodeOptions struct {
 	prefix  string
 	shards  int
 	timeout time.Duration
+	lease   time.Duration
+	stall   *stall // nil: none
 }
 
 func startNode(t *testing.T, name string, o nodeOptions) *node {
 	t.Helper()
 	redis := presence.Redis{
-		Client: o.server.Client(), Keys: presence.NewKeys(o.prefix, o.shards), Publish: "PUBLISH",
-		Lease: 10 * time.Second, Grace: 15 * time.Second, LogCap: 1000, SeenFor: time.Hour, Timeout: o.timeout,
+		Client: o.stall.over(o.server.Client()), Keys: presence.NewKeys(o.prefix, o.shards), Publish: "PUBLISH",
+		Lease: o.lease, Grace: 15 * time.Second, LogCap: 1000, SeenFor: time.Hour, Timeout: o.timeout,
 	}
 	log := slog.New(slog.DiscardHandler)
 	n := &node{t: t, name: name}
@@ -71,17 +73,38 @@ type inbox struct {
 	node *node
 
 	mu     sync.Mutex
+	gate   chan struct{} // open when closed: nothing comes in before
 	frames []string
 	grown  chan struct{} // closed and replaced with each frame
 }
 
 func (i *inbox) Send(frame []byte) bool {
+	i.pass()
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.frames = append(i.frames, string(frame))
 	close(i.grown)
 	i.grown = make(chan struct{})
 	return true
+}
+
+// pass waits until the gate is open.
+func (i *inbox) pass() {
+	i.mu.Lock()
+	gate := i.gate
+	i.mu.Unlock()
+	<-gate
+}
+
+// shut closes the gate until the test ends, as no connection does: to send never blocks. open lets in what came meanwhile.
+func (i *inbox) shut() (open func()) {
+	gate := make(chan struct{})
+	open = sync.OnceFunc(func() { close(gate) })
+	i.node.t.Cleanup(open)
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.gate = gate
+	return open
 }
 
 func (i *inbox) SendTallied(frame []byte, tally *presence.Tally) bool {
@@ -97,7 +120,8 @@ func (i *inbox) Reachable() {}
 // join opens a socket and waits until every node finds it.
 func (n *node) join(user string) *inbox {
 	n.t.Helper()
-	i := &inbox{node: n, grown: make(chan struct{})}
+	i := &inbox{node: n, gate: make(chan struct{}), grown: make(chan struct{})}
+	close(i.gate)
 	i.Socket = &presence.Socket{ID: uuid.New(), User: user, Conn: i}
 	ctx, cancel := context.WithTimeout(n.t.Context(), patience)
 	defer cancel()
@@ -143,6 +167,16 @@ func (i *inbox) wantFrames(want ...string) {
 	}
 }
 
+// eventually waits until something is so.
+func eventually(t *testing.T, want string, is func() bool) {
+	t.Helper()
+	for giveUp := time.Now().Add(patience); !is(); {
+		if time.Now().After(giveUp) {
+			t.Fatalf("want %s, in vain", want)
+		}
+	}
+}
+
 func (n *node) push(user, frame string) Outcome {
 	return n.router.Push(n.t.Context(), Push{User: user, Frame: []byte(frame)})
 }
@@ -155,5 +189,5 @@ func (n *node) wantPush(user, frame string, state presence.State, instances int)
 }
 
 func options(server *redistest.Server, shards int) nodeOptions {
-	return nodeOptions{server, redistest.Prefix(), shards, 5 * time.Second}
+	return nodeOptions{server, redistest.Prefix(), shards, 5 * time.Second, 10 * time.Second, nil}
 }

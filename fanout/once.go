@@ -9,67 +9,79 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
+
 	"rollcall/lua"
 )
 
 // OnceFor is how long an answer is remembered for requests that come again.
 const OnceFor = 5 * time.Minute
 
-// Errors of Once.
+// Errors of Once. With each of them nothing was done for this request.
 var (
 	ErrUnderWay    = errors.New("fanout: a request with this key is under way, or its outcome was lost")
 	ErrOtherAnswer = errors.New("fanout: a request with this key asked for something else")
+	ErrNoClaim     = errors.New("fanout: redis can't be asked whether a request with this key came before")
+	ErrKeys        = errors.New("fanout: too many answers are remembered for requests that come again")
 )
 
 // Once does something at most once for a key, on whichever instance it is asked for, within OnceFor: the first gets done, and every other
-// gets its answer. Of a do that fails nothing is remembered, unless it may
-// have had an effect. fingerprint tells requests apart that wrongly share a key. again: the answer is
-// that of an earlier request.
+// gets its answer. Of a do that fails nothing is remembered, unless it may have had an effect. fingerprint tells requests apart that
+// wrongly share a key. again: the answer is that of an earlier request.
 func (r *Router) Once(ctx context.Context, key string, fingerprint []byte, do func() (answer []byte, err error)) (answer []byte, again bool, err error) {
+	if r.remembered.isFull(time.Now()) {
+		return nil, false, ErrKeys
+	}
 	hash := sha256.Sum256([]byte(key))
 	name, print := r.redis.Keys.Once(hex.EncodeToString(hash[:])), hex.EncodeToString(fingerprint)
-	stored, err := r.claim(ctx, name, print)
+	claim := print + " " + uuid.NewString()
+	stored, err := r.claim(ctx, name, claim)
 	if err != nil {
+		r.settler.later(settlement{name: name, claim: claim}) // Redis may have it all the same: the reply was lost, or the caller went away
 		return nil, false, err
 	}
 	if stored != "" {
-		first, answer, _ := strings.Cut(stored, " ")
-		switch {
-		case first != print:
-			return nil, false, ErrOtherAnswer
-		case answer == "":
-			return nil, false, ErrUnderWay
-		}
-		return []byte(answer), true, nil
+		return earlierAnswer(stored, print)
 	}
 	answer, err = do()
 	if errors.Is(err, ErrUnreachable) {
+		r.remembered.add(time.Now(), claimBytes)
 		return nil, false, err // it may have got through: the claim stays, and keeps it from coming twice
 	}
-	if err != nil {
-		answer = nil
+	done := settlement{name: name, claim: claim}
+	if err == nil {
+		done.answer = string(answer)
+		r.remembered.add(time.Now(), claimBytes+len(answer))
 	}
-	// The answer is the caller's whatever becomes of remembering it, which goes on if the caller has gone away: or a repeat would hear nothing.
-	settling, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.redis.Timeout)
-	defer cancel()
-	if settled := lua.Settle.Exec(settling, r.redis.Client, []string{name}, []string{print, string(answer), onceFor}).Error(); settled != nil {
-		r.log.Warn("remember an answer", "error", settled)
-	}
+	// The answer is the caller's whatever becomes of remembering it.
+	r.settler.settle(ctx, done)
 	return answer, false, err
 }
 
 // claim returns what is stored of an earlier request; empty: there was none, and this one is claimed.
-func (r *Router) claim(ctx context.Context, name, print string) (stored string, err error) {
+func (r *Router) claim(ctx context.Context, name, claim string) (stored string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, r.redis.Timeout)
 	defer cancel()
-	reply, err := lua.Claim.Exec(ctx, r.redis.Client, []string{name}, []string{print, onceFor}).ToArray()
+	reply, err := lua.Claim.Exec(ctx, r.redis.Client, []string{name}, []string{claim, onceFor}).ToArray()
 	if err != nil {
-		return "", fmt.Errorf("%w: %w", ErrUnreachable, err)
+		return "", fmt.Errorf("%w: %w", ErrNoClaim, err)
 	}
 	if len(reply) < 2 {
 		return "", nil
 	}
 	return reply[1].ToString()
+}
+
+// earlierAnswer reads what is stored of an earlier request: its fingerprint, who claimed it, and the answer if there is one yet.
+func earlierAnswer(stored, print string) (answer []byte, again bool, err error) {
+	parts := strings.SplitN(stored, " ", 3)
+	switch {
+	case parts[0] != print:
+		return nil, false, ErrOtherAnswer
+	case len(parts) < 3 || parts[2] == "":
+		return nil, false, ErrUnderWay
+	}
+	return []byte(parts[2]), true, nil
 }
 
 var onceFor = fmt.Sprint(OnceFor.Milliseconds())

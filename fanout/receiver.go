@@ -13,9 +13,12 @@ import (
 	"rollcall/presence"
 )
 
-// receiverQueue is how many messages may wait for the worker. At the cap a message is dropped and counted: to wait would stall the
-// connection, and with it every other message.
-const receiverQueue = 8192
+// receiverQueue and receiverBytes are the most that may wait for the worker. At the cap a message is dropped and counted: to wait would
+// stall the connection, and with it every other message.
+const (
+	receiverQueue = 8192
+	receiverBytes = 64 << 20
+)
 
 // Receiver hands what other instances send to this one's sockets.
 type Receiver struct {
@@ -30,11 +33,12 @@ type Receiver struct {
 	pause    time.Duration // between looks at the heartbeat
 	log      *slog.Logger
 
-	queue chan rueidis.PubSubMessage // capacity receiverQueue; never closed
-	ears  []ear                      // one for each shard
+	queue  chan rueidis.PubSubMessage // capacity receiverQueue; never closed
+	queued atomic.Int64               // bytes of the messages in it
+	ears   []ear                      // one for each shard
 
 	asks     asks
-	replier  *replier
+	repliers []*replier     // one for each shard: one that hangs holds up no other
 	replying sync.WaitGroup // for audits, which take their time
 	auditing atomic.Int64   // of them, at most maxAudits
 
@@ -53,7 +57,7 @@ const (
 // Drops counts what a Receiver could not deliver, by reason.
 type Drops struct {
 	Malformed atomic.Int64 // messages, from the first envelope that could not be read on
-	Overflow  atomic.Int64 // messages that found the queue full
+	Overflow  atomic.Int64 // messages that found no room in the queue
 	Unknown   atomic.Int64 // envelopes of a kind that this version does not know
 	Strays    atomic.Int64 // envelopes for users without a socket here
 	Questions atomic.Int64 // that found too many before them
@@ -80,7 +84,9 @@ func NewReceiver(o ReceiverOptions) *Receiver {
 		ears:  make([]ear, o.Redis.Keys.Shards()),
 		ready: make(chan struct{}),
 	}
-	r.replier = newReplier(o.Redis, o.Log, &r.Dropped.Replies)
+	for range r.ears {
+		r.repliers = append(r.repliers, newReplier(o.Redis, o.Log, &r.Dropped.Replies))
+	}
 	r.missing.Store(int64(len(r.ears)))
 	return r
 }
@@ -116,7 +122,9 @@ func (r *Receiver) Run(ctx context.Context) {
 	defer r.replying.Wait()
 	defer work.Wait()
 	work.Go(func() { r.work(ctx) })
-	work.Go(func() { r.replier.run(ctx) })
+	for _, replier := range r.repliers {
+		work.Go(func() { replier.run(ctx) })
+	}
 	for ctx.Err() == nil {
 		if err := r.listen(ctx); err != nil && ctx.Err() == nil {
 			r.log.Warn("subscribe", "error", err)
@@ -127,11 +135,16 @@ func (r *Receiver) Run(ctx context.Context) {
 
 // enqueue runs on the connection's own goroutine: it must be quick, and never call Redis.
 func (r *Receiver) enqueue(message rueidis.PubSubMessage) {
-	select {
-	case r.queue <- message:
-	default:
-		r.Dropped.Overflow.Add(1)
+	size := int64(len(message.Message))
+	if r.queued.Add(size) <= receiverBytes {
+		select {
+		case r.queue <- message:
+			return
+		default:
+		}
 	}
+	r.queued.Add(-size)
+	r.Dropped.Overflow.Add(1)
 }
 
 // work hands messages to sockets, one after the other: what one instance sends to a user arrives in order.
@@ -139,6 +152,7 @@ func (r *Receiver) work(ctx context.Context) {
 	for {
 		select {
 		case message := <-r.queue:
+			r.queued.Add(-int64(len(message.Message)))
 			r.handle(ctx, message)
 		case <-ctx.Done():
 			return

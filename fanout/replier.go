@@ -11,11 +11,11 @@ import (
 	"rollcall/presence"
 )
 
-// repliesBytes is how much may wait to be replied; at the cap a reply is dropped and counted, and its asker finds it unanswered.
+// repliesBytes is how much may wait to be replied in a shard; at the cap a reply is dropped and counted, and its asker finds it unanswered.
 const repliesBytes = 4 << 20
 
-// replier sends replies to the channels of those who asked: all that wait at the same moment share one round trip, and those for one
-// instance one message.
+// replier sends replies to the channels of those who asked, in one shard: all that wait at the same moment share one round trip, and those
+// for one instance one message.
 type replier struct {
 	// static after construction
 	redis   presence.Redis

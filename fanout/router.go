@@ -31,13 +31,14 @@ type Outcome struct {
 	Instances int             // that took it
 	Partial   bool            // Redis was out of reach, but sockets of this instance took it
 	Sockets   presence.Counts // if the caller waited for more than the routing
-	Err       error           // nobody took it, or it is not known who: ErrUnreachable, ErrBusy, ErrClosing or a context's error
+	Err       error           // nobody took it, or it is not known who: ErrUnreachable, ErrBusy, ErrAsking, ErrClosing or a context's error
 }
 
 // Errors of an Outcome.
 var (
 	ErrUnreachable = errors.New("fanout: redis is out of reach")
 	ErrBusy        = errors.New("fanout: too many pushes are waiting for redis")
+	ErrAsking      = errors.New("fanout: too many questions are waiting for replies")
 	ErrClosing     = errors.New("fanout: this instance is shutting down")
 )
 
@@ -51,6 +52,9 @@ type Router struct {
 	meter    Meter
 	log      *slog.Logger
 	lanes    []*lane
+	settler  *settler
+
+	remembered remembered // answers to requests that may come again
 
 	loops sync.WaitGroup
 }
@@ -85,6 +89,7 @@ func (NoMeter) Push(Outcome, Wait, time.Duration) {}
 // NewRouter makes a router. It takes pushes while it runs.
 func NewRouter(o RouterOptions) *Router {
 	r := &Router{instance: o.Instance, redis: o.Redis, sockets: o.Sockets, receiver: o.Receiver, meter: o.Meter, log: o.Log}
+	r.settler = newSettler(o.Redis, o.Log)
 	for shard := range o.Redis.Keys.Shards() {
 		r.lanes = append(r.lanes, newLane(shard, r))
 	}
@@ -103,11 +108,15 @@ func (r *Router) Waiting() (pushes, questions int) {
 	return pushes, len(r.receiver.asks.open)
 }
 
+// Unsettled counts requests with a key of which Redis could not be told what became of them.
+func (r *Router) Unsettled() int64 { return r.settler.dropped.Load() }
+
 // Run routes until the context ends. It then routes what is still queued, and returns; whatever comes later gets ErrClosing.
 func (r *Router) Run(ctx context.Context) {
 	for _, l := range r.lanes {
 		r.loops.Go(func() { l.run(ctx) })
 	}
+	r.loops.Go(func() { r.settler.run(ctx) })
 	r.loops.Wait()
 }
 

@@ -41,11 +41,20 @@ func problemOf(err error) *Problem {
 	case errors.As(err, &tooLarge):
 		return problem(http.StatusRequestEntityTooLarge, "body_too_large", "the body is larger than the %d bytes allowed here", tooLarge.Limit)
 	case errors.Is(err, fanout.ErrUnderWay):
-		return problem(http.StatusConflict, "under_way", "Idempotency-Key: a request with this key is under way, or its outcome was lost; nothing was sent again")
+		return problem(http.StatusConflict, "under_way", "Idempotency-Key: a request with this key is under way, or its outcome was lost; nothing was sent again. Ask again in a second for its answer")
 	case errors.Is(err, fanout.ErrOtherAnswer):
 		return problem(http.StatusUnprocessableEntity, "key_reused", "Idempotency-Key: this key came with another request within %v; take a new one", fanout.OnceFor)
+	case errors.Is(err, fanout.ErrKeys):
+		return problem(http.StatusTooManyRequests, "too_many_keys",
+			"Idempotency-Key: this instance remembers as many answers as it may; nothing was sent, try again later, on another instance, or without a key")
+	case errors.Is(err, fanout.ErrNoClaim):
+		return problem(http.StatusServiceUnavailable, "redis_unreachable",
+			"Idempotency-Key: Redis is out of reach, which alone knows whether a request with this key came before; nothing was sent, try again in a second")
 	case errors.Is(err, fanout.ErrBusy):
-		return problem(http.StatusServiceUnavailable, "busy", "too many pushes are waiting; nothing was sent, try again in a second")
+		return problem(http.StatusServiceUnavailable, "busy", "as many pushes as may are waiting for Redis; nothing was sent, try again in a second")
+	case errors.Is(err, fanout.ErrAsking):
+		return problem(http.StatusServiceUnavailable, "busy",
+			"as many requests as may are waiting to hear from other instances what became of theirs; nothing was sent, try again in a second, or without wait")
 	case errors.Is(err, fanout.ErrClosing):
 		return problem(http.StatusServiceUnavailable, "draining", "this instance is shutting down; nothing was sent, try another")
 	case errors.Is(err, fanout.ErrUnreachable), errors.Is(err, context.DeadlineExceeded):
@@ -83,8 +92,8 @@ func writeProblem(w http.ResponseWriter, p *Problem) {
 	switch p.Status {
 	case http.StatusUnauthorized:
 		header.Set("WWW-Authenticate", "Bearer")
-	case http.StatusServiceUnavailable:
-		header.Set("Retry-After", "1")
+	case http.StatusServiceUnavailable, http.StatusTooManyRequests, http.StatusConflict:
+		header.Set("Retry-After", "1") // seconds
 	}
 	w.WriteHeader(p.Status)
 	_ = json.NewEncoder(w).Encode(p) // the client may be gone: there is nobody left to tell

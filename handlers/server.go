@@ -46,6 +46,7 @@ type Server struct {
 	directory *presence.Directory
 
 	draining atomic.Bool
+	streams  atomic.Int64 // open ones, at most maxStreams
 }
 
 // NewServer makes a server.

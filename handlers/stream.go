@@ -16,6 +16,7 @@ import (
 )
 
 const (
+	maxStreams    = 256              // open on this instance; one costs up to streamWindow lines
 	streamWindow  = 512              // pushes of one stream that may be on their way; then its reader waits, and with it the client
 	streamTimeout = 30 * time.Second // for the client to send the next line, and to read an answer
 	lineExtra     = 1 << 10          // bytes that a line may have besides its data
@@ -48,6 +49,12 @@ func (s *Server) stream(c *echo.Context) error {
 	if err != nil {
 		return err
 	}
+	if s.streams.Add(1) > maxStreams {
+		s.streams.Add(-1)
+		return problem(http.StatusServiceUnavailable, "busy", "%d streams are open here, which is as many as may; nothing was sent, try again in a second, or on another instance",
+			maxStreams)
+	}
+	defer s.streams.Add(-1)
 	control := http.NewResponseController(c.Response())
 	if err := control.EnableFullDuplex(); err != nil { // or nothing more could be read after the first answer
 		return err
@@ -57,11 +64,7 @@ func (s *Server) stream(c *echo.Context) error {
 	c.Response().WriteHeader(http.StatusOK)
 	ctx, cancel := context.WithCancel(c.Request().Context())
 	defer cancel()
-	lines := make(chan streamed, streamWindow) // closed by the reader
-	go func() {
-		defer close(lines)
-		s.readLines(ctx, control, c.Request().Body, wait, timeout, lines)
-	}()
+	lines := s.startReading(ctx, control, c.Request().Body, wait, timeout)
 	err = s.writeAnswers(ctx, control, c.Response(), wait, lines)
 	cancel()
 	for one := range lines { // the client is gone, or all is answered
@@ -70,6 +73,16 @@ func (s *Server) stream(c *echo.Context) error {
 		}
 	}
 	return err
+}
+
+// startReading reads lines until there are no more, or the context ends; then it closes the channel.
+func (s *Server) startReading(ctx context.Context, control *http.ResponseController, body io.Reader, wait fanout.Wait, timeout time.Duration) <-chan streamed {
+	lines := make(chan streamed, streamWindow)
+	go func() {
+		defer close(lines)
+		s.readLines(ctx, control, body, wait, timeout, lines)
+	}()
+	return lines
 }
 
 // readLines sends each line's push on its way.

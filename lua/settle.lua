@@ -1,18 +1,18 @@
 -- Remembers the answer to a claimed request, or gives the claim up.
 --
--- KEYS[1] request  STRING  <fingerprint> <answer>
--- ARGV[1] fingerprint
+-- KEYS[1] request  STRING  <fingerprint> <claimant> <answer>
+-- ARGV[1] claim        <fingerprint> <claimant>
 -- ARGV[2] answer       empty: nothing was done, and the request may come again
 -- ARGV[3] remember_for (ms)
--- Returns {OK}, or {STALE}: the claim is not the caller's any more.
+-- Returns {OK}, or {STALE}: the claim is not the caller's any more, or never was.
 
 local request = KEYS[1]
-local fingerprint, answer, remember_for = ARGV[1], ARGV[2], ARGV[3]
+local claim, answer, remember_for = ARGV[1], ARGV[2], ARGV[3]
 
-if redis.call('GET', request) ~= fingerprint .. ' ' then return {STALE} end
+if redis.call('GET', request) ~= claim .. ' ' then return {STALE} end
 if answer == '' then
   redis.call('DEL', request)
 else
-  redis.call('SET', request, fingerprint .. ' ' .. answer, 'PX', remember_for)
+  redis.call('SET', request, claim .. ' ' .. answer, 'PX', remember_for)
 end
 return {OK}

@@ -174,6 +174,22 @@ func TestAWriteWhoseReplyWasLostIsSettledByItsVersion(t *testing.T) {
 	})
 }
 
+func TestWithoutRedisAUserIsToBeWrittenOnceHoweverOftenSocketsComeAndGo(t *testing.T) {
+	redis := Redis{Keys: NewKeys("x", 2), Lease: time.Second, Grace: time.Hour}
+	m, sockets := NewMirror(MirrorOptions{Redis: redis, Log: slog.New(slog.DiscardHandler)}) // which nobody runs
+	users := []string{"alice", "bob", "cathy"}
+	for range 1000 {
+		for _, user := range users {
+			socket, _ := newSocket(user)
+			sockets.Add(socket)
+			sockets.Remove(socket, false)
+		}
+	}
+	if got := m.Stats().Dirty; got != len(users) {
+		t.Errorf("%d users are to be written, want %d", got, len(users))
+	}
+}
+
 func TestInstancesThatDisagreeOnShardsDoNotStart(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
 		c := newCluster(t, server, 1)

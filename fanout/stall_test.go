@@ -1,0 +1,182 @@
+package fanout
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"rollcall/lua/redistest"
+	"rollcall/presence"
+)
+
+// stall makes all calls of Redis about one shard hang, until its end.
+type stall struct {
+	shard string        // what its keys and channels begin with
+	begun chan struct{} // closed when it begins
+	ended chan struct{} // closed when it ends
+	end   func()
+}
+
+func newStall(shardPrefix string) *stall {
+	s := &stall{shard: shardPrefix, begun: make(chan struct{}), ended: make(chan struct{})}
+	s.end = sync.OnceFunc(func() { close(s.ended) })
+	return s
+}
+
+// begin begins it. It ends by itself if the test waits in vain, which then fails instead of waiting for ever.
+func (s *stall) begin() {
+	close(s.begun)
+	time.AfterFunc(patience, s.end)
+}
+
+// over puts the stall between a client and its callers.
+func (s *stall) over(client rueidis.Client) rueidis.Client {
+	if s == nil {
+		return client
+	}
+	return stalledClient{client, s}
+}
+
+// hang waits for the end of the stall if there is one and the command is about its shard.
+func (s *stall) hang(command rueidis.Completed) {
+	select {
+	case <-s.begun:
+	default:
+		return
+	}
+	for _, word := range command.Commands() {
+		if strings.HasPrefix(word, s.shard) {
+			<-s.ended
+			return
+		}
+	}
+}
+
+type stalledClient struct {
+	rueidis.Client
+	stall *stall
+}
+
+func (c stalledClient) Do(ctx context.Context, command rueidis.Completed) rueidis.RedisResult {
+	c.stall.hang(command)
+	return c.Client.Do(ctx, command)
+}
+
+func (c stalledClient) DoMulti(ctx context.Context, commands ...rueidis.Completed) []rueidis.RedisResult {
+	for _, command := range commands {
+		c.stall.hang(command)
+	}
+	return c.Client.DoMulti(ctx, commands...)
+}
+
+// userIn is a user of a shard.
+func userIn(keys presence.Keys, shard int) string {
+	for n := 0; ; n++ {
+		if user := userOf(n); keys.ShardOf(user) == shard {
+			return user
+		}
+	}
+}
+
+func TestAStalledShardOrEmitStallsNoOtherShard(t *testing.T) {
+	for stalled := range 2 { // emits go through shard 0
+		t.Run(fmt.Sprint(stalled), func(t *testing.T) {
+			t.Parallel()
+			o := options(redistest.Start(t), 2)
+			keys := presence.NewKeys(o.prefix, 2)
+			o.stall = newStall(strings.TrimSuffix(keys.Owners(stalled), "owners"))
+			a, b := startNode(t, "a", o), startNode(t, "b", o)
+			late, there := userIn(keys, stalled), userIn(keys, 1-stalled)
+			atLate, atThere := b.join(late), b.join(there)
+			t.Cleanup(o.stall.end) // or the nodes would not end, if this fails
+			o.stall.begin()
+			ticket := a.router.Begin([]Push{{User: late, Frame: []byte("late")}}, time.Now().Add(patience))
+			b.receiver.reply(stalled, envelope{sender: "a", ask: 1}, nil)
+			emitted := make(chan error, 1)
+			go func() {
+				_, err := a.router.Emit(context.Background(), Emit{To: presence.Everybody, Frame: []byte("emit")})
+				emitted <- err
+			}()
+			if stalled != 0 {
+				atThere.wantFrames("emit")
+			}
+
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			for range 10 { // all that is between two instances: the push, the sockets, the reply
+				got := a.router.Push(ctx, Push{User: there, Frame: []byte("x"), Wait: Written})
+				if want := (Outcome{State: presence.Online, Instances: 1, Sockets: presence.Counts{Written: 1}}); got != want {
+					t.Errorf("push: %+v, want %+v", got, want)
+				}
+				atThere.wantFrames("x")
+			}
+
+			o.stall.end()
+			if err := <-emitted; err != nil && !errors.Is(err, ErrUnreachable) {
+				t.Error(err)
+			}
+			if got := ticket.Wait(t.Context())[0]; got.Err != nil && !errors.Is(got.Err, ErrUnreachable) { // it may have taken too long
+				t.Errorf("the late push: %+v", got)
+			}
+			a.wantInTheEnd(late, atLate)
+		})
+	}
+}
+
+// wantInTheEnd wants pushes to a socket to be written again, sooner or later.
+func (n *node) wantInTheEnd(user string, at *inbox) {
+	n.t.Helper()
+	eventually(n.t, user+" to be found", func() bool { return n.push(user, "back").Instances == 1 })
+	for at.take(1)[0] != "back" {
+	}
+}
+
+func TestASocketThatHoldsUpTheWorkerHoldsUpNeitherTheSubscriptionNorTheSender(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
+		o := options(server, 1)
+		a, b := startNode(t, "a", o), startNode(t, "b", o)
+		alice := b.join("alice")
+		open := alice.shut()
+		var frames []string
+		for n := range 100 {
+			frames = append(frames, fmt.Sprint(n))
+			a.wantPush("alice", frames[n], presence.Online, 1)
+		}
+		eventually(t, "all but the first to be queued", func() bool { return b.receiver.Queued() == len(frames)-1 })
+		open()
+		alice.wantFrames(frames...)
+	})
+}
+
+func TestALateAnswerIsDroppedAndCounted(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
+		o := options(server, 1)
+		a, b := startNode(t, "a", o), startNode(t, "b", o)
+		alice := b.join("alice")
+		open := alice.shut()
+		ticket := a.router.Begin([]Push{{User: "alice", Frame: []byte("x"), Wait: Written}}, time.Now().Add(patience))
+		eventually(t, "the push to be routed", func() bool { return routed(ticket.orders[0]) })
+		ctx, giveUp := context.WithCancel(t.Context())
+		giveUp()
+		if got := ticket.Wait(ctx)[0]; got.Sockets != (presence.Counts{Unanswered: 1}) {
+			t.Errorf("%+v", got)
+		}
+		if _, questions := a.router.Waiting(); questions != 0 {
+			t.Errorf("%d questions are open", questions)
+		}
+		open()
+		eventually(t, "the late reply to be counted", func() bool { return a.receiver.LateReplies() == 1 })
+	})
+}
+
+func routed(o *order) bool {
+	o.ticket.mu.Lock()
+	defer o.ticket.mu.Unlock()
+	return o.state == settled
+}

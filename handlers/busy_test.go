@@ -1,0 +1,191 @@
+package handlers
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"testing/fstest"
+	"testing/synctest"
+	"time"
+
+	"rollcall/fanout"
+	"rollcall/presence"
+)
+
+const busyShards = 5 // so that all their queues together hold more pushes than may wait for replies
+
+// startIdle makes a server whose router does not run: what is pushed waits for ever.
+func startIdle(t *testing.T) *Server {
+	t.Helper()
+	log := slog.New(slog.DiscardHandler)
+	redis := presence.Redis{Keys: presence.NewKeys("x", busyShards), Lease: time.Second}
+	mirror, sockets := presence.NewMirror(presence.MirrorOptions{Redis: redis, Log: log})
+	receiver := fanout.NewReceiver(fanout.ReceiverOptions{Redis: redis, Sockets: sockets, Mirror: mirror, Log: log})
+	router := fanout.NewRouter(fanout.RouterOptions{Redis: redis, Sockets: sockets, Receiver: receiver, Meter: fanout.NoMeter{}, Log: log})
+	return NewServer(Options{
+		Context: t.Context(), Mirror: mirror, Sockets: sockets, Router: router, Receiver: receiver, Log: log,
+		APIKeys: []string{"key"}, Static: fstest.MapFS{}, MaxMessageBytes: 1024, Metrics: http.NotFoundHandler(),
+	})
+}
+
+// fill pushes until no push finds room.
+func (s *Server) fill(t *testing.T, wait fanout.Wait) {
+	t.Helper()
+	for n, refused := 0, 0; refused < 1000; n++ { // in a row: all shards are full
+		before := s.waiting()
+		s.options.Router.Begin([]fanout.Push{{User: fmt.Sprint(n), Wait: wait}}, time.Now().Add(time.Hour))
+		if refused++; s.waiting() > before {
+			refused = 0
+		}
+	}
+}
+
+func (s *Server) waiting() int {
+	pushes, _ := s.options.Router.Waiting()
+	return pushes
+}
+
+// wantRefusal wants a request to be told to come again, in words.
+func (s *Server) wantRefusal(t *testing.T, path, contentType string, status int, says string) {
+	t.Helper()
+	request := httptest.NewRequest("POST", path, strings.NewReader(`{"event":"x"}`))
+	request.Header.Set("Authorization", "Bearer key")
+	request.Header.Set("Content-Type", contentType)
+	response := httptest.NewRecorder()
+	s.ServeHTTP(response, request)
+	wantComeAgain(t, response, status, says)
+}
+
+func wantComeAgain(t *testing.T, response *httptest.ResponseRecorder, status int, says string) {
+	t.Helper()
+	var p Problem
+	if err := json.Unmarshal(response.Body.Bytes(), &p); err != nil {
+		t.Fatalf("%d %s: %v", response.Code, response.Body, err)
+	}
+	header := response.Header()
+	if response.Code != status || header.Get("Retry-After") != "1" || header.Get("Content-Type") != "application/problem+json" || !strings.Contains(p.Detail, says) {
+		t.Errorf("got %d %v %s, want %d that says %q, and when to come again", response.Code, header, response.Body, status, says)
+	}
+}
+
+func TestWhatFindsNoRoomIsToldWhichRoomAndToComeAgain(t *testing.T) {
+	t.Run("pushes", func(t *testing.T) {
+		s := startIdle(t)
+		s.fill(t, fanout.Routed)
+		s.wantRefusal(t, "/push/alice", "application/json", 503, "pushes as may are waiting for Redis")
+	})
+	t.Run("questions", func(t *testing.T) {
+		s := startIdle(t)
+		s.fill(t, fanout.Written)
+		s.wantRefusal(t, "/push/alice?wait=written", "application/json", 503, "waiting to hear from other instances")
+		s.wantRefusal(t, "/emit/all?wait=acked", "application/json", 503, "waiting to hear from other instances")
+	})
+	t.Run("streams", func(t *testing.T) {
+		s := startIdle(t)
+		s.streams.Store(maxStreams)
+		s.wantRefusal(t, "/push", "application/x-ndjson", 503, "256 streams are open here")
+		if open := s.streams.Load(); open != maxStreams {
+			t.Errorf("%d are open", open)
+		}
+	})
+}
+
+func TestEveryRefusalThatPassesSaysWhenToComeAgain(t *testing.T) {
+	for _, c := range []struct {
+		err    error
+		status int
+		says   string
+	}{
+		{fanout.ErrBusy, 503, "nothing was sent"},
+		{fanout.ErrAsking, 503, "nothing was sent"},
+		{fanout.ErrClosing, 503, "nothing was sent"},
+		{fanout.ErrNoClaim, 503, "nothing was sent"},
+		{fanout.ErrKeys, 429, "nothing was sent"},
+		{fanout.ErrUnderWay, 409, "nothing was sent"},
+		{fanout.ErrUnreachable, 503, "may or may not"},
+		{context.DeadlineExceeded, 503, "out of reach"},
+		{problem(http.StatusServiceUnavailable, "not_ready", "see reasons"), 503, "reasons"},
+	} {
+		response := httptest.NewRecorder()
+		writeProblem(response, problemOf(fmt.Errorf("wrapped: %w", c.err)))
+		wantComeAgain(t, response, c.status, c.says)
+	}
+	response := httptest.NewRecorder()
+	writeProblem(response, problemOf(errors.New("ours")))
+	if response.Code != 500 || response.Header().Get("Retry-After") != "" {
+		t.Errorf("got %d %v", response.Code, response.Header())
+	}
+}
+
+// endless is a body that never ends: one push after the other.
+type endless struct{}
+
+func (endless) Read(p []byte) (int, error) { return copy(p, `{"user":"alice","event":"x"}`+"\n"), nil }
+
+func TestAStreamReadsOnlySoFarAheadOfItsAnswers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := startIdle(t)
+		ctx, cancel := context.WithCancel(t.Context())
+		lines := s.startReading(ctx, http.NewResponseController(httptest.NewRecorder()), endless{}, fanout.Routed, time.Second)
+		synctest.Wait() // nobody reads the answers
+		if got, want := s.waiting(), streamWindow+1; got != want {
+			t.Errorf("%d lines were sent on their way, want %d", got, want)
+		}
+		<-lines
+		synctest.Wait()
+		if got, want := s.waiting(), streamWindow+2; got != want {
+			t.Errorf("after one answer %d lines were sent on their way, want %d", got, want)
+		}
+		cancel()
+		for range lines {
+		}
+	})
+}
+
+func TestAHandlerWaitsWhenTooManyOfItsAnswersAreOnTheirWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := startIdle(t)
+		ctx, cancel := context.WithCancel(t.Context())
+		a := &Answers{ctx: ctx, gateway: &gateway{router: s.options.Router}, socket: &socket{Socket: presence.Socket{User: "alice"}}, event: "x"}
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			for range mirrorWindow + 1 {
+				if err := a.Send(nil); err != nil {
+					t.Error(err)
+				}
+			}
+		}()
+		synctest.Wait()
+		if got := s.waiting(); got != mirrorWindow {
+			t.Errorf("%d answers are on their way, want %d", got, mirrorWindow)
+		}
+		cancel() // nobody waits any more
+		<-ended
+		if got, failed := s.waiting(), len(a.failed); got != mirrorWindow+1 || failed != mirrorWindow {
+			t.Errorf("%d answers are on their way, %d have failed", got, failed)
+		}
+	})
+}
+
+func TestALineThatIsTooLongIsReadToItsEnd(t *testing.T) {
+	body := strings.NewReader(strings.Repeat("x", 10_000) + "\n" + "next\n")
+	reader := bufio.NewReaderSize(body, 16)
+	if line, err := readLine(reader, 100); line != nil || !errors.Is(err, errLongLine) {
+		t.Errorf("got %d bytes, %v", len(line), err)
+	}
+	if line, err := readLine(reader, 100); string(line) != "next\n" || err != nil {
+		t.Errorf("then %q, %v", line, err)
+	}
+	if _, err := readLine(reader, 100); err != io.EOF {
+		t.Errorf("at the end %v", err)
+	}
+}
