@@ -23,6 +23,7 @@ type measurement struct {
 
 var measurements = []measurement{
 	{"pushes", "pushes through HTTP to sockets, two instances", measurePushes},
+	{"emit", "emits to all sockets of two instances", measureEmit},
 	{"router", "pushes through the router alone, without HTTP and sockets", measureRouter},
 	{"mirror", "users joining, and their memory in Redis", measureMirror},
 	{"reads", "reads of many present users", measureReads},
@@ -43,6 +44,7 @@ type settings struct {
 	callers     int
 	users       int
 	rate        int
+	audience    int
 	mirrored    int
 	present     int
 	connections int
@@ -126,10 +128,11 @@ func parseSettings(args []string) (s settings, err error) {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	list := flags.String("only", strings.Join(names, ","), "what to measure, comma-separated")
 	flags.DurationVar(&s.duration, "duration", 5*time.Second, "how long each load lasts")
-	flags.IntVar(&s.payload, "payload", 128, "pushes, router: bytes of the data of a push")
+	flags.IntVar(&s.payload, "payload", 128, "pushes, emit, router: bytes of the data of a push")
 	flags.IntVar(&s.callers, "callers", 64, "pushes, router: callers that push one at a time")
 	flags.IntVar(&s.users, "users", 2000, "pushes, router: users, each with one socket")
 	flags.IntVar(&s.rate, "rate", 1000, "pushes: pushes a second while the delay is measured")
+	flags.IntVar(&s.audience, "audience", 5000, "emit: sockets that get every emit")
 	flags.IntVar(&s.mirrored, "mirrored", 100_000, "mirror, recovery: users who join")
 	flags.IntVar(&s.present, "present", 1_000_000, "reads, recovery: users who are present")
 	flags.IntVar(&s.connections, "connections", 10_000, "connects, idle: sockets on one instance")
@@ -167,7 +170,7 @@ func (s settings) validate(rest []string) error {
 		flag        string
 		value, from int
 	}{
-		{"payload", s.payload, stampSize}, {"callers", s.callers, instancesPushed}, {"users", s.users, instancesPushed}, {"rate", s.rate, 1},
+		{"payload", s.payload, stampSize}, {"callers", s.callers, instancesPushed}, {"users", s.users, instancesPushed}, {"rate", s.rate, 1}, {"audience", s.audience, instancesPushed},
 		{"mirrored", s.mirrored, 1}, {"connections", s.connections, 1}, {"dialers", s.dialers, 1},
 	} {
 		if n.value < n.from {

@@ -47,6 +47,7 @@ func serveSockets() error {
 type DialOrder struct {
 	Addrs               []string
 	First, Count, Users int
+	Emits               bool // see crowd
 	AtOnce              int
 	Source              string // the IP address to connect from
 	Secret              string // of tokens
@@ -104,6 +105,9 @@ func (s *Sockets) open(dialer *websocket.Dialer, order DialOrder, user int) erro
 		return fmt.Errorf("connect %s: want a welcome that says reachable, got %q, %v", userName(int64(user)), welcome, err)
 	}
 	box := &inbox{tally: &s.tally, user: int64(user), users: int64(order.Users)}
+	if order.Emits {
+		box.user, box.users = 0, 1
+	}
 	go box.read(conn) // until the server closes, or this process ends
 	return nil
 }
