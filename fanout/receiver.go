@@ -33,6 +33,7 @@ type Receiver struct {
 	queue chan rueidis.PubSubMessage // capacity receiverQueue; never closed
 	ears  []ear                      // one for each shard
 
+	emitter  *emitter
 	asks     asks
 	replier  *replier
 	replying sync.WaitGroup // for audits, which take their time
@@ -53,7 +54,7 @@ const (
 // Drops counts what a Receiver could not deliver, by reason.
 type Drops struct {
 	Malformed atomic.Int64 // messages, from the first envelope that could not be read on
-	Overflow  atomic.Int64 // messages that found the queue full
+	Overflow  atomic.Int64 // messages that found the queue full, or the emitter's
 	Unknown   atomic.Int64 // envelopes of a kind that this version does not know
 	Strays    atomic.Int64 // envelopes for users without a socket here
 	Questions atomic.Int64 // that found too many before them
@@ -81,6 +82,7 @@ func NewReceiver(o ReceiverOptions) *Receiver {
 		ready: make(chan struct{}),
 	}
 	r.replier = newReplier(o.Redis, o.Log, &r.Dropped.Replies)
+	r.emitter = newEmitter(o.Sockets)
 	r.missing.Store(int64(len(r.ears)))
 	return r
 }
@@ -116,6 +118,7 @@ func (r *Receiver) Run(ctx context.Context) {
 	defer r.replying.Wait()
 	defer work.Wait()
 	work.Go(func() { r.work(ctx) })
+	work.Go(func() { r.emitter.run(ctx) })
 	work.Go(func() { r.replier.run(ctx) })
 	for ctx.Err() == nil {
 		if err := r.listen(ctx); err != nil && ctx.Err() == nil {
@@ -134,7 +137,7 @@ func (r *Receiver) enqueue(message rueidis.PubSubMessage) {
 	}
 }
 
-// work hands messages to sockets, one after the other: what one instance sends to a user arrives in order.
+// work hands messages to sockets, one after the other: what one instance sends to a user arrives in order. Emits go on to the emitter.
 func (r *Receiver) work(ctx context.Context) {
 	for {
 		select {
@@ -176,7 +179,9 @@ func (r *Receiver) deliver(ctx context.Context, e envelope) {
 		if e.kind == kindEmitAuthenticated {
 			to = presence.Authenticated
 		}
-		r.sockets.Emit(to, e.frame, r.tally(0, e))
+		if !r.emitter.enqueue(&presence.Emit{To: to, Message: presence.Message{Frame: e.frame, Tally: r.tally(0, e)}}) {
+			r.Dropped.Overflow.Add(1)
+		}
 	case kindKickSocket:
 		if e.sender != r.instance {
 			r.sockets.CloseSocket(e.exclude, CloseKicked, string(e.frame), r.tally(0, e))
