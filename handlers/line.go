@@ -2,6 +2,7 @@ package handlers
 
 import (
 	"bufio"
+	"cmp"
 	"errors"
 	"net"
 	"net/http"
@@ -26,8 +27,9 @@ var errLineFull = errors.New("handlers: the client does not read")
 type line struct {
 	// static after construction
 	net.Conn
-	kernel *kernel
-	sent   func() // called whenever nothing is kept any more
+	kernel syscall.RawConn       // nil: it can't be asked to take what it has room for
+	take   func(fd uintptr) bool // the method, once: made anew for each write it would be garbage
+	sent   func()                // called whenever nothing is kept any more
 
 	mu sync.Mutex
 	// mu guards the following
@@ -35,13 +37,21 @@ type line struct {
 	kept    []byte
 	sending bool // a goroutine sends what is kept
 	closed  bool
+
+	taking []byte // of takeLocked, for take
+	took   int
+	failed error
 }
 
 // batches are buffers in which frames are gathered for one write. A line needs one only for that moment.
 var batches = sync.Pool{New: func() any { return new([]byte) }}
 
-func newLine(conn net.Conn, sent func()) *line {
-	return &line{Conn: conn, kernel: newKernel(conn), sent: sent}
+// open makes it the line of a connection.
+func (l *line) open(conn net.Conn, sent func()) {
+	l.Conn, l.sent, l.take = conn, sent, l.takeOnce
+	if kernel, ok := conn.(syscall.Conn); ok {
+		l.kernel, _ = kernel.SyscallConn() // an error means that it is closed
+	}
 }
 
 // Write implements net.Conn, and never waits. Only whole frames may be written.
@@ -58,8 +68,15 @@ func (l *line) Write(frame []byte) (int, error) {
 	return len(frame), nil
 }
 
-// together makes one write of all that is written meanwhile, and says whether all of it is sent; if not, l.sent will be called.
-func (l *line) together(write func() error) (sent bool) {
+// allSent says whether all that was written is sent; if not, l.sent will be called.
+func (l *line) allSent() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return !l.sending
+}
+
+// together makes one write of all that is written meanwhile.
+func (l *line) together(write func() error) error {
 	batch := batches.Get().(*[]byte)
 	l.mu.Lock()
 	l.batch = batch
@@ -68,14 +85,12 @@ func (l *line) together(write func() error) (sent bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.batch = nil
-	if errWrite := l.writeLocked(*batch); err == nil {
-		err = errWrite
-	}
+	err = cmp.Or(err, l.writeLocked(*batch))
 	*batch = (*batch)[:0]
 	if cap(*batch) <= 2*batchBytes {
 		batches.Put(batch)
 	}
-	return err == nil && !l.sending
+	return err
 }
 
 func (l *line) writeLocked(bytes []byte) error {
@@ -83,7 +98,7 @@ func (l *line) writeLocked(bytes []byte) error {
 		return net.ErrClosed
 	}
 	if !l.sending {
-		n, err := l.kernel.take(bytes)
+		n, err := l.takeLocked(bytes)
 		if err != nil {
 			l.closeLocked() // which ends its reader
 			return err
@@ -156,41 +171,17 @@ func (m lineMaker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	m.socket.line = newLine(conn, m.socket.written)
-	return m.socket.line, buffers, nil
+	m.socket.line.open(conn, m.socket.written)
+	return &m.socket.line, buffers, nil
 }
 
-// kernel is the operating system's end of a connection.
-type kernel struct {
-	// static after construction
-	conn  syscall.RawConn // nil: it can't be asked to take what it has room for
-	write func(fd uintptr) bool
-
-	// owned by whoever calls take
-	bytes []byte
-	n     int
-	err   error
-}
-
-func newKernel(conn net.Conn) *kernel {
-	k := &kernel{}
-	if raw, ok := conn.(syscall.Conn); ok {
-		k.conn, _ = raw.SyscallConn()
-	}
-	k.write = k.attempt // once, for a function made anew for each write would be garbage
-	return k
-}
-
-// take takes as many bytes as there is room for.
-func (k *kernel) take(bytes []byte) (n int, err error) {
-	if k.conn == nil {
+// takeLocked has the kernel take as many bytes as it has room for.
+func (l *line) takeLocked(bytes []byte) (n int, err error) {
+	if l.kernel == nil {
 		return 0, nil
 	}
-	k.bytes = bytes
-	err = k.conn.Write(k.write)
-	n, k.bytes = k.n, nil
-	if err == nil {
-		err = k.err
-	}
-	return n, err
+	l.taking, l.took, l.failed = bytes, 0, nil
+	err = l.kernel.Write(l.take)
+	l.taking = nil
+	return l.took, cmp.Or(err, l.failed)
 }

@@ -2,5 +2,5 @@
 
 package handlers
 
-// attempt takes nothing: here it is left to the line's goroutine to send everything.
-func (k *kernel) attempt(uintptr) bool { return true }
+// takeOnce takes nothing: here it is left to the line's goroutine to send everything.
+func (l *line) takeOnce(uintptr) bool { return true }

@@ -7,18 +7,17 @@ import (
 	"syscall"
 )
 
-// attempt writes once. It always says that it is done: to wait for more room is not its business.
-func (k *kernel) attempt(fd uintptr) bool {
-	for {
-		k.n, k.err = syscall.Write(int(fd), k.bytes)
-		switch {
-		case errors.Is(k.err, syscall.EINTR):
-			continue
-		case errors.Is(k.err, syscall.EAGAIN):
-			k.n, k.err = 0, nil
-		case k.err != nil:
-			k.n = 0
-		}
-		return true
+// takeOnce always says that it is done: to wait for more room is not its business.
+func (l *line) takeOnce(fd uintptr) bool {
+	n, err := syscall.Write(int(fd), l.taking)
+	for errors.Is(err, syscall.EINTR) {
+		n, err = syscall.Write(int(fd), l.taking)
 	}
+	switch {
+	case err == nil:
+		l.took = n
+	case !errors.Is(err, syscall.EAGAIN):
+		l.failed = err
+	}
+	return true
 }

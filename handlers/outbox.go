@@ -20,11 +20,19 @@ const (
 // batchBytes is how much is written at a time, if it is more than one message.
 const batchBytes = 64 << 10
 
+// writer is the way to a client.
+type writer interface {
+	// write writes messages. Unless they are sent at once, the outbox's written is called later.
+	write([]presence.Message) (sent bool)
+	// allSent says whether everything that was written is sent.
+	allSent() bool
+}
+
 // outbox keeps what waits for a socket's client, in order. Mostly that is nothing: a message is written when it comes.
 type outbox struct {
 	mu sync.Mutex
 	// mu guards the following
-	write    func([]presence.Message) (sent bool) // if not yet sent, written is to be called; nil until the welcome, which nothing may overtake
+	client   writer // nil until the welcome, which nothing may overtake
 	waiting  []presence.Message
 	handed   int    // of these, from the first on, such as are being written
 	bytes    int    // of all that wait
@@ -53,8 +61,8 @@ func (o *outbox) push(messages []presence.Message) (taken, full bool) {
 	for _, message := range messages {
 		o.receipts.expect(message.Tally)
 	}
-	idle := o.write != nil && len(o.waiting) == 0
-	if idle && o.write(messages) {
+	idle := o.client != nil && len(o.waiting) == 0
+	if idle && o.client.write(messages) {
 		o.receipts.written(messages, &told)
 		return true, false
 	}
@@ -67,23 +75,26 @@ func (o *outbox) push(messages []presence.Message) (taken, full bool) {
 }
 
 // open lets messages out, a first one before all that wait.
-func (o *outbox) open(first []byte, write func([]presence.Message) bool) {
+func (o *outbox) open(first []byte, client writer) {
 	var told fates
 	defer func() { told.tell() }()
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.write = write
+	o.client = client
 	o.bytes += len(first)
 	o.waiting = append([]presence.Message{{Frame: first}}, o.waiting...)
 	o.fillLocked(&told)
 }
 
-// written is called when all that was handed over is written. It returns the farewell if nothing else waits.
+// written is called when something was handed over and is written now. It returns the farewell if nothing else waits.
 func (o *outbox) written() (farewell []byte) {
 	var told fates
 	defer func() { told.tell() }()
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if o.client == nil || !o.client.allSent() {
+		return nil // more was handed over since
+	}
 	o.wroteLocked(&told)
 	o.fillLocked(&told)
 	return o.farewellLocked()
@@ -143,9 +154,9 @@ func (o *outbox) farewellLocked() []byte {
 
 // fillLocked hands over what waits, unless there is something being written.
 func (o *outbox) fillLocked(told *fates) {
-	for o.write != nil && o.handed == 0 && len(o.waiting) > 0 {
+	for o.client != nil && o.handed == 0 && len(o.waiting) > 0 {
 		o.handed = batchOf(o.waiting)
-		if !o.write(o.waiting[:o.handed]) {
+		if !o.client.write(o.waiting[:o.handed]) {
 			return
 		}
 		o.wroteLocked(told)

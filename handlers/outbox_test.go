@@ -18,16 +18,18 @@ type box struct {
 
 func newBox() *box {
 	b := &box{}
-	b.open([]byte("welcome"), b.take)
+	b.open([]byte("welcome"), b)
 	return b
 }
 
-func (b *box) take(messages []presence.Message) bool {
+func (b *box) write(messages []presence.Message) bool {
 	for _, message := range messages {
 		b.handedOver = append(b.handedOver, string(message.Frame))
 	}
 	return b.room
 }
+
+func (b *box) allSent() bool { return true }
 
 // writeAll pretends that all that was handed over is written now.
 func (b *box) writeAll() (farewell []byte) {
@@ -65,7 +67,7 @@ func (c *boxConn) Send(messages ...presence.Message) bool {
 func TestFramesLeaveInOrderWhetherTheyWaitOrNot(t *testing.T) {
 	b := &box{}
 	b.put("early") // before the welcome
-	b.open([]byte("welcome"), b.take)
+	b.open([]byte("welcome"), b)
 	b.put("1", "2")
 	b.put("3")
 	var got []string

@@ -3,6 +3,7 @@ package handlers
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -20,6 +21,8 @@ import (
 const (
 	closeTooSlow = 4290
 
+	writeBufferBytes = 1024
+
 	joinTime      = time.Second            // to be mirrored, before the client is told that it is not yet reachable
 	closeTime     = 100 * time.Millisecond // for a client that was too slow to take its close frame
 	closePatience = time.Second            // for a client to read what waits for it, and the close frame
@@ -35,8 +38,8 @@ const (
 type socket struct {
 	presence.Socket
 	hub      *sockets
-	session  *melody.Session
-	line     *line
+	conn     *websocket.Conn // Melody's
+	line     line            // under it
 	pings    *time.Timer
 	upgraded chan struct{} // closed when the handshake is over; nil afterwards
 	outbox   outbox
@@ -69,7 +72,7 @@ func newSockets(o Options, g *gateway, draining func() bool) *sockets {
 	s.melody.Upgrader = &websocket.Upgrader{
 		// Small buffers: an idle socket keeps its read buffer for ever, and borrows a write buffer only to write.
 		ReadBufferSize:  256,
-		WriteBufferSize: 1024,
+		WriteBufferSize: writeBufferBytes,
 		WriteBufferPool: &sync.Pool{},
 		CheckOrigin:     func(*http.Request) bool { return true }, // done before, with a better answer
 		Error: func(w http.ResponseWriter, _ *http.Request, status int, reason error) {
@@ -114,7 +117,7 @@ func (s *sockets) connect(session *melody.Session) {
 	key, _ := session.Get("socket")
 	socket := key.(*socket)
 	session.Request, session.Keys = nil, nil // or an idle socket would keep them
-	socket.session = session
+	socket.conn = session.WebsocketConnection()
 	s.bySession.Store(session, socket)
 	close(socket.upgraded)
 	socket.upgraded = nil
@@ -137,7 +140,7 @@ func (s *sockets) welcomeIn(newcomer *socket) {
 	ctx, cancel := context.WithTimeout(s.options.Context, joinTime)
 	defer cancel()
 	reachable := s.mirror.Join(ctx, &newcomer.Socket)
-	newcomer.outbox.open(s.welcome(newcomer, reachable), newcomer.write)
+	newcomer.outbox.open(s.welcome(newcomer, reachable), newcomer)
 	if s.draining() { // drain may have looked before this socket was there
 		s.withdraw(ctx, []*socket{newcomer})
 		newcomer.goAway()
@@ -218,19 +221,42 @@ func (s *socket) Send(messages ...presence.Message) bool {
 // sendFrame sends a frame of which nobody wants to hear.
 func (s *socket) sendFrame(frame []byte) { s.Send(presence.Message{Frame: frame}) }
 
-// write hands messages to the connection in one piece, and says whether they are sent; if not, written is called when they are. Only
-// the outbox calls it, one at a time, as gorilla/websocket wants it.
+// write implements writer. Only the outbox calls it, one at a time, as gorilla/websocket wants it.
 func (s *socket) write(messages []presence.Message) (sent bool) {
-	conn := s.session.WebsocketConnection()
-	return s.line.together(func() error {
-		for _, message := range messages {
-			if err := conn.WriteMessage(websocket.TextMessage, message.Frame); err != nil {
-				return err // it is closed, which disconnect deals with
-			}
-			s.trace(message.Frame)
+	var err error
+	if len(messages) == 1 && len(messages[0].Frame) <= writeBufferBytes { // will be one write anyway
+		err = s.writeEach(messages)
+	} else {
+		err = s.line.together(func() error { return s.writeEach(messages) })
+	}
+	return err == nil && s.allSent() // an error means that it is closed, which disconnect deals with
+}
+
+// allSent implements writer.
+func (s *socket) allSent() bool { return s.line.allSent() }
+
+func (s *socket) writeEach(messages []presence.Message) error {
+	for _, message := range messages {
+		if err := s.writeOne(message); err != nil {
+			return err
 		}
-		return nil
-	})
+		s.trace(message.Frame)
+	}
+	return nil
+}
+
+func (s *socket) writeOne(message presence.Message) error {
+	if message.Shared == nil {
+		return s.conn.WriteMessage(websocket.TextMessage, message.Frame)
+	}
+	prepared, ok := message.Shared.Form(func() any {
+		prepared, _ := websocket.NewPreparedMessage(websocket.TextMessage, message.Frame) // fails for no text
+		return prepared
+	}).(*websocket.PreparedMessage)
+	if !ok {
+		return errors.New("handlers: a shared frame has another form")
+	}
+	return s.conn.WritePreparedMessage(prepared)
 }
 
 func (s *socket) trace(frame []byte) {
@@ -248,7 +274,7 @@ func (s *socket) written() {
 
 // ping keeps the socket open, for the client's answer tells Melody that it lives.
 func (s *socket) ping() {
-	if s.session.WebsocketConnection().WriteControl(websocket.PingMessage, nil, time.Now().Add(closeTime)) == nil {
+	if s.conn.WriteControl(websocket.PingMessage, nil, time.Now().Add(closeTime)) == nil {
 		s.pings.Reset(pingEvery)
 	}
 }
@@ -275,11 +301,11 @@ func (s *socket) closeAfter(last []byte, code int, reason string) {
 // writeClose sends a close frame. The client answers with its own, which ends the reader.
 func (s *socket) writeClose(payload []byte) {
 	s.ended.Store(true)
-	_ = s.session.WebsocketConnection().WriteControl(websocket.CloseMessage, payload, time.Now().Add(closeTime)) // it may be gone
+	_ = s.conn.WriteControl(websocket.CloseMessage, payload, time.Now().Add(closeTime)) // it may be gone
 }
 
 // cut closes the connection under the socket.
 func (s *socket) cut() {
 	s.ended.Store(true)
-	_ = s.session.WebsocketConnection().Close()
+	_ = s.conn.Close()
 }

@@ -10,7 +10,7 @@ import (
 // is told to the tally, if there is one.
 func (s *Sockets) Deliver(user string, exclude uuid.UUID, frame []byte, tally *Tally) int {
 	took := 0
-	message := []Message{{frame, tally}}
+	message := []Message{{Frame: frame, Tally: tally}}
 	for _, socket := range s.Of(user) {
 		if socket.ID != exclude && send(socket, message) {
 			took++
@@ -56,9 +56,11 @@ func (s *Sockets) Emit(emits []*Emit) {
 // messages are those that sockets with a user get, and those without.
 func messages(emits []*Emit) (forUsers, forAnonymous []Message) {
 	for _, emit := range emits {
-		forUsers = append(forUsers, emit.Message)
+		message := emit.Message
+		message.Shared = &Shared{}
+		forUsers = append(forUsers, message)
 		if emit.To == Everybody {
-			forAnonymous = append(forAnonymous, emit.Message)
+			forAnonymous = append(forAnonymous, message)
 		}
 	}
 	return forUsers, forAnonymous

@@ -23,8 +23,21 @@ type Conn interface {
 
 // Message is a frame for a socket.
 type Message struct {
-	Frame []byte // shared: nobody may change it
-	Tally *Tally // is told what becomes of it; nil: nobody is
+	Frame  []byte  // shared: nobody may change it
+	Shared *Shared // for a frame that many sockets get; nil: there is nothing to share
+	Tally  *Tally  // is told what becomes of it; nil: nobody is
+}
+
+// Shared holds the form in which a frame is written, once the first of the sockets that get it has made it.
+type Shared struct {
+	once sync.Once
+	form any
+}
+
+// Form returns what was made, or makes it.
+func (s *Shared) Form(make func() any) any {
+	s.once.Do(func() { s.form = make() })
+	return s.form
 }
 
 // Socket is one WebSocket connection.
