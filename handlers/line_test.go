@@ -62,7 +62,7 @@ func connectSockets(t *testing.T, count int) ([]*socket, []*websocket.Conn) {
 	dialer := websocket.Dialer{NetDial: func(network, addr string) (net.Conn, error) {
 		conn, err := net.Dial(network, addr)
 		if err == nil {
-			err = conn.(*net.TCPConn).SetReadBuffer(4096)
+			err = conn.(*net.TCPConn).SetReadBuffer(32 << 10)
 		}
 		return conn, err
 	}}
