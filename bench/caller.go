@@ -38,32 +38,41 @@ func (s *stage) dialCallers(n int, servers []*server) ([]*caller, error) {
 
 // push pushes to one user and wants the answer that one instance took it.
 func (c *caller) push(user int64, data []byte) error {
-	return c.post("/push/"+userName(user), data, `"instances":1`)
+	return c.want("/push/"+userName(user), data, `"instances":1`)
 }
 
-// post makes one request with an event and its data, and wants words in the answer.
-func (c *caller) post(path string, data []byte, words string) error {
+// want makes one request with an event and its data, and wants words in the answer.
+func (c *caller) want(path string, data []byte, words string) error {
+	answer, err := c.post(path, data)
+	if err == nil && !bytes.Contains(answer, []byte(words)) {
+		return fmt.Errorf("POST %s: want %s, got %s", path, words, answer)
+	}
+	return err
+}
+
+// post makes one request with an event and its data.
+func (c *caller) post(path string, data []byte) (answer []byte, err error) {
 	const before, after = `{"event":"bench","data":`, `}`
 	c.request.Reset()
 	fmt.Fprintf(&c.request, "POST %s HTTP/1.1\r\n%sContent-Length: %d\r\n\r\n%s%s%s",
 		path, c.headers, len(before)+len(data)+len(after), before, data, after)
 	if err := c.conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
-		return err
+		return nil, err
 	}
 	if _, err := c.conn.Write(c.request.Bytes()); err != nil {
-		return fmt.Errorf("POST %s: %w", path, err)
+		return nil, fmt.Errorf("POST %s: %w", path, err)
 	}
 	response, err := http.ReadResponse(c.answers, nil)
 	if err != nil {
-		return fmt.Errorf("POST %s: %w", path, err)
+		return nil, fmt.Errorf("POST %s: %w", path, err)
 	}
 	defer response.Body.Close()
-	answer, err := io.ReadAll(response.Body)
+	answer, err = io.ReadAll(response.Body)
 	if err != nil {
-		return fmt.Errorf("POST %s: %w", path, err)
+		return nil, fmt.Errorf("POST %s: %w", path, err)
 	}
-	if response.StatusCode != http.StatusOK || !bytes.Contains(answer, []byte(words)) {
-		return fmt.Errorf("POST %s: %s: %s", path, response.Status, answer)
+	if response.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("POST %s: %s: %s", path, response.Status, answer)
 	}
-	return nil
+	return answer, nil
 }

@@ -132,7 +132,7 @@ func (c *crowd) arrivals(ctx context.Context) (Arrivals, error) {
 	return total, err
 }
 
-// delays are those of all sockets, sorted.
+// delays are those at all sockets since it was last asked, sorted.
 func (c *crowd) delays(ctx context.Context) ([]time.Duration, error) {
 	lists := make([][]time.Duration, len(c.members))
 	err := c.each(func(i int, m *member) error { return m.call(ctx, "Delays", struct{}{}, &lists[i]) })

@@ -148,7 +148,7 @@ func (e *emitting) emit(callers []*caller) error {
 	errs := make([]error, len(callers))
 	var calling sync.WaitGroup
 	for i, caller := range callers {
-		calling.Go(func() { errs[i] = caller.post("/emit/all", data, e.answer) })
+		calling.Go(func() { errs[i] = caller.want("/emit/all", data, e.answer) })
 	}
 	calling.Wait()
 	return errors.Join(errs...)

@@ -16,25 +16,28 @@ import (
 
 // measurement is one part of the bench.
 type measurement struct {
-	name string // for -only
-	what string
-	run  func(context.Context, *stage) ([]row, error) // the rows are good even if there is an error
+	name  string // for -only
+	what  string
+	run   func(context.Context, *stage) ([]row, error) // the rows are good even if there is an error
+	limit func(settings) time.Duration                 // the longest it may take; nil: measurementLimit, and without -only it is run
 }
 
 var measurements = []measurement{
-	{"pushes", "pushes through HTTP to sockets, two instances", measurePushes},
-	{"emit", "emits to all sockets of two instances", measureEmit},
-	{"router", "pushes through the router alone, without HTTP and sockets", measureRouter},
-	{"mirror", "users joining, and their memory in Redis", measureMirror},
-	{"reads", "reads of many present users", measureReads},
-	{"recovery", "Redis emptied, and filled again", measureRecovery},
-	{"crash", "an instance killed", measureCrash},
-	{"connects", "sockets connecting to one instance", measureConnects},
-	{"idle", "what idle sockets cost in memory and in Redis commands", measureIdle},
+	{"pushes", "pushes through HTTP to sockets, two instances", measurePushes, nil},
+	{"emit", "emits to all sockets of two instances", measureEmit, nil},
+	{"stall", "one client that does not read, and all others", measureStall, nil},
+	{"router", "pushes through the router alone, without HTTP and sockets", measureRouter, nil},
+	{"mirror", "users joining, and their memory in Redis", measureMirror, nil},
+	{"reads", "reads of many present users", measureReads, nil},
+	{"recovery", "Redis emptied, and filled again", measureRecovery, nil},
+	{"crash", "an instance killed", measureCrash, nil},
+	{"connects", "sockets connecting to one instance", measureConnects, nil},
+	{"idle", "what idle sockets cost in memory and in Redis commands", measureIdle, nil},
+	{"hold", "very many sockets held for a long time", measureHold, holdLimit},
 }
 
 // measurementLimit is the longest any measurement may take; one that hangs must not hang the bench.
-const measurementLimit = 2 * time.Minute
+const measurementLimit = 3 * time.Minute
 
 // settings are the sizes of everything.
 type settings struct {
@@ -50,6 +53,9 @@ type settings struct {
 	connections int
 	dialers     int
 	idle        time.Duration
+	others      int
+	held        int
+	hold        time.Duration
 }
 
 func main() {
@@ -109,7 +115,11 @@ func run(s settings) error {
 }
 
 func measure(ctx context.Context, h *house, m measurement) ([]row, error) {
-	ctx, cancel := context.WithTimeout(ctx, measurementLimit)
+	limit := measurementLimit
+	if m.limit != nil {
+		limit = m.limit(h.settings)
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	s := &stage{house: h}
 	defer s.clear()
@@ -121,23 +131,29 @@ func measure(ctx context.Context, h *house, m measurement) ([]row, error) {
 }
 
 func parseSettings(args []string) (s settings, err error) {
-	var names, only []string
+	var names, usual, only []string
 	for _, m := range measurements {
 		names = append(names, m.name)
+		if m.limit == nil {
+			usual = append(usual, m.name)
+		}
 	}
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
-	list := flags.String("only", strings.Join(names, ","), "what to measure, comma-separated")
+	list := flags.String("only", strings.Join(usual, ","), "what to measure, comma-separated")
 	flags.DurationVar(&s.duration, "duration", 5*time.Second, "how long each load lasts")
 	flags.IntVar(&s.payload, "payload", 128, "pushes, emit, router: bytes of the data of a push")
 	flags.IntVar(&s.callers, "callers", 64, "pushes, router: callers that push one at a time")
 	flags.IntVar(&s.users, "users", 2000, "pushes, router: users, each with one socket")
-	flags.IntVar(&s.rate, "rate", 1000, "pushes: pushes a second while the delay is measured")
+	flags.IntVar(&s.rate, "rate", 1000, "pushes, stall: pushes a second while the delay is measured")
 	flags.IntVar(&s.audience, "audience", 5000, "emit: sockets that get every emit")
 	flags.IntVar(&s.mirrored, "mirrored", 100_000, "mirror, recovery: users who join")
 	flags.IntVar(&s.present, "present", 1_000_000, "reads, recovery: users who are present")
 	flags.IntVar(&s.connections, "connections", 10_000, "connects, idle: sockets on one instance")
 	flags.IntVar(&s.dialers, "dialers", 64, "connects, idle: sockets that connect at a time")
 	flags.DurationVar(&s.idle, "idle", 10*time.Second, "idle: how long Redis commands are counted")
+	flags.IntVar(&s.others, "others", 10_000, "stall: sockets beside the one whose client does not read")
+	flags.IntVar(&s.held, "held", 100_000, "hold: sockets")
+	flags.DurationVar(&s.hold, "hold", 10*time.Minute, "hold: how long they are held")
 	flags.Usage = func() {
 		fmt.Fprintf(flags.Output(), "bench measures Rollcall and prints a Markdown table. It needs Linux, Go and redis-server.\n\n  go run ./bench [flags]\n\nIt can measure:\n")
 		for _, m := range measurements {
@@ -171,7 +187,7 @@ func (s settings) validate(rest []string) error {
 		value, from int
 	}{
 		{"payload", s.payload, stampSize}, {"callers", s.callers, instancesPushed}, {"users", s.users, instancesPushed}, {"rate", s.rate, 1}, {"audience", s.audience, instancesPushed},
-		{"mirrored", s.mirrored, 1}, {"connections", s.connections, 1}, {"dialers", s.dialers, 1},
+		{"mirrored", s.mirrored, 1}, {"connections", s.connections, 1}, {"dialers", s.dialers, 1}, {"others", s.others, instancesPushed}, {"held", s.held, instancesHeld},
 	} {
 		if n.value < n.from {
 			return fmt.Errorf("-%s is %d: want at least %d", n.flag, n.value, n.from)

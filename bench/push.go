@@ -16,7 +16,7 @@ func measurePushes(ctx context.Context, s *stage) ([]row, error) {
 	if err != nil {
 		return nil, fmt.Errorf("floor: %w", err)
 	}
-	p, err := s.preparePushing(ctx)
+	p, err := s.preparePushing(ctx, instancesPushed, s.users)
 	if err != nil {
 		return nil, err
 	}
@@ -27,7 +27,7 @@ func measurePushes(ctx context.Context, s *stage) ([]row, error) {
 	if err != nil {
 		return nil, err
 	}
-	steady, err := p.steady(ctx)
+	steady, err := p.steady(ctx, s.rate, s.duration)
 	if err != nil {
 		return nil, err
 	}
@@ -60,23 +60,24 @@ type pushing struct {
 	servers []*server
 	crowd   *crowd
 	callers []*caller
+	sockets int          // each of another user
 	number  atomic.Int64 // of the next push; it grows through all loads
 }
 
-func (s *stage) preparePushing(ctx context.Context) (*pushing, error) {
-	p := &pushing{stage: s}
+func (s *stage) preparePushing(ctx context.Context, instances, sockets int) (*pushing, error) {
+	p := &pushing{stage: s, sockets: sockets}
 	var err error
 	if p.redis, err = s.startRedis(ctx); err != nil {
 		return nil, err
 	}
-	p.servers, err = startServers(instancesPushed, func() (*server, error) { return s.startInstance(ctx, p.redis) })
+	p.servers, err = startServers(instances, func() (*server, error) { return s.startInstance(ctx, p.redis) })
 	if err != nil {
 		return nil, err
 	}
-	if p.crowd, err = s.gather(s.users); err != nil {
+	if p.crowd, err = s.gather(sockets); err != nil {
 		return nil, err
 	}
-	if _, err = p.crowd.dial(ctx, s.users, p.servers...); err != nil {
+	if _, err = p.crowd.dial(ctx, sockets, p.servers...); err != nil {
 		return nil, err
 	}
 	p.callers, err = s.dialCallers(s.callers, p.servers)
@@ -91,8 +92,8 @@ func (p *pushing) flatOut(ctx context.Context, duration time.Duration) (cost, er
 }
 
 // steady pushes at a rate that leaves time to spare, so that the delays are not those of queues.
-func (p *pushing) steady(ctx context.Context) (cost, error) {
-	return p.untilArrived(ctx, func() (int64, error) { return paced(ctx, len(p.callers), p.rate, p.duration, p.push) })
+func (p *pushing) steady(ctx context.Context, rate int, duration time.Duration) (cost, error) {
+	return p.untilArrived(ctx, func() (int64, error) { return paced(ctx, len(p.callers), rate, duration, p.push) })
 }
 
 // untilArrived measures the cost of pushes until all have arrived.
@@ -108,7 +109,7 @@ func (p *pushing) untilArrived(ctx context.Context, load func() (int64, error)) 
 
 func (p *pushing) push(caller int, due time.Time) error {
 	number := p.number.Add(1) - 1
-	return p.callers[caller].push(number%int64(p.users), stamp(number, due, p.payload))
+	return p.callers[caller].push(number%int64(p.sockets), stamp(number, due, p.payload))
 }
 
 // measurePushFloor drives servers that answer at once, with the same callers and requests.
