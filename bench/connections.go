@@ -129,7 +129,7 @@ func (c cost) commands() (byName string, total float64) {
 	var words []string
 	for _, name := range slices.Sorted(maps.Keys(c.redis.commands)) {
 		if perSecond := float64(c.redis.commands[name]) / c.took.Seconds(); perSecond > 0 && name != "info" {
-			words = append(words, fmt.Sprintf("%s %.2g", name, perSecond))
+			words = append(words, fmt.Sprintf("%s %v", name, quantity{perSecond, ""}))
 			total += perSecond
 		}
 	}

@@ -4,15 +4,20 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/gorilla/websocket"
 )
+
+// stallRounds are how many times it is measured without that client and then with it, so that both are while the machine is as busy.
+const stallRounds = 2
 
 // measureStall pushes to users while one client, which does not read, is pushed to until its socket is closed with 4290, again and again.
 func measureStall(ctx context.Context, s *stage) ([]row, error) {
@@ -23,22 +28,20 @@ func measureStall(ctx context.Context, s *stage) ([]row, error) {
 	if _, err := p.steadyDelays(ctx, s.duration/5); err != nil { // to warm up
 		return nil, err
 	}
-	without, err := p.steadyDelays(ctx, s.duration)
-	if err != nil {
-		return nil, err
+	var without, with []time.Duration
+	for range stallRounds {
+		calm, err := p.steadyDelays(ctx, s.duration)
+		if err != nil {
+			return nil, err
+		}
+		stalled, err := p.whileStalled(ctx)
+		if err != nil {
+			return nil, err
+		}
+		without, with = append(without, calm...), append(with, stalled...)
 	}
-	stalling, stop := context.WithCancel(ctx)
-	defer stop()
-	stalled := make(chan error, 1)
-	go func() { stalled <- p.stall(stalling) }()
-	with, err := p.steadyDelays(ctx, s.duration)
-	stop()
-	if errStall := <-stalled; err == nil {
-		err = errStall
-	}
-	if err != nil {
-		return nil, err
-	}
+	slices.Sort(without)
+	slices.Sort(with)
 	closed, err := p.tooSlow(ctx)
 	if err != nil {
 		return nil, err
@@ -48,7 +51,9 @@ func measureStall(ctx context.Context, s *stage) ([]row, error) {
 		return nil, err
 	}
 	const alone = "without it"
-	delay := func(q float64) (found, floor quantity) { return millis(quantile(with, q)), millis(quantile(without, q)) }
+	delay := func(q float64) (found, floor quantity) {
+		return millis(quantile(with, q)), millis(quantile(without, q))
+	}
 	median, medianAlone := delay(0.5)
 	late, lateAlone := delay(0.99)
 	return []row{
@@ -60,7 +65,17 @@ func measureStall(ctx context.Context, s *stage) ([]row, error) {
 	}, arrived.fault(p.number.Load())
 }
 
-// steadyDelays pushes at a steady rate and tells how long each push was under way, sorted.
+// whileStalled is steadyDelays while there is a client that does not read.
+func (p *pushing) whileStalled(ctx context.Context) ([]time.Duration, error) {
+	stalling, stop := context.WithCancel(ctx)
+	stalled := make(chan error, 1)
+	go func() { stalled <- p.stall(stalling) }()
+	delays, err := p.steadyDelays(ctx, p.duration)
+	stop()
+	return delays, errors.Join(err, <-stalled)
+}
+
+// steadyDelays pushes at a steady rate and tells how long each push was under way.
 func (p *pushing) steadyDelays(ctx context.Context, duration time.Duration) ([]time.Duration, error) {
 	if _, err := p.steady(ctx, p.rate, duration); err != nil {
 		return nil, err
