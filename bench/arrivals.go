@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Arrivals counts the pushes that reached sockets.
+// Arrivals counts the pushes, or emits, that reached sockets.
 type Arrivals struct {
 	Received int64 // each push once
 	Doubled  int64 // what a socket got again
@@ -26,7 +26,7 @@ func (a Arrivals) fault(sent int64) error {
 	if a == (Arrivals{Received: sent}) {
 		return nil
 	}
-	return fmt.Errorf("sent %d pushes, but what arrived is %+v", sent, a)
+	return fmt.Errorf("sent %d, but what arrived is %+v", sent, a)
 }
 
 // row tells of them in the table.
@@ -83,7 +83,7 @@ func (t *tally) arrivals() Arrivals {
 // inbox counts for one socket. It is owned by whoever reads that socket.
 type inbox struct {
 	tally       *tally
-	user, users int64
+	user, users int64    // of all numbers, those are for it that are user modulo users
 	seen        []uint64 // a bit for each push to this user: number 0 is its first
 }
 

@@ -1,8 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 )
@@ -12,7 +16,7 @@ const streams = 4
 
 // measureBulk pushes without a request for each: streamed, and many users a request.
 func measureBulk(ctx context.Context, s *stage) ([]row, error) {
-	p, err := s.preparePushing(ctx, usualInstances, true)
+	p, err := s.preparePushing(ctx, setting{servers: usualInstances, sockets: s.users, routed: true})
 	if err != nil {
 		return nil, err
 	}
@@ -30,12 +34,19 @@ func measureBulk(ctx context.Context, s *stage) ([]row, error) {
 	if err != nil {
 		return nil, err
 	}
+	many, err := s.measureMany(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("many a request: %w", err)
+	}
 	const floor = "one request each"
 	return []row{
 		{what: fmt.Sprintf("**streamed pushes** (NDJSON), %d streams", streams), found: streamed.rate(), floor: single.rate(), ofFloor: floor},
 		{what: "CPU of the instances, a push", found: streamed.cpuEach(), floor: single.cpuEach(), ofFloor: floor},
 		{what: "CPU of Redis, a push", found: streamed.redisEach(), floor: single.redisEach(), ofFloor: floor},
 		{what: "pushes that share a script call", found: streamed.perScript(), floor: single.perScript(), ofFloor: floor},
+		{what: fmt.Sprintf("**%s users a request**, %d at a time", thousands(manyPushes), manyCallers), found: many.rate(), floor: single.rate(), ofFloor: floor},
+		{what: "CPU of the instances, a push", found: many.cpuEach(), floor: single.cpuEach(), ofFloor: floor},
+		{what: "CPU of Redis, a push", found: many.redisEach(), floor: single.redisEach(), ofFloor: floor},
 	}, p.fault(ctx)
 }
 
@@ -56,4 +67,40 @@ func (p *pushing) streamed(ctx context.Context, duration time.Duration) (cost, e
 		}
 		return total, anyOf(errs)
 	})
+}
+
+// measureMany pushes to all of so many users with each request.
+func (s *stage) measureMany(ctx context.Context) (cost, error) {
+	return onStage(ctx, s.house, func(ctx context.Context, s *stage) (cost, error) {
+		p, err := s.preparePushing(ctx, setting{servers: usualInstances, sockets: manyPushes, routed: true, shared: true})
+		if err != nil {
+			return cost{}, err
+		}
+		users := make([]string, manyPushes)
+		for i := range users {
+			users[i] = strconv.Quote(userName(int64(i)))
+		}
+		list := `,"users":[` + strings.Join(users, ",") + `]`
+		flat := func(duration time.Duration) (cost, error) {
+			return p.untilArrived(ctx, func() (int64, error) {
+				calls, err := flatOut(ctx, manyCallers, duration, func(caller int) error { return p.pushMany(caller, list) })
+				return calls * manyPushes, err
+			})
+		}
+		if _, err := flat(s.duration / 5); err != nil { // to warm up
+			return cost{}, err
+		}
+		found, err := flat(s.duration)
+		return found, errors.Join(err, p.fault(ctx))
+	})
+}
+
+// pushMany pushes the same to all users.
+func (p *pushing) pushMany(caller int, list string) error {
+	number := p.sent.Add(manyPushes)/manyPushes - 1
+	answer, err := p.callers[caller].post("/push", stamp(number, time.Time{}, p.payload), list)
+	if took := bytes.Count(answer, []byte(`"instances":1`)); err == nil && took != manyPushes {
+		return fmt.Errorf("push to %d users: one instance took it of %d only", manyPushes, took)
+	}
+	return err
 }

@@ -36,29 +36,44 @@ func (s *stage) dialCallers(n int, servers []*server) ([]*caller, error) {
 	return callers, nil
 }
 
-// push makes one request and wants the answer that one instance took it.
+// push pushes to one user and wants the answer that one instance took it.
 func (c *caller) push(user int64, data []byte) error {
-	const before, after = `{"event":"bench","data":`, `}`
+	return c.want("/push/"+userName(user), data, `"instances":1`)
+}
+
+// want makes one request with an event and its data, and wants words in the answer.
+func (c *caller) want(path string, data []byte, words string) error {
+	answer, err := c.post(path, data, "")
+	if err == nil && !bytes.Contains(answer, []byte(words)) {
+		return fmt.Errorf("POST %s: want %s, got %s", path, words, answer)
+	}
+	return err
+}
+
+// post makes one request with an event and its data, and perhaps more fields of JSON, each behind a comma.
+func (c *caller) post(path string, data []byte, more string) (answer []byte, err error) {
+	const before = `{"event":"bench","data":`
+	after := more + "}"
 	c.request.Reset()
-	fmt.Fprintf(&c.request, "POST /push/%s HTTP/1.1\r\n%sContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s%s%s",
-		userName(user), c.headers, len(before)+len(data)+len(after), before, data, after)
+	fmt.Fprintf(&c.request, "POST %s HTTP/1.1\r\n%sContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s%s%s",
+		path, c.headers, len(before)+len(data)+len(after), before, data, after)
 	if err := c.conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
-		return err
+		return nil, err
 	}
 	if _, err := c.conn.Write(c.request.Bytes()); err != nil {
-		return fmt.Errorf("push: %w", err)
+		return nil, fmt.Errorf("POST %s: %w", path, err)
 	}
 	response, err := http.ReadResponse(c.answers, nil)
 	if err != nil {
-		return fmt.Errorf("push: %w", err)
+		return nil, fmt.Errorf("POST %s: %w", path, err)
 	}
 	defer response.Body.Close()
-	answer, err := io.ReadAll(response.Body)
+	answer, err = io.ReadAll(response.Body)
 	if err != nil {
-		return fmt.Errorf("push: %w", err)
+		return nil, fmt.Errorf("POST %s: %w", path, err)
 	}
-	if response.StatusCode != http.StatusOK || !bytes.Contains(answer, []byte(`"instances":1`)) {
-		return fmt.Errorf("push: %s: %s", response.Status, answer)
+	if response.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("POST %s: %s: %s", path, response.Status, answer)
 	}
-	return nil
+	return answer, nil
 }

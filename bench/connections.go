@@ -79,19 +79,16 @@ func measureIdle(ctx context.Context, s *stage) ([]row, error) {
 	if err != nil {
 		return nil, err
 	}
-	silence, err := s.measure(ctx, redis, []int{instance.pid()}, func() (int64, error) {
-		select {
-		case <-time.After(s.idle):
-			return 1, nil
-		case <-ctx.Done():
-			return 0, context.Cause(ctx)
-		}
-	})
+	silence, err := s.measure(ctx, redis, []int{instance.pid()}, func() (int64, error) { return 1, wait(ctx, s.idle) })
 	if err != nil {
 		return nil, err
 	}
 	commands, total := silence.commands()
 	goroutines, err := instance.countGoroutines(ctx)
+	if err != nil {
+		return nil, err
+	}
+	quiet, err := s.measureQuiet(ctx)
 	each := func(n int64, unit string) quantity { return quantity{float64(n) / float64(s.connections), unit} }
 	return []row{
 		{what: fmt.Sprintf("**memory of an idle socket**, %s on one instance", thousands(int64(s.connections))),
@@ -99,6 +96,7 @@ func measureIdle(ctx context.Context, s *stage) ([]row, error) {
 		{what: "goroutines of an idle socket", found: each(int64(goroutines), "")},
 		{what: "commands in Redis while all are idle, those within scripts too", found: quantity{total, "/s"}},
 		{what: "which are, a second", text: commands},
+		quiet,
 	}, err
 }
 
@@ -131,7 +129,7 @@ func (c cost) commands() (byName string, total float64) {
 	var words []string
 	for _, name := range slices.Sorted(maps.Keys(c.redis.commands)) {
 		if perSecond := float64(c.redis.commands[name]) / c.took.Seconds(); perSecond > 0 && name != "info" {
-			words = append(words, fmt.Sprintf("%s %.2g", name, perSecond))
+			words = append(words, fmt.Sprintf("%s %v", name, quantity{perSecond, ""}))
 			total += perSecond
 		}
 	}

@@ -36,6 +36,11 @@ func (s *stage) measure(ctx context.Context, redis *redisServer, processes []int
 	return c, errors.Join(errCPU, errRedis)
 }
 
+// plus is the cost of two loads, other than what Redis did.
+func (c cost) plus(d cost) cost {
+	return cost{done: c.done + d.done, took: c.took + d.took, cpu: c.cpu + d.cpu}
+}
+
 func (c cost) rate() quantity {
 	return quantity{float64(c.done) / c.took.Seconds(), "/s"}
 }

@@ -16,7 +16,8 @@ import (
 // crowd is many sockets, in as many processes as their number of open files demands.
 type crowd struct {
 	*stage
-	number  int // among all crowds of this run
+	number  int  // among all crowds of this run
+	emits   bool // each socket gets every number, instead of those for its user
 	members []*member
 }
 
@@ -55,7 +56,7 @@ func (c *crowd) dial(ctx context.Context, users int, servers ...*server) ([]time
 	err := c.each(func(i int, m *member) error {
 		first, end := i*users/size, (i+1)*users/size
 		order := DialOrder{
-			Addrs: addrs, First: first, Count: end - first, Users: users, AtOnce: max(1, c.dialers/size),
+			Addrs: addrs, First: first, Count: end - first, Users: users, Emits: c.emits, AtOnce: max(1, c.dialers/size),
 			Source: c.source(i), Secret: c.secret,
 		}
 		return m.call(ctx, "Dial", order, &dialed[i])
@@ -131,7 +132,7 @@ func (c *crowd) arrivals(ctx context.Context) (Arrivals, error) {
 	return total, err
 }
 
-// delays are those of all sockets, sorted.
+// delays are those at all sockets since it was last asked, sorted.
 func (c *crowd) delays(ctx context.Context) ([]time.Duration, error) {
 	lists := make([][]time.Duration, len(c.members))
 	err := c.each(func(i int, m *member) error { return m.call(ctx, "Delays", struct{}{}, &lists[i]) })

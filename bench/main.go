@@ -18,22 +18,28 @@ import (
 type measurement struct {
 	name  string // for -only
 	what  string
-	limit time.Duration                                // the longest it may take; one that hangs must not hang the bench
 	run   func(context.Context, *stage) ([]row, error) // the rows are good even if there is an error
+	limit func(settings) time.Duration                 // the longest it may take; nil: measurementLimit, and without -only it is run
 }
 
 var measurements = []measurement{
-	{"pushes", "pushes through HTTP to sockets, one request each; one, two and eight instances", 5 * time.Minute, measurePushes},
-	{"bulk", "pushes through HTTP to sockets, streamed and many a request", 2 * time.Minute, measureBulk},
-	{"script", "push.lua alone", 2 * time.Minute, measureScript},
-	{"router", "pushes through the router alone, without HTTP and sockets", 2 * time.Minute, measureRouter},
-	{"mirror", "users joining, and their memory in Redis", 2 * time.Minute, measureMirror},
-	{"reads", "reads of many present users", 2 * time.Minute, measureReads},
-	{"recovery", "Redis emptied, and filled again", 2 * time.Minute, measureRecovery},
-	{"crash", "an instance killed", 2 * time.Minute, measureCrash},
-	{"connects", "sockets connecting to one instance", 2 * time.Minute, measureConnects},
-	{"idle", "what idle sockets cost in memory and in Redis commands", 2 * time.Minute, measureIdle},
+	{"pushes", "pushes through HTTP to sockets, one request each; one, two and eight instances", measurePushes, nil},
+	{"bulk", "pushes through HTTP to sockets, streamed and many a request", measureBulk, nil},
+	{"script", "push.lua alone", measureScript, nil},
+	{"router", "pushes through the router alone, without HTTP and sockets", measureRouter, nil},
+	{"emit", "emits to all sockets of two instances", measureEmit, nil},
+	{"stall", "one client that does not read, and all others", measureStall, nil},
+	{"mirror", "users joining, and their memory in Redis", measureMirror, nil},
+	{"reads", "reads of many present users", measureReads, nil},
+	{"recovery", "Redis emptied, and filled again", measureRecovery, nil},
+	{"crash", "an instance killed", measureCrash, nil},
+	{"connects", "sockets connecting to one instance", measureConnects, nil},
+	{"idle", "what idle sockets cost in memory and in Redis commands", measureIdle, nil},
+	{"hold", "very many sockets held for a long time", measureHold, holdLimit},
 }
+
+// measurementLimit is the longest any measurement may take; one that hangs must not hang the bench.
+const measurementLimit = 3 * time.Minute
 
 // settings are the sizes of everything.
 type settings struct {
@@ -43,11 +49,15 @@ type settings struct {
 	callers     int
 	users       int
 	rate        int
+	audience    int
 	mirrored    int
 	present     int
 	connections int
 	dialers     int
 	idle        time.Duration
+	others      int
+	held        int
+	hold        time.Duration
 }
 
 func main() {
@@ -107,7 +117,11 @@ func run(s settings) error {
 }
 
 func measure(ctx context.Context, h *house, m measurement) ([]row, error) {
-	ctx, cancel := context.WithTimeout(ctx, m.limit)
+	limit := measurementLimit
+	if m.limit != nil {
+		limit = m.limit(h.settings)
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	return onStage(ctx, h, m.run)
 }
@@ -124,22 +138,29 @@ func onStage[T any](ctx context.Context, h *house, run func(context.Context, *st
 }
 
 func parseSettings(args []string) (s settings, err error) {
-	var names, only []string
+	var names, usual, only []string
 	for _, m := range measurements {
 		names = append(names, m.name)
+		if m.limit == nil {
+			usual = append(usual, m.name)
+		}
 	}
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
-	list := flags.String("only", strings.Join(names, ","), "what to measure, comma-separated")
+	list := flags.String("only", strings.Join(usual, ","), "what to measure, comma-separated")
 	flags.DurationVar(&s.duration, "duration", 5*time.Second, "how long each load lasts")
-	flags.IntVar(&s.payload, "payload", 128, "pushes, router: bytes of the data of a push")
+	flags.IntVar(&s.payload, "payload", 128, "pushes, emit, router: bytes of the data of a push")
 	flags.IntVar(&s.callers, "callers", 64, "pushes, router: callers that push one at a time")
 	flags.IntVar(&s.users, "users", 2000, "pushes, router: users, each with one socket")
-	flags.IntVar(&s.rate, "rate", 1000, "pushes: pushes a second while the delay is measured")
+	flags.IntVar(&s.rate, "rate", 1000, "pushes, stall: pushes a second while the delay is measured")
+	flags.IntVar(&s.audience, "audience", 5000, "emit: sockets that get every emit")
 	flags.IntVar(&s.mirrored, "mirrored", 100_000, "mirror, recovery: users who join")
 	flags.IntVar(&s.present, "present", 1_000_000, "reads, recovery: users who are present")
 	flags.IntVar(&s.connections, "connections", 10_000, "connects, idle: sockets on one instance")
 	flags.IntVar(&s.dialers, "dialers", 64, "connects, idle: sockets that connect at a time")
 	flags.DurationVar(&s.idle, "idle", 10*time.Second, "idle: how long Redis commands are counted")
+	flags.IntVar(&s.others, "others", 10_000, "stall: sockets beside the one whose client does not read")
+	flags.IntVar(&s.held, "held", 100_000, "hold: sockets")
+	flags.DurationVar(&s.hold, "hold", 10*time.Minute, "hold: how long they are held")
 	flags.Usage = func() {
 		fmt.Fprintf(flags.Output(), "bench measures Rollcall and prints a Markdown table. It needs Linux, Go and redis-server.\n\n  go run ./bench [flags]\n\nIt can measure:\n")
 		for _, m := range measurements {
@@ -172,8 +193,8 @@ func (s settings) validate(rest []string) error {
 		flag        string
 		value, from int
 	}{
-		{"payload", s.payload, stampSize}, {"callers", s.callers, mostInstances}, {"users", s.users, mostInstances}, {"rate", s.rate, 1},
-		{"mirrored", s.mirrored, 1}, {"connections", s.connections, 1}, {"dialers", s.dialers, 1},
+		{"payload", s.payload, stampSize}, {"callers", s.callers, mostInstances}, {"users", s.users, mostInstances}, {"rate", s.rate, 1}, {"audience", s.audience, usualInstances},
+		{"mirrored", s.mirrored, 1}, {"connections", s.connections, 1}, {"dialers", s.dialers, 1}, {"others", s.others, usualInstances}, {"held", s.held, instancesHeld},
 	} {
 		if n.value < n.from {
 			return fmt.Errorf("-%s is %d: want at least %d", n.flag, n.value, n.from)

@@ -91,16 +91,11 @@ func (n *node) joinFrom(ctx context.Context, first, users int, conn func(user in
 type fakeConn struct{ inbox inbox }
 
 // Send implements presence.Conn.
-func (c *fakeConn) Send(frame []byte) bool {
-	c.inbox.take(frame)
+func (c *fakeConn) Send(messages ...presence.Message) bool {
+	for _, message := range messages {
+		c.inbox.take(message.Frame)
+	}
 	return true
-}
-
-// SendTallied implements presence.Conn.
-func (c *fakeConn) SendTallied(frame []byte, tally *presence.Tally) bool {
-	taken := c.Send(frame)
-	tally.Tell(presence.Written)
-	return taken
 }
 
 // Close implements presence.Conn.

@@ -77,7 +77,7 @@ type pushed struct {
 // pushTo pushes to sockets of so many instances, or of as many servers without Redis.
 func (s *stage) pushTo(ctx context.Context, servers int, routed bool) (pushed, error) {
 	return onStage(ctx, s.house, func(ctx context.Context, s *stage) (found pushed, err error) {
-		p, err := s.preparePushing(ctx, servers, routed)
+		p, err := s.preparePushing(ctx, setting{servers: servers, sockets: s.users, routed: routed})
 		if err != nil {
 			return found, err
 		}
@@ -87,7 +87,7 @@ func (s *stage) pushTo(ctx context.Context, servers int, routed bool) (pushed, e
 		if found.full, err = p.flatOut(ctx, s.duration); err != nil {
 			return found, err
 		}
-		if found.steady, err = p.steady(ctx); err != nil {
+		if found.steady, err = p.steady(ctx, s.rate, s.duration); err != nil {
 			return found, err
 		}
 		if found.delays, err = p.crowd.delays(ctx); err != nil {

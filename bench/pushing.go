@@ -13,28 +13,37 @@ type pushing struct {
 	servers []*server
 	crowd   *crowd
 	callers []*caller
+	sockets int            // each of another user
 	turns   []atomic.Int64 // for each server, or for all of them: how many pushes have been taken from it
 	sent    atomic.Int64
 }
 
-func (s *stage) preparePushing(ctx context.Context, servers int, routed bool) (*pushing, error) {
-	p := &pushing{stage: s, turns: make([]atomic.Int64, servers)}
+// setting is where pushes take place.
+type setting struct {
+	servers, sockets int
+	routed           bool // by Rollcall; else by servers that do without Redis
+	shared           bool // each socket gets every push, instead of those to its user
+}
+
+func (s *stage) preparePushing(ctx context.Context, w setting) (*pushing, error) {
+	p := &pushing{stage: s, sockets: w.sockets, turns: make([]atomic.Int64, w.servers)}
 	start := func() (*server, error) { return s.startLocal(ctx) }
 	var err error
-	if routed {
+	if w.routed {
 		p.turns = make([]atomic.Int64, 1)
 		start = func() (*server, error) { return s.startInstance(ctx, p.redis) }
 		if p.redis, err = s.startRedis(ctx); err != nil {
 			return nil, err
 		}
 	}
-	if p.servers, err = startServers(servers, start); err != nil {
+	if p.servers, err = startServers(w.servers, start); err != nil {
 		return nil, err
 	}
-	if p.crowd, err = s.gather(s.users); err != nil {
+	if p.crowd, err = s.gather(w.sockets); err != nil {
 		return nil, err
 	}
-	if _, err = p.crowd.dial(ctx, s.users, p.servers...); err != nil {
+	p.crowd.emits = w.shared
+	if _, err = p.crowd.dial(ctx, w.sockets, p.servers...); err != nil {
 		return nil, err
 	}
 	p.callers, err = s.dialCallers(s.callers, p.servers)
@@ -49,8 +58,8 @@ func (p *pushing) flatOut(ctx context.Context, duration time.Duration) (cost, er
 }
 
 // steady pushes at a rate that leaves time to spare, so that the delays are not those of queues.
-func (p *pushing) steady(ctx context.Context) (cost, error) {
-	return p.untilArrived(ctx, func() (int64, error) { return paced(ctx, len(p.callers), p.rate, p.duration, p.push) })
+func (p *pushing) steady(ctx context.Context, rate int, duration time.Duration) (cost, error) {
+	return p.untilArrived(ctx, func() (int64, error) { return paced(ctx, len(p.callers), rate, duration, p.push) })
 }
 
 // untilArrived measures the cost of pushes until all have arrived.
@@ -75,7 +84,7 @@ func (p *pushing) next(caller int, due time.Time) (user int64, data []byte) {
 	queue := caller % len(p.turns)
 	number := (p.turns[queue].Add(1)-1)*int64(len(p.turns)) + int64(queue)
 	p.sent.Add(1)
-	return number % int64(p.users), stamp(number, due, p.payload)
+	return number % int64(p.sockets), stamp(number, due, p.payload)
 }
 
 // fault says what is wrong with the arrivals of all pushes; nil if each arrived once.

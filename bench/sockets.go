@@ -48,6 +48,7 @@ func serveSockets() error {
 type DialOrder struct {
 	Addrs               []string
 	First, Count, Users int
+	Emits               bool // see crowd
 	AtOnce              int
 	Source              string // the IP address to connect from
 	Secret              string // of tokens
@@ -85,28 +86,41 @@ func (s *Sockets) Dial(order DialOrder, dialed *Dialed) error {
 
 // open opens one socket and waits for its welcome.
 func (s *Sockets) open(dialer *websocket.Dialer, order DialOrder, user int) error {
-	token, err := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.RegisteredClaims{
-		Subject: userName(int64(user)), ExpiresAt: jwt.NewNumericDate(time.Now().Add(time.Hour)),
-	}).SignedString([]byte(order.Secret))
+	name := userName(int64(user))
+	conn, err := dialAs(dialer, order.Addrs[user%len(order.Addrs)], name, order.Secret)
 	if err != nil {
 		return err
-	}
-	address := url.URL{Scheme: "ws", Host: order.Addrs[user%len(order.Addrs)], Path: "/ws"}
-	conn, response, err := dialer.Dial(address.String(), http.Header{"Authorization": {"Bearer " + token}})
-	if err != nil {
-		if response != nil {
-			err = fmt.Errorf("%w: %s", err, response.Status)
-		}
-		return fmt.Errorf("connect %s: %w", userName(int64(user)), err)
 	}
 	_, welcome, err := conn.ReadMessage()
 	if err != nil || !bytes.Contains(welcome, []byte(`"reachable":true`)) {
 		conn.Close()
-		return fmt.Errorf("connect %s: want a welcome that says reachable, got %q, %v", userName(int64(user)), welcome, err)
+		return fmt.Errorf("connect %s: want a welcome that says reachable, got %q, %v", name, welcome, err)
 	}
 	box := &inbox{tally: &s.tally, user: int64(user), users: int64(order.Users)}
+	if order.Emits {
+		box.user, box.users = 0, 1
+	}
 	go box.read(conn) // until the server closes, or this process ends
 	return nil
+}
+
+// dialAs connects as a user.
+func dialAs(dialer *websocket.Dialer, addr, user, secret string) (*websocket.Conn, error) {
+	token, err := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.RegisteredClaims{
+		Subject: user, ExpiresAt: jwt.NewNumericDate(time.Now().Add(time.Hour)),
+	}).SignedString([]byte(secret))
+	if err != nil {
+		return nil, err
+	}
+	address := url.URL{Scheme: "ws", Host: addr, Path: "/ws"}
+	conn, response, err := dialer.Dial(address.String(), http.Header{"Authorization": {"Bearer " + token}})
+	if err != nil && response != nil {
+		err = fmt.Errorf("%w: %s", err, response.Status)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("connect %s: %w", user, err)
+	}
+	return conn, nil
 }
 
 func (b *inbox) read(conn *websocket.Conn) {
@@ -127,11 +141,11 @@ func (s *Sockets) Arrivals(_ struct{}, arrivals *Arrivals) error {
 	return nil
 }
 
-// Delays tells of each push that had a time how long it was under way.
+// Delays tells of each push that had a time, since it was last asked, how long it was under way.
 func (s *Sockets) Delays(_ struct{}, delays *[]time.Duration) error {
 	s.tally.mu.Lock()
 	defer s.tally.mu.Unlock()
-	*delays = s.tally.delays
+	*delays, s.tally.delays = s.tally.delays, nil
 	return nil
 }
 

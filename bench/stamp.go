@@ -10,7 +10,8 @@ import (
 //
 //	"<number, 12 digits> <when it was due, ns since 1970, 19 digits> xxxxx"
 //
-// Push number n is for user n modulo the number of users, so that whoever gets it can tell whether it got there rightly.
+// Push number n is for user n modulo the number of users, so that whoever gets it can tell whether it got there rightly. An emit is for
+// everybody.
 const stampSize = 1 + 12 + 1 + 19 + 1 + 1
 
 // stamp makes the data of a push. Without a time its delay is not measured.

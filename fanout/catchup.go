@@ -32,5 +32,5 @@ func (r *Receiver) CatchUp(ctx context.Context) error {
 			return fmt.Errorf("fanout: catch up: %w", context.Cause(ctx))
 		}
 	}
-	return nil
+	return r.emitter.finish(ctx, nil)
 }

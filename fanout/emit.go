@@ -29,7 +29,11 @@ func (r *Router) Emit(ctx context.Context, emit Emit) (Outcome, error) {
 		e.id = emit.ID
 	}
 	return r.broadcast(ctx, channel, e, emit.Wait != Routed, func(tally *presence.Tally) int {
-		return r.sockets.Emit(emit.To, emit.Frame, tally)
+		here := presence.Emit{To: emit.To, Message: presence.Message{Frame: emit.Frame, Tally: tally}}
+		if r.receiver.emitter.finish(ctx, &here) != nil {
+			return 0 // or we don't know of any
+		}
+		return here.Took
 	})
 }
 
@@ -55,11 +59,12 @@ func (r *Router) broadcast(ctx context.Context, channel string, e envelope, wait
 		e.within = replyWithin(deadline(ctx))
 		tally = presence.NewTally(e.id, g.onLocal)
 	}
-	took := here(tally)
+	took := make(chan int, 1)
+	go func() { took <- here(tally) }() // meanwhile others begin with theirs
 	others, err := r.publishToOthers(ctx, channel, e)
 	outcome := Outcome{Instances: others + 1}
-	if err != nil {
-		if took == 0 {
+	if tookHere := <-took; err != nil {
+		if tookHere == 0 {
 			return Outcome{}, fmt.Errorf("%w: %w", ErrUnreachable, err)
 		}
 		r.log.Warn("emit", "error", err)

@@ -78,13 +78,14 @@ type inbox struct {
 	grown  chan struct{} // closed and replaced with each frame
 }
 
-func (i *inbox) Send(frame []byte) bool {
+func (i *inbox) Send(messages ...presence.Message) bool {
 	i.pass()
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	i.frames = append(i.frames, string(frame))
-	close(i.grown)
-	i.grown = make(chan struct{})
+	for _, message := range messages {
+		i.keep(string(message.Frame))
+		if message.Tally != nil {
+			message.Tally.Tell(presence.Written)
+		}
+	}
 	return true
 }
 
@@ -107,10 +108,12 @@ func (i *inbox) shut() (open func()) {
 	return open
 }
 
-func (i *inbox) SendTallied(frame []byte, tally *presence.Tally) bool {
-	taken := i.Send(frame)
-	tally.Tell(presence.Written)
-	return taken
+func (i *inbox) keep(frame string) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.frames = append(i.frames, frame)
+	close(i.grown)
+	i.grown = make(chan struct{})
 }
 
 func (i *inbox) Close(int, string) {}

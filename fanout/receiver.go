@@ -37,6 +37,7 @@ type Receiver struct {
 	queued atomic.Int64               // bytes of the messages in it
 	ears   []ear                      // one for each shard
 
+	emitter  *emitter
 	asks     asks
 	repliers []*replier     // one for each shard: one that hangs holds up no other
 	replying sync.WaitGroup // for audits, which take their time
@@ -57,7 +58,7 @@ const (
 // Drops counts what a Receiver could not deliver, by reason.
 type Drops struct {
 	Malformed atomic.Int64 // messages, from the first envelope that could not be read on
-	Overflow  atomic.Int64 // messages that found no room in the queue
+	Overflow  atomic.Int64 // messages that found no room in the queue, or emits in the emitter's
 	Unknown   atomic.Int64 // envelopes of a kind that this version does not know
 	Strays    atomic.Int64 // envelopes for users without a socket here
 	Questions atomic.Int64 // that found too many before them
@@ -87,6 +88,7 @@ func NewReceiver(o ReceiverOptions) *Receiver {
 	for range r.ears {
 		r.repliers = append(r.repliers, newReplier(o.Redis, o.Log, &r.Dropped.Replies))
 	}
+	r.emitter = newEmitter(o.Sockets)
 	r.missing.Store(int64(len(r.ears)))
 	return r
 }
@@ -122,6 +124,7 @@ func (r *Receiver) Run(ctx context.Context) {
 	defer r.replying.Wait()
 	defer work.Wait()
 	work.Go(func() { r.work(ctx) })
+	work.Go(func() { r.emitter.run(ctx) })
 	for _, replier := range r.repliers {
 		work.Go(func() { replier.run(ctx) })
 	}
@@ -147,7 +150,7 @@ func (r *Receiver) enqueue(message rueidis.PubSubMessage) {
 	r.Dropped.Overflow.Add(1)
 }
 
-// work hands messages to sockets, one after the other: what one instance sends to a user arrives in order.
+// work hands messages to sockets, one after the other: what one instance sends to a user arrives in order. Emits go on to the emitter.
 func (r *Receiver) work(ctx context.Context) {
 	for {
 		select {
@@ -190,7 +193,9 @@ func (r *Receiver) deliver(ctx context.Context, e envelope) {
 		if e.kind == kindEmitAuthenticated {
 			to = presence.Authenticated
 		}
-		r.sockets.Emit(to, e.frame, r.tally(0, e))
+		if !r.emitter.enqueue(&presence.Emit{To: to, Message: presence.Message{Frame: e.frame, Tally: r.tally(0, e)}}) {
+			r.Dropped.Overflow.Add(1)
+		}
 	case kindKickSocket:
 		if e.sender != r.instance {
 			r.sockets.CloseSocket(e.exclude, CloseKicked, string(e.frame), r.tally(0, e))

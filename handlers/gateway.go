@@ -92,7 +92,7 @@ func (a *Answers) toAsker(event string, data any) (json.RawMessage, error) {
 	if err != nil {
 		return nil, fmt.Errorf("answer: %w", err)
 	}
-	a.socket.Send(encodeFrame(event, text, "", a.ref))
+	a.socket.sendFrame(encodeFrame(event, text, "", a.ref))
 	return text, nil
 }
 
@@ -123,7 +123,7 @@ func (g *gateway) answer(ctx context.Context, s *socket, frame []byte) {
 		err = g.handle(ctx, s, m)
 	}
 	if err != nil {
-		s.Send(encodeError(err, m.ref))
+		s.sendFrame(encodeError(err, m.ref))
 	}
 }
 
@@ -142,7 +142,7 @@ func (g *gateway) handle(ctx context.Context, s *socket, m message) error {
 	err := safely(func() error { return handler(ctx, q, a) })
 	if a.waitMirrored(); len(a.failed) > 0 {
 		g.log.Warn("answers not mirrored", "event", m.event, "user", s.User, "answers", len(a.failed), "error", a.failed[0])
-		s.Send(encodeError(&frameError{codeNotMirrored, "an answer may not have reached your other sockets"}, m.ref))
+		s.sendFrame(encodeError(&frameError{codeNotMirrored, "an answer may not have reached your other sockets"}, m.ref))
 	}
 	var fault *frameError
 	if err != nil && !errors.As(err, &fault) {

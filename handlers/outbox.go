@@ -1,6 +1,7 @@
 package handlers
 
 import (
+	"slices"
 	"sync"
 
 	"github.com/google/uuid"
@@ -9,10 +10,6 @@ import (
 	"rollcall/presence"
 )
 
-// melodyBuffer is how many frames wait in a socket's channel to Melody's writer. The channel is paid for by idle sockets too (48 bytes
-// a place), so it is short, and what does not fit waits in the outbox, which is empty most of the time.
-const melodyBuffer = 8
-
 // outboxMessages and outboxBytes are the most that may wait for one client. At the cap it is too slow: its socket is closed at once
 // with closeTooSlow, and what waited is lost.
 const (
@@ -20,63 +17,86 @@ const (
 	outboxBytes    = 4 << 20
 )
 
-// outbox keeps what waits for a socket's client, in order.
+// batchBytes is how much is written at a time, if it is more than one message.
+const batchBytes = 64 << 10
+
+// writer is the way to a client.
+type writer interface {
+	// write writes messages. Unless they are sent at once, the outbox's written is called later.
+	write([]presence.Message) (sent bool)
+	// allSent says whether everything that was written is sent.
+	allSent() bool
+}
+
+// outbox keeps what waits for a socket's client, in order. Mostly that is nothing: a message is written when it comes.
 type outbox struct {
 	mu sync.Mutex
 	// mu guards the following
-	write    func(frame []byte) // hands a frame to Melody; nil until the welcome, and nothing may overtake it
-	waiting  [][]byte           // frames that Melody has no room for
-	handed   int                // frames that Melody has
-	bytes    int                // of both
-	sealed   bool               // nothing is taken any more
-	farewell []byte             // the close frame to send when all is written
+	client   writer // nil until the welcome, which nothing may overtake
+	waiting  []presence.Message
+	handed   int    // of these, from the first on, such as are being written
+	bytes    int    // of all that wait
+	sealed   bool   // nothing is taken any more
+	farewell []byte // the close frame to send when all is written
 	receipts receipts
 }
 
-// push takes a frame, and tells its tally, if it has one, what becomes of it. full: this is one too many; the box is sealed now.
-func (o *outbox) push(frame []byte, tally *presence.Tally) (taken, full bool) {
+// push takes messages, all or none, and tells their tallies what becomes of them. full: they are too many; the box is sealed now.
+func (o *outbox) push(messages []presence.Message) (taken, full bool) {
 	var told fates
 	defer func() { told.tell() }() // not under the lock: who is told may send
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.sealed {
-		told.add(tally, presence.Closed)
+		told.addAll(messages, presence.Closed)
 		return false, false
 	}
-	if o.handed+len(o.waiting) >= outboxMessages || o.bytes+len(frame) > outboxBytes {
+	bytes := size(messages)
+	if len(o.waiting)+len(messages) > outboxMessages || o.bytes+bytes > outboxBytes {
 		o.sealed = true
-		o.receipts.dropAll(presence.Dropped, &told)
-		told.add(tally, presence.Dropped)
+		o.dropAllLocked(presence.Dropped, &told)
+		told.addAll(messages, presence.Dropped)
 		return false, true
 	}
-	o.bytes += len(frame)
-	o.waiting = append(o.waiting, frame)
-	o.receipts.expect(tally)
-	o.fillLocked()
+	for _, message := range messages {
+		o.receipts.expect(message.Tally)
+	}
+	idle := o.client != nil && len(o.waiting) == 0
+	if idle && o.client.write(messages) {
+		o.receipts.written(messages, &told)
+		return true, false
+	}
+	o.waiting = append(o.waiting, messages...)
+	o.bytes += bytes
+	if idle {
+		o.handed = len(messages)
+	}
 	return true, false
 }
 
-// open lets frames out, a first one before all that wait.
-func (o *outbox) open(first []byte, write func([]byte)) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.write = write
-	o.bytes += len(first)
-	o.waiting = append([][]byte{first}, o.waiting...)
-	o.receipts.expectFirst()
-	o.fillLocked()
-}
-
-// written is told of every frame that Melody has written. It returns the farewell if that was the last frame.
-func (o *outbox) written(frame []byte) (farewell []byte) {
+// open lets messages out, a first one before all that wait.
+func (o *outbox) open(first []byte, client writer) {
 	var told fates
 	defer func() { told.tell() }()
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.handed--
-	o.bytes -= len(frame)
-	o.receipts.written(&told)
-	o.fillLocked()
+	o.client = client
+	o.bytes += len(first)
+	o.waiting = append([]presence.Message{{Frame: first}}, o.waiting...)
+	o.fillLocked(&told)
+}
+
+// written is called when something was handed over and is written now. It returns the farewell if nothing else waits.
+func (o *outbox) written() (farewell []byte) {
+	var told fates
+	defer func() { told.tell() }()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.client == nil || !o.client.allSent() {
+		return nil // more was handed over since
+	}
+	o.wroteLocked(&told)
+	o.fillLocked(&told)
 	return o.farewellLocked()
 }
 
@@ -86,11 +106,13 @@ func (o *outbox) acked(push uuid.UUID) {
 	defer func() { told.tell() }()
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.receipts.acked(push, &told)
+	o.receipts.acked(push, o.waiting, &told)
 }
 
 // seal takes nothing more, and has a close frame sent after what waits and a last frame. It returns the close frame if nothing waits.
 func (o *outbox) seal(last []byte, code int, reason string) (farewell []byte) {
+	var told fates
+	defer func() { told.tell() }()
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.sealed {
@@ -100,8 +122,8 @@ func (o *outbox) seal(last []byte, code int, reason string) (farewell []byte) {
 	o.farewell = websocket.FormatCloseMessage(code, reason)
 	if last != nil {
 		o.bytes += len(last)
-		o.waiting = append(o.waiting, last)
-		o.fillLocked()
+		o.waiting = append(o.waiting, presence.Message{Frame: last})
+		o.fillLocked(&told)
 	}
 	return o.farewellLocked()
 }
@@ -113,11 +135,16 @@ func (o *outbox) end() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.sealed = true
-	o.receipts.dropAll(presence.Closed, &told)
+	o.dropAllLocked(presence.Closed, &told)
+}
+
+func (o *outbox) dropAllLocked(fate presence.Fate, told *fates) {
+	o.receipts.drop(o.waiting, fate, told)
+	o.waiting, o.handed, o.bytes = nil, 0, 0
 }
 
 func (o *outbox) farewellLocked() []byte {
-	if o.handed > 0 || len(o.waiting) > 0 {
+	if len(o.waiting) > 0 {
 		return nil
 	}
 	farewell := o.farewell
@@ -125,17 +152,45 @@ func (o *outbox) farewellLocked() []byte {
 	return farewell
 }
 
-func (o *outbox) fillLocked() {
-	if o.write == nil {
-		return
+// fillLocked hands over what waits, unless there is something being written.
+func (o *outbox) fillLocked(told *fates) {
+	for o.client != nil && o.handed == 0 && len(o.waiting) > 0 {
+		o.handed = batchOf(o.waiting)
+		if !o.client.write(o.waiting[:o.handed]) {
+			return
+		}
+		o.wroteLocked(told)
 	}
-	for o.handed < melodyBuffer && len(o.waiting) > 0 {
-		o.handed++
-		o.write(o.waiting[0])
-		o.waiting[0] = nil
-		o.waiting = o.waiting[1:]
-	}
+}
+
+// wroteLocked forgets what was handed over: it is written.
+func (o *outbox) wroteLocked(told *fates) {
+	written := o.waiting[:o.handed]
+	o.receipts.written(written, told)
+	o.bytes -= size(written)
+	clear(written)
+	o.waiting, o.handed = o.waiting[o.handed:], 0
 	if len(o.waiting) == 0 {
 		o.waiting = nil
 	}
+}
+
+// batchOf is how many of these messages are written at a time.
+func batchOf(messages []presence.Message) int {
+	bytes := 0
+	last := slices.IndexFunc(messages, func(m presence.Message) bool {
+		bytes += len(m.Frame)
+		return bytes >= batchBytes
+	})
+	if last < 0 {
+		return len(messages)
+	}
+	return last + 1
+}
+
+func size(messages []presence.Message) (bytes int) {
+	for _, message := range messages {
+		bytes += len(message.Frame)
+	}
+	return bytes
 }

@@ -1,7 +1,6 @@
 package handlers
 
 import (
-	"fmt"
 	"slices"
 	"testing"
 
@@ -10,23 +9,40 @@ import (
 	"rollcall/presence"
 )
 
-// box is an outbox whose frames go to a slice instead of Melody.
+// box is an outbox whose messages go to a slice instead of a connection.
 type box struct {
 	outbox
+	room       bool // messages are written at once
 	handedOver []string
 }
 
 func newBox() *box {
 	b := &box{}
-	b.open([]byte("welcome"), func(frame []byte) { b.handedOver = append(b.handedOver, string(frame)) })
+	b.open([]byte("welcome"), b)
 	return b
 }
 
-// write pretends that Melody has written the next frame.
-func (b *box) write() (farewell []byte) {
-	frame := b.handedOver[0]
-	b.handedOver = b.handedOver[1:]
-	return b.written([]byte(frame))
+func (b *box) write(messages []presence.Message) bool {
+	for _, message := range messages {
+		b.handedOver = append(b.handedOver, string(message.Frame))
+	}
+	return b.room
+}
+
+func (b *box) allSent() bool { return true }
+
+// writeAll pretends that all that was handed over is written now.
+func (b *box) writeAll() (farewell []byte) {
+	b.handedOver = nil
+	return b.written()
+}
+
+func (b *box) put(frames ...string) (taken, full bool) {
+	var messages []presence.Message
+	for _, frame := range frames {
+		messages = append(messages, presence.Message{Frame: []byte(frame)})
+	}
+	return b.push(messages)
 }
 
 // ask pushes a frame and returns what becomes of it, when that is known.
@@ -34,70 +50,81 @@ func (b *box) ask(frame string, ack uuid.UUID) *presence.Counts {
 	counts := &presence.Counts{Unanswered: -1}
 	tally := presence.NewTally(ack, func(c presence.Counts) { *counts = c })
 	sockets := presence.NewSockets(0, nil)
-	conn := &boxConn{b}
-	sockets.Add(&presence.Socket{ID: uuid.New(), Conn: conn})
-	sockets.Emit(presence.Everybody, []byte(frame), tally)
+	sockets.Add(&presence.Socket{ID: uuid.New(), Conn: &boxConn{b}})
+	sockets.Emit([]*presence.Emit{{To: presence.Everybody, Message: presence.Message{Frame: []byte(frame), Tally: tally}}})
 	return counts
 }
 
 type boxConn struct{ box *box }
 
-func (c *boxConn) Send([]byte) bool  { panic("not tallied") }
 func (c *boxConn) Close(int, string) {}
 func (c *boxConn) Reachable()        {}
-func (c *boxConn) SendTallied(frame []byte, tally *presence.Tally) bool {
-	taken, _ := c.box.push(frame, tally)
+func (c *boxConn) Send(messages ...presence.Message) bool {
+	taken, _ := c.box.push(messages)
 	return taken
 }
 
-func TestFramesLeaveInOrderHoweverFewMelodyTakesAtOnce(t *testing.T) {
+func TestFramesLeaveInOrderWhetherTheyWaitOrNot(t *testing.T) {
 	b := &box{}
-	b.push([]byte("early"), nil) // before the welcome
-	b.open([]byte("welcome"), func(frame []byte) { b.handedOver = append(b.handedOver, string(frame)) })
-	want := []string{"welcome", "early"}
-	for n := range 100 {
-		b.push(fmt.Append(nil, n), nil)
-		want = append(want, fmt.Sprint(n))
-	}
+	b.put("early") // before the welcome
+	b.open([]byte("welcome"), b)
+	b.put("1", "2")
+	b.put("3")
 	var got []string
 	for len(b.handedOver) > 0 {
-		if len(b.handedOver) > melodyBuffer {
-			t.Fatalf("Melody was given %d frames at once", len(b.handedOver))
-		}
-		got = append(got, b.handedOver[0])
-		b.write()
+		got = append(got, b.handedOver...)
+		b.writeAll()
 	}
-	if !slices.Equal(got, want) {
+	b.room = true
+	b.put("4")
+	b.put("5", "6")
+	got = append(got, b.handedOver...)
+	if want := []string{"welcome", "early", "1", "2", "3", "4", "5", "6"}; !slices.Equal(got, want) {
 		t.Errorf("got %q", got)
+	}
+	if b.waiting != nil || b.bytes != 0 {
+		t.Errorf("%d wait, with %d bytes", len(b.waiting), b.bytes)
+	}
+}
+
+func TestALargeBacklogIsHandedOverInParts(t *testing.T) {
+	b := newBox()
+	for range 10 {
+		b.put(string(make([]byte, batchBytes/3)))
+	}
+	b.writeAll()
+	if len(b.handedOver) != 4 {
+		t.Errorf("%d at a time", len(b.handedOver))
 	}
 }
 
 func TestATallyIsToldWhenItsFrameIsWritten(t *testing.T) {
 	b := newBox()
-	b.push([]byte("other"), nil)
 	counts := b.ask("x", uuid.Nil)
-	b.write() // the welcome
-	b.write() // other
+	b.writeAll() // the welcome
 	if counts.Unanswered != -1 {
 		t.Fatalf("told too early: %+v", *counts)
 	}
-	b.write()
-	if *counts != (presence.Counts{Written: 1}) {
-		t.Errorf("%+v", *counts)
+	b.writeAll()
+	b.room = true
+	atOnce := b.ask("y", uuid.Nil)
+	if written := (presence.Counts{Written: 1}); *counts != written || *atOnce != written {
+		t.Errorf("%+v, %+v", *counts, *atOnce)
 	}
 }
 
 func TestATallyIsToldWhenTheClientConfirmsHoweverEarly(t *testing.T) {
 	b := newBox()
 	first, second, third := uuid.New(), uuid.New(), uuid.New()
-	a, c, d := b.ask("1", first), b.ask("2", second), b.ask("3", third)
-	b.write()
-	b.write()
+	a := b.ask("1", first)
+	b.writeAll() // the welcome
+	b.writeAll()
+	c, d := b.ask("2", second), b.ask("3", third)
 	b.acked(first)
 	b.acked(second) // before the word that it was written
 	b.acked(uuid.New())
-	b.write()
-	b.write()
+	b.writeAll()
+	b.writeAll()
 	b.end()
 	both := presence.Counts{Written: 1, Acked: 1}
 	if *a != both || *c != both || *d != (presence.Counts{Written: 1, Unanswered: 1}) {
@@ -119,7 +146,7 @@ func TestAFullOutboxDropsAllThatWaits(t *testing.T) {
 	b := newBox()
 	first := b.ask("x", uuid.Nil)
 	for n := 0; ; n++ {
-		if taken, full := b.push([]byte("more"), nil); full {
+		if taken, full := b.put("more"); full {
 			if n != outboxMessages-2 {
 				t.Errorf("full after %d more", n)
 			}
@@ -132,7 +159,7 @@ func TestAFullOutboxDropsAllThatWaits(t *testing.T) {
 		t.Errorf("%+v", *first)
 	}
 	large := newBox()
-	if _, full := large.push(make([]byte, outboxBytes+1), nil); !full {
+	if _, full := large.put(string(make([]byte, outboxBytes+1))); !full {
 		t.Error("bytes are not counted")
 	}
 }
@@ -143,9 +170,8 @@ func TestAClientThatConfirmsNothingCostsBoundedMemory(t *testing.T) {
 	for range maxUnacked + 10 {
 		counts = append(counts, b.ask("x", uuid.New()))
 	}
-	for len(b.handedOver) > 0 {
-		b.write()
-	}
+	b.writeAll()
+	b.writeAll()
 	if len(b.receipts.unacked) != maxUnacked {
 		t.Errorf("%d are tracked", len(b.receipts.unacked))
 	}
@@ -156,20 +182,21 @@ func TestAClientThatConfirmsNothingCostsBoundedMemory(t *testing.T) {
 
 func TestTheFarewellComesAfterAllThatWaits(t *testing.T) {
 	b := newBox()
-	b.push([]byte("x"), nil)
+	b.put("x")
 	if b.seal([]byte("last"), 1012, "") != nil {
 		t.Error("said farewell too early")
 	}
-	if taken, full := b.push([]byte("y"), nil); taken || full {
+	if taken, full := b.put("y"); taken || full {
 		t.Error("a sealed box took a frame")
 	}
-	for _, farewell := range []bool{false, false, true} {
-		if got := b.write(); (got != nil) != farewell {
-			t.Errorf("farewell %v, want %v", got, farewell)
-		}
+	if farewell := b.writeAll(); farewell != nil {
+		t.Error("said farewell before the last")
+	}
+	if farewell := b.writeAll(); farewell == nil {
+		t.Error("kept the farewell")
 	}
 	idle := newBox()
-	idle.write()
+	idle.writeAll()
 	if idle.seal(nil, 4003, "") == nil {
 		t.Error("an idle box kept the farewell")
 	}

@@ -9,41 +9,22 @@ import (
 // maxUnacked is how many pushes one client may have to confirm; of more than that nobody hears whether it did.
 const maxUnacked = 256
 
-// receipts knows which frames of an outbox somebody wants to hear of. Frames are written in the order in which they came, so it is
-// enough to count them. The outbox's lock guards it.
+// receipts knows which pushes a client must confirm. The outbox's lock guards it.
 type receipts struct {
-	came, gone uint64 // frames taken, and frames written
-	wanted     []receipt
-	unacked    map[uuid.UUID]*presence.Tally // pushes that the client must confirm; nil while there are none
+	unacked map[uuid.UUID]*presence.Tally // nil while there are none
 }
 
-// receipt is for the frame with a number.
-type receipt struct {
-	number  uint64
-	tally   *presence.Tally
-	tracked bool // its confirmation will be noticed
-}
-
-// expect numbers a frame, and remembers who wants to hear of it.
+// expect notes a message that was taken, if its client must confirm it.
 func (r *receipts) expect(tally *presence.Tally) {
-	r.came++
 	if tally != nil {
-		r.wanted = append(r.wanted, receipt{r.came, tally, r.track(tally)})
+		r.track(tally)
 	}
 }
 
-// expectFirst numbers a frame that goes before all others.
-func (r *receipts) expectFirst() {
-	r.came++
-	for i := range r.wanted {
-		r.wanted[i].number++
-	}
-}
-
-func (r *receipts) track(tally *presence.Tally) bool {
+func (r *receipts) track(tally *presence.Tally) {
 	push, wanted := tally.Ack()
 	if !wanted {
-		return false
+		return
 	}
 	if len(r.unacked) >= maxUnacked {
 		for id, old := range r.unacked {
@@ -52,65 +33,66 @@ func (r *receipts) track(tally *presence.Tally) bool {
 			}
 		}
 		if len(r.unacked) >= maxUnacked {
-			return false
+			return
 		}
 	}
 	if r.unacked == nil {
 		r.unacked = map[uuid.UUID]*presence.Tally{}
 	}
 	r.unacked[push] = tally
-	return true
 }
 
-// written tells who wants to hear of the frame that was written now.
-func (r *receipts) written(told *fates) {
-	r.gone++
-	if len(r.wanted) == 0 || r.wanted[0].number != r.gone {
-		return
-	}
-	one := r.wanted[0]
-	r.wanted = r.wanted[1:]
-	if len(r.wanted) == 0 {
-		r.wanted = nil
-	}
-	told.add(one.tally, presence.Written)
-	if _, ack := one.tally.Ack(); ack && !one.tracked {
-		told.add(one.tally, presence.Silent)
+// written tells who wants to hear of messages that are written now.
+func (r *receipts) written(messages []presence.Message, told *fates) {
+	for _, message := range messages {
+		if message.Tally == nil {
+			continue
+		}
+		told.add(message.Tally, presence.Written)
+		if push, ack := message.Tally.Ack(); ack && r.unacked[push] == nil {
+			told.add(message.Tally, presence.Silent) // its confirmation will not be noticed
+		}
 	}
 }
 
-// acked tells who waits for a push to be confirmed. The client may be faster than the word that the frame was written.
-func (r *receipts) acked(push uuid.UUID, told *fates) {
+// acked tells who waits for a push to be confirmed. The client may be faster than the word that the message, which waits, was written.
+func (r *receipts) acked(push uuid.UUID, waiting []presence.Message, told *fates) {
 	tally, ok := r.unacked[push]
 	if !ok {
 		return
 	}
-	delete(r.unacked, push)
-	if len(r.unacked) == 0 {
-		r.unacked = nil
-	}
-	for i, one := range r.wanted {
-		if one.tally == tally {
-			r.wanted = append(r.wanted[:i:i], r.wanted[i+1:]...)
+	r.forget(push)
+	for i := range waiting {
+		if waiting[i].Tally == tally {
+			waiting[i].Tally = nil
 			told.add(tally, presence.Written)
-			break
 		}
 	}
 	told.add(tally, presence.Acked)
 }
 
-// dropAll tells that what was not written never will be, and what was not confirmed neither.
-func (r *receipts) dropAll(fate presence.Fate, told *fates) {
-	for _, one := range r.wanted {
-		told.add(one.tally, fate)
-		if push, ack := one.tally.Ack(); ack {
-			delete(r.unacked, push)
+func (r *receipts) forget(push uuid.UUID) {
+	delete(r.unacked, push)
+	if len(r.unacked) == 0 {
+		r.unacked = nil
+	}
+}
+
+// drop tells that what waits will not be written, and what is not confirmed never will be.
+func (r *receipts) drop(waiting []presence.Message, fate presence.Fate, told *fates) {
+	for _, message := range waiting {
+		if message.Tally == nil {
+			continue
+		}
+		told.add(message.Tally, fate)
+		if push, ack := message.Tally.Ack(); ack {
+			r.forget(push)
 		}
 	}
 	for _, tally := range r.unacked {
 		told.add(tally, presence.Silent)
 	}
-	r.wanted, r.unacked = nil, nil
+	r.unacked = nil
 }
 
 // fates are to be told when the lock is released.
@@ -125,6 +107,12 @@ func (f *fates) add(tally *presence.Tally, fate presence.Fate) {
 			tally *presence.Tally
 			fate  presence.Fate
 		}{tally, fate})
+	}
+}
+
+func (f *fates) addAll(messages []presence.Message, fate presence.Fate) {
+	for _, message := range messages {
+		f.add(message.Tally, fate)
 	}
 }
 

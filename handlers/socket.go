@@ -3,6 +3,7 @@ package handlers
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -20,11 +21,15 @@ import (
 const (
 	closeTooSlow = 4290
 
+	writeBufferBytes = 1024
+
 	joinTime      = time.Second            // to be mirrored, before the client is told that it is not yet reachable
-	closeTime     = 100 * time.Millisecond // to write a close frame to a client that may not read
+	closeTime     = 100 * time.Millisecond // for a client that was too slow to take its close frame
 	closePatience = time.Second            // for a client to read what waits for it, and the close frame
 	// clients told to go away together come back spread over this time
 	reconnectSpread = time.Second
+	// pingEvery keeps sockets open: Melody closes one of which it hears nothing for 60 s
+	pingEvery = 54 * time.Second
 	// frames up to this many times the limit are read and refused in words; beyond it the socket is closed with 1009
 	readSlack = 4
 )
@@ -33,7 +38,9 @@ const (
 type socket struct {
 	presence.Socket
 	hub      *sockets
-	session  *melody.Session
+	conn     *websocket.Conn // Melody's
+	line     line            // under it
+	pings    *time.Timer
 	upgraded chan struct{} // closed when the handshake is over; nil afterwards
 	outbox   outbox
 	left     atomic.Bool // the client closed with 1000: it will not be back
@@ -58,11 +65,14 @@ type sockets struct {
 func newSockets(o Options, g *gateway, draining func() bool) *sockets {
 	s := &sockets{melody: melody.New(), mirror: o.Mirror, local: o.Sockets, gateway: g, options: o, draining: draining}
 	s.melody.Config.MaxMessageSize = readSlack * int64(o.MaxMessageBytes)
-	s.melody.Config.MessageBufferSize = melodyBuffer
+	// Melody reads, and we write: a WebSocket wants one writer, and what goes through Melody's costs each socket a channel, and each
+	// message the waking of a goroutine.
+	s.melody.Config.MessageBufferSize = 0
+	s.melody.Config.PingPeriod = never
 	s.melody.Upgrader = &websocket.Upgrader{
 		// Small buffers: an idle socket keeps its read buffer for ever, and borrows a write buffer only to write.
 		ReadBufferSize:  256,
-		WriteBufferSize: 1024,
+		WriteBufferSize: writeBufferBytes,
 		WriteBufferPool: &sync.Pool{},
 		CheckOrigin:     func(*http.Request) bool { return true }, // done before, with a better answer
 		Error: func(w http.ResponseWriter, _ *http.Request, status int, reason error) {
@@ -73,12 +83,13 @@ func newSockets(o Options, g *gateway, draining func() bool) *sockets {
 	s.melody.HandleDisconnect(s.disconnect)
 	s.melody.HandleMessage(s.receive)
 	s.melody.HandleMessageBinary(func(session *melody.Session, _ []byte) {
-		s.of(session).Send(encodeError(&frameError{codeBinaryFrame, "frames must be text; send the JSON as a text frame"}, ""))
+		s.of(session).sendFrame(encodeError(&frameError{codeBinaryFrame, "frames must be text; send the JSON as a text frame"}, ""))
 	})
-	s.melody.HandleSentMessage(s.sent)
 	s.melody.HandleClose(s.closed)
 	return s
 }
+
+const never = 100 * 365 * 24 * time.Hour
 
 // serve upgrades a request and returns as soon as that is done: while an HTTP handler runs, net/http keeps several KB for it, which
 // an idle socket does not need. The connection lives on in a goroutine of its own, which s.open waits for.
@@ -89,7 +100,7 @@ func (s *sockets) serve(w http.ResponseWriter, r *http.Request, user string) {
 	s.open.Go(func() {
 		defer close(refused)
 		err := safely(func() error {
-			return s.melody.HandleRequestWithKeys(w, r, map[string]any{"socket": socket})
+			return s.melody.HandleRequestWithKeys(lineMaker{w, socket}, r, map[string]any{"socket": socket})
 		})
 		if err != nil {
 			s.options.Log.Debug("handshake", "error", err)
@@ -106,11 +117,12 @@ func (s *sockets) connect(session *melody.Session) {
 	key, _ := session.Get("socket")
 	socket := key.(*socket)
 	session.Request, session.Keys = nil, nil // or an idle socket would keep them
-	socket.session = session
+	socket.conn = session.WebsocketConnection()
 	s.bySession.Store(session, socket)
 	close(socket.upgraded)
 	socket.upgraded = nil
-	s.onOwnStack(func() { s.welcomeIn(session, socket) })
+	socket.pings = time.AfterFunc(pingEvery, socket.ping)
+	s.onOwnStack(func() { s.welcomeIn(socket) })
 }
 
 // onOwnStack runs f on a stack that is thrown away: the reader's would stay grown, for each socket that is open.
@@ -124,13 +136,11 @@ func (s *sockets) onOwnStack(f func()) {
 }
 
 // welcomeIn makes a socket known and lets frames out, the welcome first.
-func (s *sockets) welcomeIn(session *melody.Session, newcomer *socket) {
+func (s *sockets) welcomeIn(newcomer *socket) {
 	ctx, cancel := context.WithTimeout(s.options.Context, joinTime)
 	defer cancel()
 	reachable := s.mirror.Join(ctx, &newcomer.Socket)
-	newcomer.outbox.open(s.welcome(newcomer, reachable), func(frame []byte) {
-		_ = session.Write(frame) // an error means that the session is closed, which disconnect deals with
-	})
+	newcomer.outbox.open(s.welcome(newcomer, reachable), newcomer)
 	if s.draining() { // drain may have looked before this socket was there
 		s.withdraw(ctx, []*socket{newcomer})
 		newcomer.goAway()
@@ -161,7 +171,7 @@ func (s *sockets) welcome(socket *socket, reachable bool) []byte {
 func (s *sockets) receive(session *melody.Session, frame []byte) {
 	socket := s.of(session)
 	if len(frame) > s.options.MaxMessageBytes {
-		socket.Send(encodeError(&frameError{codeFrameTooLarge,
+		socket.sendFrame(encodeError(&frameError{codeFrameTooLarge,
 			fmt.Sprintf("the frame has %d bytes; the limit is %d", len(frame), s.options.MaxMessageBytes)}, ""))
 		return
 	}
@@ -183,23 +193,9 @@ func (s *sockets) closed(session *melody.Session, code int, _ string) error {
 	return nil
 }
 
-// sent runs on the writer's goroutine, which may outlive the session by one frame.
-func (s *sockets) sent(session *melody.Session, frame []byte) {
-	value, open := s.bySession.Load(session)
-	if !open {
-		return
-	}
-	socket := value.(*socket)
-	if s.options.Log.Enabled(s.options.Context, slog.LevelDebug) {
-		s.options.Log.Debug("written", "id", frameID(frame), "socket", socket.ID, "user", socket.User)
-	}
-	if farewell := socket.outbox.written(frame); farewell != nil {
-		socket.writeClose(farewell)
-	}
-}
-
 func (s *sockets) disconnect(session *melody.Session) {
 	socket := s.of(session)
+	socket.pings.Stop()
 	s.bySession.Delete(session)
 	socket.outbox.end()
 	s.mirror.Leave(&socket.Socket, socket.left.Load())
@@ -212,26 +208,80 @@ func (s *sockets) of(session *melody.Session) *socket {
 }
 
 // Send implements presence.Conn.
-func (s *socket) Send(frame []byte) bool { return s.SendTallied(frame, nil) }
-
-// SendTallied implements presence.Conn.
-func (s *socket) SendTallied(frame []byte, tally *presence.Tally) bool {
-	taken, full := s.outbox.push(frame, tally)
+func (s *socket) Send(messages ...presence.Message) bool {
+	taken, full := s.outbox.push(messages)
 	if full {
 		s.hub.slow.Add(1)
-		go s.closeTooSlow() // it may take closeTime, and the sender serves others too
+		s.writeClose(websocket.FormatCloseMessage(closeTooSlow, "too slow: messages waiting for this client were dropped"))
+		time.AfterFunc(closeTime, s.cut)
 	}
 	return taken
 }
 
-// Reachable implements presence.Conn.
-func (s *socket) Reachable() {
-	s.Send(encodeFrame(eventReachable, json.RawMessage("{}"), "", ""))
+// sendFrame sends a frame of which nobody wants to hear.
+func (s *socket) sendFrame(frame []byte) { s.Send(presence.Message{Frame: frame}) }
+
+// write implements writer. Only the outbox calls it, one at a time, as gorilla/websocket wants it.
+func (s *socket) write(messages []presence.Message) (sent bool) {
+	var err error
+	if len(messages) == 1 && len(messages[0].Frame) <= writeBufferBytes { // will be one write anyway
+		err = s.writeEach(messages)
+	} else {
+		err = s.line.together(func() error { return s.writeEach(messages) })
+	}
+	return err == nil && s.allSent() // an error means that it is closed, which disconnect deals with
 }
 
-func (s *socket) closeTooSlow() {
-	s.writeClose(websocket.FormatCloseMessage(closeTooSlow, "too slow: messages waiting for this client were dropped"))
-	s.cut()
+// allSent implements writer.
+func (s *socket) allSent() bool { return s.line.allSent() }
+
+func (s *socket) writeEach(messages []presence.Message) error {
+	for _, message := range messages {
+		if err := s.writeOne(message); err != nil {
+			return err
+		}
+		s.trace(message.Frame)
+	}
+	return nil
+}
+
+func (s *socket) writeOne(message presence.Message) error {
+	if message.Shared == nil {
+		return s.conn.WriteMessage(websocket.TextMessage, message.Frame)
+	}
+	prepared, ok := message.Shared.Form(func() any {
+		prepared, _ := websocket.NewPreparedMessage(websocket.TextMessage, message.Frame) // fails for no text
+		return prepared
+	}).(*websocket.PreparedMessage)
+	if !ok {
+		return errors.New("handlers: a shared frame has another form")
+	}
+	return s.conn.WritePreparedMessage(prepared)
+}
+
+func (s *socket) trace(frame []byte) {
+	if log := s.hub.options.Log; log.Enabled(s.hub.options.Context, slog.LevelDebug) {
+		log.Debug("written", "id", frameID(frame), "socket", s.ID, "user", s.User)
+	}
+}
+
+// written runs when nothing that was written waits for the client any more.
+func (s *socket) written() {
+	if farewell := s.outbox.written(); farewell != nil {
+		s.writeClose(farewell)
+	}
+}
+
+// ping keeps the socket open, for the client's answer tells Melody that it lives.
+func (s *socket) ping() {
+	if s.conn.WriteControl(websocket.PingMessage, nil, time.Now().Add(closeTime)) == nil {
+		s.pings.Reset(pingEvery)
+	}
+}
+
+// Reachable implements presence.Conn.
+func (s *socket) Reachable() {
+	s.sendFrame(encodeFrame(eventReachable, json.RawMessage("{}"), "", ""))
 }
 
 // Close implements presence.Conn. A client that was told not to come back (4000–4099) has left.
@@ -244,18 +294,18 @@ func (s *socket) Close(code int, reason string) {
 // closeAfter sends a last frame and a close frame after all that waits.
 func (s *socket) closeAfter(last []byte, code int, reason string) {
 	if farewell := s.outbox.seal(last, code, reason); farewell != nil {
-		go s.writeClose(farewell) // it may take closeTime
+		s.writeClose(farewell)
 	}
 }
 
 // writeClose sends a close frame. The client answers with its own, which ends the reader.
 func (s *socket) writeClose(payload []byte) {
 	s.ended.Store(true)
-	_ = s.session.WebsocketConnection().WriteControl(websocket.CloseMessage, payload, time.Now().Add(closeTime)) // it may be gone
+	_ = s.conn.WriteControl(websocket.CloseMessage, payload, time.Now().Add(closeTime)) // it may be gone
 }
 
 // cut closes the connection under the socket.
 func (s *socket) cut() {
 	s.ended.Store(true)
-	_ = s.session.WebsocketConnection().Close()
+	_ = s.conn.Close()
 }

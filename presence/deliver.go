@@ -1,13 +1,18 @@
 package presence
 
-import "github.com/google/uuid"
+import (
+	"sync"
 
-// Deliver queues a frame for all of a user's sockets here but one (uuid.Nil: but none) and says how many took it. What becomes of it
+	"github.com/google/uuid"
+)
+
+// Deliver sends a frame to all of a user's sockets here but one (uuid.Nil: but none) and says how many took it. What becomes of it
 // is told to the tally, if there is one.
 func (s *Sockets) Deliver(user string, exclude uuid.UUID, frame []byte, tally *Tally) int {
 	took := 0
+	message := []Message{{Frame: frame, Tally: tally}}
 	for _, socket := range s.Of(user) {
-		if socket.ID != exclude && send(socket, frame, tally) {
+		if socket.ID != exclude && send(socket, message) {
 			took++
 		}
 	}
@@ -17,19 +22,48 @@ func (s *Sockets) Deliver(user string, exclude uuid.UUID, frame []byte, tally *T
 	return took
 }
 
-// Emit queues a frame for all sockets of an audience and says how many took it. What becomes of it is told to the tally, if there is
-// one.
-func (s *Sockets) Emit(to Audience, frame []byte, tally *Tally) int {
-	took := 0
+// Emit is a frame for an audience.
+type Emit struct {
+	To Audience
+	Message
+	Took int // sockets that took it; set by Sockets.Emit
+}
+
+// Emit sends frames to all sockets of their audiences, in one walk. What becomes of them is told to their tallies.
+func (s *Sockets) Emit(emits []*Emit) {
+	forUsers, forAnonymous := messages(emits)
+	users, anonymous := 0, 0
 	s.Each(func(socket *Socket) {
-		if (to == Everybody || socket.User != "") && send(socket, frame, tally) {
-			took++
+		switch {
+		case socket.User != "":
+			if send(socket, forUsers) {
+				users++
+			}
+		case len(forAnonymous) > 0 && send(socket, forAnonymous):
+			anonymous++
 		}
 	})
-	if tally != nil {
-		tally.sent()
+	for _, emit := range emits {
+		if emit.Took = users; emit.To == Everybody {
+			emit.Took += anonymous
+		}
+		if emit.Tally != nil {
+			emit.Tally.sent()
+		}
 	}
-	return took
+}
+
+// messages are those that sockets with a user get, and those without.
+func messages(emits []*Emit) (forUsers, forAnonymous []Message) {
+	for _, emit := range emits {
+		message := emit.Message
+		message.Shared = &Shared{}
+		forUsers = append(forUsers, message)
+		if emit.To == Everybody {
+			forAnonymous = append(forAnonymous, message)
+		}
+	}
+	return forUsers, forAnonymous
 }
 
 // CloseUser closes all of a user's sockets here but one (uuid.Nil: but none), says how many, and counts them as written in the tally.
@@ -70,27 +104,41 @@ func closeSocket(socket *Socket, code int, reason string, tally *Tally) {
 	socket.Conn.Close(code, reason)
 }
 
-func send(socket *Socket, frame []byte, tally *Tally) bool {
-	if tally == nil {
-		return socket.Conn.Send(frame)
+func send(socket *Socket, messages []Message) bool {
+	for _, message := range messages {
+		if message.Tally != nil {
+			message.Tally.add()
+		}
 	}
-	tally.add()
-	return socket.Conn.SendTallied(frame, tally)
+	return socket.Conn.Send(messages...)
 }
 
-// Each calls f with every socket. f must not block or change the map: a part of it is locked meanwhile.
+// walks are lists in which Each notes the sockets of one stripe. They are kept, so that an emit needs no memory that grows with the
+// sockets.
+var walks = sync.Pool{New: func() any { return new([]*Socket) }}
+
+// Each calls f with every socket that is there all the time. Nothing is locked meanwhile.
 func (s *Sockets) Each(f func(*Socket)) {
+	walk := walks.Get().(*[]*Socket)
 	for i := range s.stripes {
-		stripe := &s.stripes[i]
-		stripe.mu.RLock()
-		for _, local := range stripe.users {
-			for _, socket := range local.sockets {
-				f(socket)
-			}
-		}
-		for socket := range stripe.anonymous {
+		*walk = s.stripes[i].appendTo((*walk)[:0])
+		for _, socket := range *walk {
 			f(socket)
 		}
-		stripe.mu.RUnlock()
 	}
+	clear((*walk)[:cap(*walk)]) // or closed sockets would be kept
+	walks.Put(walk)
+}
+
+// appendTo appends all sockets of a stripe.
+func (s *stripe) appendTo(list []*Socket) []*Socket {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, local := range s.users {
+		list = append(list, local.sockets...)
+	}
+	for socket := range s.anonymous {
+		list = append(list, socket)
+	}
+	return list
 }

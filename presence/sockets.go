@@ -12,15 +12,32 @@ import (
 
 // Conn is the connection under a socket.
 type Conn interface {
-	// Send queues a text frame and never blocks. It reports false if the frame will not be sent: the socket is closed, or
-	// is closed now because it is too slow. The frame is shared: nobody may change it.
-	Send(frame []byte) bool
-	// SendTallied is Send, and tells the tally what becomes of the frame, whatever that is.
-	SendTallied(frame []byte, tally *Tally) bool
+	// Send sends text frames, in this order, or queues them, and never blocks. It reports false if some will not be sent: the socket is
+	// closed, or is closed now because it is too slow. Tallies are told what becomes of their frames, whatever that is.
+	Send(messages ...Message) bool
 	// Close sends a close frame after what waits to be written, and closes. It never blocks.
 	Close(code int, reason string)
 	// Reachable tells the client that pushes from every instance find it from now on.
 	Reachable()
+}
+
+// Message is a frame for a socket.
+type Message struct {
+	Frame  []byte  // shared: nobody may change it
+	Shared *Shared // for a frame that many sockets get; nil: there is nothing to share
+	Tally  *Tally  // is told what becomes of it; nil: nobody is
+}
+
+// Shared holds the form in which a frame is written, once the first of the sockets that get it has made it.
+type Shared struct {
+	once sync.Once
+	form any
+}
+
+// Form returns what was made, or makes it.
+func (s *Shared) Form(make func() any) any {
+	s.once.Do(func() { s.form = make() })
+	return s.form
 }
 
 // Socket is one WebSocket connection.

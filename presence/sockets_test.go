@@ -20,19 +20,18 @@ type inbox struct {
 	reachable chan struct{}
 }
 
-func (i *inbox) Send(frame []byte) bool {
+func (i *inbox) Send(messages ...Message) bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if !i.closed {
-		i.frames = append(i.frames, string(frame))
+	for _, message := range messages {
+		if !i.closed {
+			i.frames = append(i.frames, string(message.Frame))
+		}
+		if message.Tally != nil {
+			message.Tally.Tell(Written)
+		}
 	}
 	return !i.closed
-}
-
-func (i *inbox) SendTallied(frame []byte, tally *Tally) bool {
-	taken := i.Send(frame)
-	tally.Tell(Written)
-	return taken
 }
 
 func (i *inbox) Close(int, string) {}
@@ -75,14 +74,16 @@ func TestDeliverReachesEverySocketOfTheUserButTheExcludedOne(t *testing.T) {
 	if took := s.Deliver("nobody", uuid.Nil, []byte("x"), nil); took != 0 {
 		t.Errorf("%d took it, want 0", took)
 	}
-	if took := s.Emit(Authenticated, []byte("y"), nil); took != 3 {
-		t.Errorf("%d took it, want 3", took)
+	some, all := &Emit{To: Authenticated, Message: Message{Frame: []byte("y")}}, &Emit{To: Everybody, Message: Message{Frame: []byte("z")}}
+	s.Emit([]*Emit{some, all}) // together
+	if some.Took != 3 || all.Took != 4 {
+		t.Errorf("%d and %d took them, want 3 and 4", some.Took, all.Took)
 	}
 	secondBox.closed = true
-	if took := s.Emit(Everybody, []byte("z"), nil); took != 3 {
-		t.Errorf("%d took it, want 3 of 4: one is closed", took)
+	if s.Emit([]*Emit{some}); some.Took != 2 {
+		t.Errorf("%d took it, want 2 of 3: one is closed", some.Took)
 	}
-	for box, want := range map[*inbox][]string{firstBox: {"y", "z"}, secondBox: {"x", "y"}, bobBox: {"y", "z"}, anonymousBox: {"z"}} {
+	for box, want := range map[*inbox][]string{firstBox: {"y", "z", "y"}, secondBox: {"x", "y", "z"}, bobBox: {"y", "z", "y"}, anonymousBox: {"z"}} {
 		if !slices.Equal(box.frames, want) {
 			t.Errorf("got %q, want %q", box.frames, want)
 		}

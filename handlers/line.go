@@ -1,0 +1,187 @@
+package handlers
+
+import (
+	"bufio"
+	"cmp"
+	"errors"
+	"net"
+	"net/http"
+	"sync"
+	"syscall"
+	"time"
+)
+
+const (
+	// lineBytes is the most that a line keeps: what an outbox hands it at a time, and control frames. Who sends pings and reads no
+	// answers gets there, and its connection ends.
+	lineBytes = 2 * outboxBytes
+	// writeTime is for what a line keeps to be taken by the client's side.
+	writeTime = 10 * time.Second
+)
+
+var errLineFull = errors.New("handlers: the client does not read")
+
+// line is the connection under a WebSocket. Nobody who writes to it waits: what the kernel has no room for is kept, and a goroutine
+// that lives no longer than that sends it. So whoever pushes writes to every socket by itself, which costs half of what it takes to
+// wake a goroutine for each.
+type line struct {
+	// static after construction
+	net.Conn
+	kernel syscall.RawConn       // nil: it can't be asked to take what it has room for
+	take   func(fd uintptr) bool // the method, once: made anew for each write it would be garbage
+	sent   func()                // called whenever nothing is kept any more
+
+	mu sync.Mutex
+	// mu guards the following
+	batch   *[]byte // gathers what is written together; else nil
+	kept    []byte
+	sending bool // a goroutine sends what is kept
+	closed  bool
+
+	taking []byte // of takeLocked, for take
+	took   int
+	failed error
+}
+
+// batches are buffers in which frames are gathered for one write. A line needs one only for that moment.
+var batches = sync.Pool{New: func() any { return new([]byte) }}
+
+// open makes it the line of a connection.
+func (l *line) open(conn net.Conn, sent func()) {
+	l.Conn, l.sent, l.take = conn, sent, l.takeOnce
+	if kernel, ok := conn.(syscall.Conn); ok {
+		l.kernel, _ = kernel.SyscallConn() // an error means that it is closed
+	}
+}
+
+// Write implements net.Conn, and never waits. Only whole frames may be written.
+func (l *line) Write(frame []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.batch != nil {
+		*l.batch = append(*l.batch, frame...)
+		return len(frame), nil
+	}
+	if err := l.writeLocked(frame); err != nil {
+		return 0, err
+	}
+	return len(frame), nil
+}
+
+// allSent says whether all that was written is sent; if not, l.sent will be called.
+func (l *line) allSent() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return !l.sending
+}
+
+// together makes one write of all that is written meanwhile.
+func (l *line) together(write func() error) error {
+	batch := batches.Get().(*[]byte)
+	l.mu.Lock()
+	l.batch = batch
+	l.mu.Unlock()
+	err := write()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.batch = nil
+	err = cmp.Or(err, l.writeLocked(*batch))
+	*batch = (*batch)[:0]
+	if cap(*batch) <= 2*batchBytes {
+		batches.Put(batch)
+	}
+	return err
+}
+
+func (l *line) writeLocked(bytes []byte) error {
+	if l.closed {
+		return net.ErrClosed
+	}
+	if !l.sending {
+		n, err := l.takeLocked(bytes)
+		if err != nil {
+			l.closeLocked() // which ends its reader
+			return err
+		}
+		if bytes = bytes[n:]; len(bytes) == 0 {
+			return nil
+		}
+		l.sending = true
+		go l.send()
+	}
+	if len(l.kept)+len(bytes) > lineBytes {
+		l.closeLocked()
+		return errLineFull
+	}
+	l.kept = append(l.kept, bytes...)
+	return nil
+}
+
+// send sends what is kept, until nothing is.
+func (l *line) send() {
+	for {
+		l.mu.Lock()
+		bytes := l.kept
+		l.kept = nil
+		switch {
+		case l.closed:
+			l.mu.Unlock()
+			return
+		case len(bytes) == 0:
+			_ = l.Conn.SetWriteDeadline(time.Time{}) // an error means that it is closed
+			l.sending = false
+			l.mu.Unlock()
+			l.sent()
+			return
+		}
+		l.mu.Unlock()
+		_ = l.Conn.SetWriteDeadline(time.Now().Add(writeTime))
+		if _, err := l.Conn.Write(bytes); err != nil {
+			l.Close()
+			return
+		}
+	}
+}
+
+// Close implements net.Conn. What is kept is lost.
+func (l *line) Close() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.closeLocked()
+}
+
+func (l *line) closeLocked() error {
+	l.closed = true
+	l.kept = nil
+	return l.Conn.Close()
+}
+
+// SetWriteDeadline implements net.Conn. Who never waits needs no deadline.
+func (l *line) SetWriteDeadline(time.Time) error { return nil }
+
+// lineMaker is a response whose connection, when it is taken over, is the socket's line.
+type lineMaker struct {
+	http.ResponseWriter
+	socket *socket
+}
+
+// Hijack implements http.Hijacker.
+func (m lineMaker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, buffers, err := http.NewResponseController(m.ResponseWriter).Hijack()
+	if err != nil {
+		return nil, nil, err
+	}
+	m.socket.line.open(conn, m.socket.written)
+	return &m.socket.line, buffers, nil
+}
+
+// takeLocked has the kernel take as many bytes as it has room for.
+func (l *line) takeLocked(bytes []byte) (n int, err error) {
+	if l.kernel == nil {
+		return 0, nil
+	}
+	l.taking, l.took, l.failed = bytes, 0, nil
+	err = l.kernel.Write(l.take)
+	l.taking = nil
+	return l.took, cmp.Or(err, l.failed)
+}
