@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"slices"
@@ -16,32 +17,26 @@ import (
 	"github.com/gorilla/websocket"
 )
 
-// stallRounds are how many times it is measured without that client and then with it, so that both are while the machine is as busy.
-const stallRounds = 2
+// stallRounds are how many times it is measured with a client that reads and then with one that does not. What counts is the middle one of the rounds: so
+// both meet the same machine, and a moment in which others had it does not count.
+const stallRounds = 7
 
-// measureStall pushes to users while one client, which does not read, is pushed to until its socket is closed with 4290, again and again.
+// measureStall pushes to users while one client, which does not read, is pushed to until its socket is closed with 4290, again and again;
+// and while it gets the same and reads it.
 func measureStall(ctx context.Context, s *stage) ([]row, error) {
 	p, err := s.preparePushing(ctx, setting{servers: usualInstances, sockets: s.others, routed: true})
 	if err != nil {
 		return nil, err
 	}
-	if _, err := p.steadyDelays(ctx, s.duration/5); err != nil { // to warm up
-		return nil, err
-	}
-	var without, with []time.Duration
+	var without, with rounds
 	for range stallRounds {
-		calm, err := p.steadyDelays(ctx, s.duration)
-		if err != nil {
+		if err := without.add(p.besideOne(ctx, true)); err != nil {
 			return nil, err
 		}
-		stalled, err := p.whileStalled(ctx)
-		if err != nil {
+		if err := with.add(p.besideOne(ctx, false)); err != nil {
 			return nil, err
 		}
-		without, with = append(without, calm...), append(with, stalled...)
 	}
-	slices.Sort(without)
-	slices.Sort(with)
 	closed, err := p.tooSlow(ctx)
 	if err != nil {
 		return nil, err
@@ -50,64 +45,68 @@ func measureStall(ctx context.Context, s *stage) ([]row, error) {
 	if err != nil {
 		return nil, err
 	}
-	const alone = "without it"
-	delay := func(q float64) (found, floor quantity) {
-		return millis(quantile(with, q)), millis(quantile(without, q))
-	}
-	median, medianAlone := delay(0.5)
-	late, lateAlone := delay(0.99)
+	const ifRead = "if it reads"
 	return []row{
 		{what: fmt.Sprintf("**a client that does not read**, and %s others on %d instances, who get %s pushes/s: from request to socket, median",
-			thousands(int64(s.others)), usualInstances, thousands(int64(s.rate))), found: median, floor: medianAlone, ofFloor: alone},
-		{what: "99th percentile", found: late, floor: lateAlone, ofFloor: alone},
+			thousands(int64(s.others)), usualInstances, thousands(int64(s.rate))), found: middle(with.medians), floor: middle(without.medians), ofFloor: ifRead},
+		{what: "99th percentile", found: middle(with.late), floor: middle(without.late), ofFloor: ifRead},
 		{what: "times that it was closed with 4290, and came back", found: quantity{float64(closed), ""}},
 		arrived.row("all pushes to the others", p.sent.Load()),
 	}, arrived.fault(p.sent.Load())
 }
 
-// whileStalled is steadyDelays while there is a client that does not read.
-func (p *pushing) whileStalled(ctx context.Context) ([]time.Duration, error) {
-	stalling, stop := context.WithCancel(ctx)
-	stalled := make(chan error, 1)
-	go func() { stalled <- p.stall(stalling) }()
-	delays, err := p.steadyDelays(ctx, p.duration)
-	stop()
-	return delays, errors.Join(err, <-stalled)
+// rounds are what delays were in each.
+type rounds struct{ medians, late []time.Duration }
+
+func (r *rounds) add(delays []time.Duration, err error) error {
+	r.medians = append(r.medians, quantile(delays, 0.5))
+	r.late = append(r.late, quantile(delays, 0.99))
+	return err
 }
 
-// steadyDelays pushes at a steady rate and tells how long each push was under way.
-func (p *pushing) steadyDelays(ctx context.Context, duration time.Duration) ([]time.Duration, error) {
-	if _, err := p.steady(ctx, p.rate, duration); err != nil {
+func middle(of []time.Duration) quantity {
+	slices.Sort(of)
+	return millis(quantile(of, 0.5))
+}
+
+// besideOne pushes at a steady rate while one more client is pushed to, and tells how long each push to the others was under way, sorted.
+func (p *pushing) besideOne(ctx context.Context, reads bool) ([]time.Duration, error) {
+	besides, stop := context.WithCancel(ctx)
+	ended := make(chan error, 1)
+	go func() { ended <- p.pushToOne(besides, reads) }()
+	_, err := p.steady(ctx, p.rate, p.duration/2)
+	stop()
+	if err := errors.Join(err, <-ended); err != nil {
 		return nil, err
 	}
 	return p.crowd.delays(ctx)
 }
 
-// What the client that does not read gets: so much that each of its sockets lasts for a second or two.
+// What the one client gets: so much that, if it does not read, each of its sockets lasts for about a second.
 const (
-	stalledUser  = "stalled"
-	stalledBytes = 16 << 10
-	stalledEvery = 5 * time.Millisecond
+	oneUser  = "one"
+	oneBytes = 32 << 10
+	oneEvery = 5 * time.Millisecond
 )
 
-// stall keeps a client connected that does not read, and pushes to it, until the context ends.
-func (p *pushing) stall(ctx context.Context) error {
+// pushToOne keeps one client connected and pushes to it, until the context ends.
+func (p *pushing) pushToOne(ctx context.Context, reads bool) error {
 	callers, err := p.dialCallers(1, p.servers)
 	if err != nil {
 		return err
 	}
-	data := stamp(0, time.Time{}, stalledBytes)
-	ticks := time.NewTicker(stalledEvery)
+	data := stamp(0, time.Time{}, oneBytes)
+	ticks := time.NewTicker(oneEvery)
 	defer ticks.Stop()
 	for online := false; ctx.Err() == nil; {
 		if !online {
-			conn, err := p.dialStalled()
+			conn, err := p.dialOne(reads)
 			if err != nil {
 				return err
 			}
 			defer conn.Close()
 		}
-		answer, err := callers[0].post("/push/"+stalledUser, data, "")
+		answer, err := callers[0].post("/push/"+oneUser, data, "")
 		if err != nil {
 			return err
 		}
@@ -117,20 +116,23 @@ func (p *pushing) stall(ctx context.Context) error {
 	return nil
 }
 
-// dialStalled connects the client that reads nothing but its welcome. Its receive window is soon closed.
-func (p *pushing) dialStalled() (*websocket.Conn, error) {
+// dialOne connects that client. If it reads no more than its welcome, its receive window is soon closed.
+func (p *pushing) dialOne(reads bool) (*websocket.Conn, error) {
 	dialer := &websocket.Dialer{NetDial: func(network, addr string) (net.Conn, error) {
 		conn, err := net.Dial(network, addr)
-		if err == nil {
+		if err == nil && !reads {
 			err = conn.(*net.TCPConn).SetReadBuffer(4096)
 		}
 		return conn, err
 	}}
-	conn, err := dialAs(dialer, p.servers[0].addr, stalledUser, p.secret)
+	conn, err := dialAs(dialer, p.servers[0].addr, oneUser, p.secret)
 	if err != nil {
 		return nil, err
 	}
-	_, _, err = conn.ReadMessage() // the user can be pushed to when it is welcome
+	_, _, err = conn.ReadMessage() // it can be pushed to when it is welcome
+	if reads {
+		go func() { _, _ = io.Copy(io.Discard, conn.NetConn()) }() // until it is closed
+	}
 	return conn, err
 }
 
