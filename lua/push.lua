@@ -7,18 +7,19 @@
 -- ARGV[2] channels  what the name of an instance's channel begins with; the instance follows
 -- ARGV[3] skipped   instances that are not published to, with a space before and after each; the caller is one of them
 -- ARGV[4] grace     (ms)
--- ARGV[5] count     of envelopes
--- ARGV[6…] user, user, …, then envelope, envelope, … in the same order
+-- ARGV[5] head      what each message begins with
+-- ARGV[6] count     of envelopes
+-- ARGV[7…] user, user, …, then envelope, envelope, … in the same order
 -- Returns a number for each envelope, in that order: state + 4 × (reached + 65536 × sockets), being the user's state, how many other
 -- instances took it, and how many sockets of the user they have. One number, for making them is a good part of the work.
 
 local owners, leases = KEYS[1], KEYS[2]
-local publish, channels, skipped, grace, count = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
-local users_at, envelopes_at = 5, 5 + count
+local publish, channels, skipped, grace, head, count = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
+local users_at, envelopes_at = 6, 6 + count
 
 local standing = standings(leases, redis_now(), grace)
 local entries = redis.call('HMGET', owners, unpack(ARGV, users_at + 1, users_at + count))
-local reply, batches, batch_of = {}, {}, {} -- batches: for each instance, its envelopes, their places in the reply, and its sockets
+local reply, batches, batch_of = {}, {}, {} -- batches: for each instance, its message, places in the reply, and sockets
 local skip = {}
 for instance in skipped:gmatch('%S+') do skip[instance] = true end
 
@@ -29,13 +30,13 @@ local function claim(token, sockets, envelope, place)
   local batch = batch_of[token]
   if batch == nil then
     local instance = token:match('^[^.]+')
-    batch = not skip[instance] and {instance = instance, envelopes = {}, places = {}, sockets = {}}
+    batch = not skip[instance] and {instance = instance, envelopes = {head}, places = {}, sockets = {}}
     batch_of[token] = batch
     if batch then batches[#batches + 1] = batch end
   end
   if batch then
     local n = #batch.places + 1
-    batch.envelopes[n], batch.places[n], batch.sockets[n] = envelope, place, sockets
+    batch.envelopes[n + 1], batch.places[n], batch.sockets[n] = envelope, place, sockets
   end
   return ONLINE
 end
