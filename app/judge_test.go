@@ -17,9 +17,9 @@ func (s *step) judge() {
 	sinces := s.w.sinces()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	promised := s.judgePushesLocked(alone)
+	s.judgePushesLocked(alone)
 	for _, m := range c.members {
-		s.judgeOrderLocked(m, promised)
+		s.judgeOrderLocked(m)
 	}
 	for _, p := range c.people {
 		s.judgeLogLocked(p, changes[p.name], p.stayedLocked(alone, worldGrace))
@@ -37,15 +37,13 @@ func (p *person) stayedLocked(alone map[string]time.Duration, less time.Duration
 
 // judgePushesLocked wants every push that was answered as taken to have come, once, if the person's clients were there throughout,
 // or were only sent on by instances that stopped.
-func (s *step) judgePushesLocked(alone map[string]time.Duration) (promised map[string]bool) {
+func (s *step) judgePushesLocked(alone map[string]time.Duration) {
 	people := map[string]*person{}
 	for _, p := range s.w.regulars.people {
 		people[p.name] = p
 	}
-	promised = map[string]bool{}
 	lost := 0
 	for _, push := range s.promises {
-		promised[push.id] = true
 		sentOn, fair, came := false, true, 0
 		instances := map[string]bool{}
 		for _, m := range people[push.user].members {
@@ -69,15 +67,12 @@ func (s *step) judgePushesLocked(alone map[string]time.Duration) (promised map[s
 	}
 	s.w.report.count(s.name, "pushes", len(s.promises))
 	s.w.report.count(s.name, "lost", lost)
-	return promised
 }
 
-func (s *step) judgeOrderLocked(m *member, promised map[string]bool) {
+// judgeOrderLocked wants what came to have come in order and once, whatever its sender was told.
+func (s *step) judgeOrderLocked(m *member) {
 	last := map[string]int{}
 	for _, h := range m.order {
-		if !promised[h.id] { // one that was given up may come late
-			continue
-		}
 		if h.N <= last[h.From] {
 			s.w.t.Errorf("%s: %s got push %d of %s after %d", s.name, m.person.name, h.N, h.From, last[h.From])
 		}

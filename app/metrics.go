@@ -125,6 +125,7 @@ func (m *metrics) watch(mirror *presence.Mirror, sockets *presence.Sockets, rout
 		"socket_too_slow":    tooSlow,
 		"message_malformed":  receiver.Dropped.Malformed.Load,
 		"message_overflow":   receiver.Dropped.Overflow.Load,
+		"message_late":       receiver.Dropped.Late.Load,
 		"envelope_unknown":   receiver.Dropped.Unknown.Load,
 		"envelope_no_socket": receiver.Dropped.Strays.Load,
 		"question_overflow":  receiver.Dropped.Questions.Load,

@@ -47,7 +47,7 @@ func measureScript(ctx context.Context, s *stage) ([]row, error) {
 }
 
 func (s *stage) measureScripted(ctx context.Context, redis *redisServer, keys presence.Keys, batch int) (cost, error) {
-	args := []string{"PUBLISH", keys.Channels(0), " sender ", "15000", strconv.Itoa(batch)}
+	args := []string{"PUBLISH", keys.Channels(0), " sender ", "15000", emptyEnvelope, strconv.Itoa(batch)}
 	for i := range batch {
 		args = append(args, userName(int64((i%2)*s.users/2+i/2)))
 	}
@@ -62,9 +62,14 @@ func (s *stage) measureScripted(ctx context.Context, redis *redisServer, keys pr
 	})
 }
 
+// emptyEnvelope is as long as what the messages of a call begin with, and dropped too.
+const emptyEnvelope = "\x07" + unknownHead
+
+// unknownHead is an envelope's kind, and six fields that are empty.
+const unknownHead = "\x63\x00\x00\x00\x00\x00\x00"
+
 // unknownEnvelope is an envelope of a kind that no version knows: whoever gets it drops it.
 func unknownEnvelope(data []byte) []byte {
-	const head = "\x63\x00\x00\x00\x00\x00\x00" // the kind, and six fields that are empty
-	rest := fmt.Appendf([]byte(head), `{"event":"bench","data":%s,"id":"%s"}`, data, uuid.Nil)
+	rest := fmt.Appendf([]byte(unknownHead), `{"event":"bench","data":%s,"id":"%s"}`, data, uuid.Nil)
 	return append(binary.AppendUvarint(nil, uint64(len(rest))), rest...)
 }

@@ -21,6 +21,7 @@ const (
 	kindReply             kind = 5 // to a question; what the frame is depends on it
 	kindKickUser          kind = 6 // close the sockets of one user; the frame is the reason
 	kindKickSocket        kind = 7 // close the socket that exclude names, whoever has it; the frame is the reason
+	kindCall              kind = 8 // for nobody: what follows was routed by this call of the sender's in this shard; ask is its number
 )
 
 // CloseKicked is the close code of a socket that was kicked: do not come back.

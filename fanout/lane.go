@@ -30,7 +30,9 @@ type lane struct {
 	shard  int
 	router *Router
 
-	failing bool // the last call did; owned by the run loop
+	// owned by the run loop
+	failing bool   // the last call did
+	calls   uint64 // so far
 
 	wake chan struct{} // capacity 1: one signal is enough; never closed
 
@@ -165,7 +167,8 @@ func (l *lane) take() []*order {
 	return batch
 }
 
-// route sends one batch. It is not tried again if it fails: it may have got through.
+// route sends one batch. It is not tried again if it fails: it may have got through, or get through later, when other calls have. Calls
+// are numbered, so that their messages are then known to be late.
 func (l *lane) route(ctx context.Context, batch []*order) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.router.redis.Timeout)
 	defer cancel()
@@ -196,13 +199,15 @@ func unpack(answer int64) (state presence.State, reached, sockets int) {
 
 func (l *lane) call(ctx context.Context, batch []*order) ([]int64, error) {
 	redis := l.router.redis
-	args := make([]string, 5+2*len(batch))
+	l.calls++
+	head := envelope{kind: kindCall, ask: l.calls, sender: l.router.instance}.append(nil)
+	args := make([]string, 6+2*len(batch))
 	args[0], args[1] = redis.Publish, redis.Keys.Channels(l.shard)
 	args[2] = " " + strings.Join(append([]string{l.router.instance}, batch[0].skip...), " ") + " "
-	args[3], args[4] = strconv.FormatInt(redis.Grace.Milliseconds(), 10), strconv.Itoa(len(batch))
+	args[3], args[4], args[5] = strconv.FormatInt(redis.Grace.Milliseconds(), 10), rueidis.BinaryString(head), strconv.Itoa(len(batch))
 	for i, o := range batch {
-		args[5+i] = o.push.User
-		args[5+len(batch)+i] = rueidis.BinaryString(l.envelope(o).append(nil))
+		args[6+i] = o.push.User
+		args[6+len(batch)+i] = rueidis.BinaryString(l.envelope(o).append(nil))
 	}
 	keys := []string{redis.Keys.Owners(l.shard), redis.Keys.Leases(l.shard)}
 	answers, err := lua.Push.Exec(ctx, redis.Client, keys, args).AsIntSlice()

@@ -31,13 +31,16 @@ type nodeOptions struct {
 	shards  int
 	timeout time.Duration
 	lease   time.Duration
-	stall   *stall // nil: none
+	client  rueidis.Client // nil: a plain one
 }
 
 func startNode(t *testing.T, name string, o nodeOptions) *node {
 	t.Helper()
+	if o.client == nil {
+		o.client = o.server.Client()
+	}
 	redis := presence.Redis{
-		Client: o.stall.over(o.server.Client()), Keys: presence.NewKeys(o.prefix, o.shards), Publish: "PUBLISH",
+		Client: o.client, Keys: presence.NewKeys(o.prefix, o.shards), Publish: "PUBLISH",
 		Lease: o.lease, Grace: 15 * time.Second, LogCap: 1000, SeenFor: time.Hour, Timeout: o.timeout,
 	}
 	log := slog.New(slog.DiscardHandler)

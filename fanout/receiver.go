@@ -35,6 +35,7 @@ type Receiver struct {
 
 	queue  chan rueidis.PubSubMessage // capacity receiverQueue; never closed
 	queued atomic.Int64               // bytes of the messages in it
+	calls  calls                      // owned by the worker
 	ears   []ear                      // one for each shard
 
 	emitter  *emitter
@@ -59,6 +60,7 @@ const (
 type Drops struct {
 	Malformed atomic.Int64 // messages, from the first envelope that could not be read on
 	Overflow  atomic.Int64 // messages that found no room in the queue, or emits in the emitter's
+	Late      atomic.Int64 // messages that came after their successors
 	Unknown   atomic.Int64 // envelopes of a kind that this version does not know
 	Strays    atomic.Int64 // envelopes for users without a socket here
 	Questions atomic.Int64 // that found too many before them
@@ -177,6 +179,10 @@ func (r *Receiver) handle(ctx context.Context, message rueidis.PubSubMessage) {
 			r.log.Warn("dropped a message", "channel", message.Channel, "bytes", len(message.Message), "error", err)
 			return
 		}
+		if e.kind == kindCall && r.calls.isLate(message.Channel, e) {
+			r.Dropped.Late.Add(1)
+			return
+		}
 		r.deliver(ctx, e)
 	}
 }
@@ -204,6 +210,7 @@ func (r *Receiver) deliver(ctx context.Context, e envelope) {
 		r.asks.arrive(e)
 	case kindAudit:
 		r.audit(ctx, e)
+	case kindCall: // it was looked at before
 	default:
 		r.Dropped.Unknown.Add(1)
 	}

@@ -35,14 +35,6 @@ func (s *stall) begin() {
 	time.AfterFunc(patience, s.end)
 }
 
-// over puts the stall between a client and its callers.
-func (s *stall) over(client rueidis.Client) rueidis.Client {
-	if s == nil {
-		return client
-	}
-	return stalledClient{client, s}
-}
-
 // hang waits for the end of the stall if there is one and the command is about its shard.
 func (s *stall) hang(command rueidis.Completed) {
 	select {
@@ -58,6 +50,7 @@ func (s *stall) hang(command rueidis.Completed) {
 	}
 }
 
+// stalledClient is a client under a stall.
 type stalledClient struct {
 	rueidis.Client
 	stall *stall
@@ -90,12 +83,13 @@ func TestAStalledShardOrEmitStallsNoOtherShard(t *testing.T) {
 			t.Parallel()
 			o := options(redistest.Start(t), 2)
 			keys := presence.NewKeys(o.prefix, 2)
-			o.stall = newStall(strings.TrimSuffix(keys.Owners(stalled), "owners"))
+			stall := newStall(strings.TrimSuffix(keys.Owners(stalled), "owners"))
+			o.client = stalledClient{o.server.Client(), stall}
 			a, b := startNode(t, "a", o), startNode(t, "b", o)
 			late, there := userIn(keys, stalled), userIn(keys, 1-stalled)
 			atLate, atThere := b.join(late), b.join(there)
-			t.Cleanup(o.stall.end) // or the nodes would not end, if this fails
-			o.stall.begin()
+			t.Cleanup(stall.end) // or the nodes would not end, if this fails
+			stall.begin()
 			ticket := a.router.Begin([]Push{{User: late, Frame: []byte("late")}}, time.Now().Add(patience))
 			b.receiver.reply(stalled, envelope{sender: "a", ask: 1}, nil)
 			emitted := make(chan error, 1)
@@ -117,7 +111,7 @@ func TestAStalledShardOrEmitStallsNoOtherShard(t *testing.T) {
 				atThere.wantFrames("x")
 			}
 
-			o.stall.end()
+			stall.end()
 			if err := <-emitted; err != nil && !errors.Is(err, ErrUnreachable) {
 				t.Error(err)
 			}

@@ -242,7 +242,7 @@ func TestPushReachesOwnersUnderLiveLeasesOnly(t *testing.T) {
 		s.age("c.1", 12000) // lapsed
 		users := []string{"alice", "bob", "cathy", "dave", "nobody"}
 		envelopes := []string{"<1>", "<2>", "<3>", "<4>", "<5>"}
-		args := append([]string{"PUBLISH", s.key("to:"), " b ", "15000", "5"}, append(users, envelopes...)...)
+		args := append([]string{"PUBLISH", s.key("to:"), " b ", "15000", "<0>", "5"}, append(users, envelopes...)...)
 		reply := s.run(Push, []string{"owners", "leases"}, args...)
 		var got []int64
 		for _, message := range reply {
@@ -254,8 +254,8 @@ func TestPushReachesOwnersUnderLiveLeasesOnly(t *testing.T) {
 		if want := []int64{2 + instance + 2*socket, 2 + instance + socket, 1, 1, 0}; !slices.Equal(got, want) {
 			t.Errorf("answers %v, want %v", got, want)
 		}
-		if message := <-messages; message.Channel != s.key("to:a") || message.Message != "<1><2>" {
-			t.Errorf("published %q to %s, want <1><2> to a", message.Message, message.Channel)
+		if message := <-messages; message.Channel != s.key("to:a") || message.Message != "<0><1><2>" {
+			t.Errorf("published %q to %s, want <0><1><2> to a", message.Message, message.Channel)
 		}
 		if len(messages) > 0 {
 			t.Errorf("published more: %v", <-messages)

@@ -7,14 +7,15 @@
 -- ARGV[2] channels  what the name of an instance's channel begins with; the instance follows
 -- ARGV[3] skipped   instances that are not published to, with a space before and after each; the caller is one of them
 -- ARGV[4] grace     (ms)
--- ARGV[5] count     of envelopes
--- ARGV[6…] user, user, …, then envelope, envelope, … in the same order
+-- ARGV[5] head      what each message begins with
+-- ARGV[6] count     of envelopes
+-- ARGV[7…] user, user, …, then envelope, envelope, … in the same order
 -- Returns a number for each envelope, in that order: state + 4 × (reached + 65536 × sockets), being the user's state, how many other
 -- instances took it, and how many sockets of the user they have. One number, for making them is a good part of the work.
 
 local owners, leases = KEYS[1], KEYS[2]
-local publish, channels, skipped, grace, count = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
-local users_at, envelopes_at = 5, 5 + count
+local publish, channels, skipped, grace, head, count = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
+local users_at, envelopes_at = 6, 6 + count
 
 local standing = standings(leases, redis_now(), grace)
 local entries = redis.call('HMGET', owners, unpack(ARGV, users_at + 1, users_at + count))
@@ -25,7 +26,7 @@ local batches, batch_of = {}, {} -- for each instance: envelopes, their places i
 local function batch_for(token)
   if batch_of[token] == nil then
     local instance = token:match('^[^.]+')
-    batch_of[token] = not skip[instance] and {instance = instance, envelopes = {}, places = {}, added = {}}
+    batch_of[token] = not skip[instance] and {instance = instance, envelopes = {head}, places = {}, added = {}}
     if batch_of[token] then batches[#batches + 1] = batch_of[token] end
   end
   return batch_of[token]
@@ -59,7 +60,7 @@ for i = 1, count do
     reply[i] = read.state
     for k, batch in ipairs(read.batches) do
       local n = #batch.places + 1
-      batch.envelopes[n], batch.places[n], batch.added[n] = ARGV[envelopes_at + i], i, read.adds[k]
+      batch.envelopes[n + 1], batch.places[n], batch.added[n] = ARGV[envelopes_at + i], i, read.adds[k]
     end
   end
 end

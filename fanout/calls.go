@@ -1,0 +1,27 @@
+package fanout
+
+// maxSenders is of how many senders, in one shard each, the last call is remembered. At the cap all are forgotten, and until they are
+// heard of again what is late is not noticed.
+const maxSenders = 1 << 16
+
+// calls tells which messages come after their successors. A call of Redis that was given up may get there later, through a connection
+// that is closed here and still open there, when newer pushes for the same users have come. Owned by the receiver's worker.
+type calls struct {
+	last map[sender]uint64 // number of the last call whose message came
+}
+
+type sender struct{ instance, channel string }
+
+// isLate notes the call of a message that came through a channel, unless a later one came before.
+func (c *calls) isLate(channel string, call envelope) bool {
+	from := sender{call.sender, channel}
+	last, known := c.last[from]
+	if known && call.ask <= last {
+		return true
+	}
+	if c.last == nil || !known && len(c.last) >= maxSenders {
+		c.last = map[sender]uint64{}
+	}
+	c.last[from] = call.ask
+	return false
+}
