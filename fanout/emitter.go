@@ -2,6 +2,7 @@ package fanout
 
 import (
 	"context"
+	"sync/atomic"
 
 	"rollcall/presence"
 )
@@ -12,7 +13,8 @@ type emitter struct {
 	// static after construction
 	sockets *presence.Sockets
 
-	queue chan emission // capacity receiverQueue; never closed
+	queue  chan emission // capacity receiverQueue; never closed
+	queued atomic.Int64  // bytes of what waits in it
 }
 
 // emission is an emit that waits for the emitter.
@@ -35,7 +37,11 @@ func (e *emitter) run(ctx context.Context) {
 	for {
 		select {
 		case first := <-e.queue:
-			e.deliver(e.gather(first))
+			together := e.gather(first)
+			for _, one := range together {
+				e.queued.Add(-one.bytes())
+			}
+			e.deliver(together)
 		case <-ctx.Done():
 			return
 		}
@@ -57,11 +63,11 @@ func (e *emitter) gather(first emission) []emission {
 	return together
 }
 
-func (e emission) bytes() int {
+func (e emission) bytes() int64 {
 	if e.emit == nil {
 		return 0
 	}
-	return len(e.emit.Frame)
+	return int64(len(e.emit.Frame))
 }
 
 func (e *emitter) deliver(together []emission) {
@@ -81,22 +87,28 @@ func (e *emitter) deliver(together []emission) {
 	}
 }
 
-// enqueue has an emit delivered and does not wait. It says whether there was room.
+// enqueue has an emit delivered and does not wait. It says whether there was room, which is as much as in the receiver's queue.
 func (e *emitter) enqueue(emit *presence.Emit) bool {
-	select {
-	case e.queue <- emission{emit: emit}:
-		return true
-	default:
-		return false
+	one := emission{emit: emit}
+	if e.queued.Add(one.bytes()) <= receiverBytes {
+		select {
+		case e.queue <- one:
+			return true
+		default:
+		}
 	}
+	e.queued.Add(-one.bytes())
+	return false
 }
 
 // finish has an emit delivered, or nothing, and waits until that and all that came before is done, or the context ends.
 func (e *emitter) finish(ctx context.Context, emit *presence.Emit) error {
 	last := emission{emit, make(chan struct{})}
+	e.queued.Add(last.bytes()) // whatever the cap: the caller holds it anyway
 	select {
 	case e.queue <- last:
 	case <-ctx.Done():
+		e.queued.Add(-last.bytes())
 		return context.Cause(ctx)
 	}
 	select {
