@@ -76,7 +76,7 @@ func TestRepeatsAtTheSameMomentOnTwoInstancesAreDoneOnce(t *testing.T) {
 			body, key := fmt.Sprintf(`{"event":"n","data":%d}`, n), keyed(fmt.Sprint(n))
 			answers := make(chan answer, len(apps))
 			for _, a := range apps {
-				go func() { answers <- ask(t, a, "POST", "/push/alice", body, key) }()
+				go func() { answers <- ask(t, a, "POST", "/push/alice?wait=written", body, key) }() // or the next, taken by another, may pass it
 			}
 			ids := map[any]bool{}
 			for range apps {
