@@ -177,6 +177,12 @@ func TestWhoWasMirroredBeforeRedisLostItIsNoNews(t *testing.T) {
 		s.want(s.lease("b.2", "", 10000), OK)
 		s.want(s.mirrorKnown(1, "b.2", "0", "dave", "1"), OK)
 		s.wantLog("cathy offline", "eve online", "dave offline", "dave online")
+		// in a grace only who was not offline
+		s.want(s.mirrorKnown(2, "a.2", "2", "cathy", "-3", "frank", "-3", "gail", "-3"), OK)
+		s.wantOwners("cathy")
+		s.wantOwners("frank", "a.2:0")
+		s.wantOwners("gail")
+		s.wantLog("cathy offline", "eve online", "dave offline", "dave online")
 	})
 }
 

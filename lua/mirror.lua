@@ -13,7 +13,7 @@
 -- ARGV[7] known     so many of the users, the first ones, were mirrored before, whatever Redis holds of them now
 -- ARGV[8…] user, sockets, ago, user, sockets, ago, …
 --         sockets: n > 0 online, 0 dropped and in its grace, -1 the grace is over, -2 left on purpose: graces that run on other
---         instances are over too. ago (ms): when the user came, if online; else when the last socket went
+--         instances are over too, -3 in its grace unless offline. ago (ms): when the user came, if online; else when the last went
 -- Returns {OK, version} or {STALE}: no such lease, a dead one, or another version; nothing was written.
 
 local owners, leases, log, seen = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
@@ -54,6 +54,7 @@ for place, user in ipairs(users) do
     before = ONLINE -- Redis lost the entry: coming was logged before, and going was not
   end
 
+  if sockets == -3 and before ~= OFFLINE then sockets = 0 end
   local kept = sockets < 0 and others or others .. ' ' .. token .. ':' .. sockets
   local after = entry_state(kept, standing)
   if kept ~= '' then

@@ -141,9 +141,21 @@ func (s *shard) flush(ctx context.Context) error {
 	marks := s.marks
 	s.mu.Unlock()
 
+	staying := map[string]mark{} // gone here, but it is too soon to say so
+	defer func() { s.putBack(staying) }()
+	tooSoon := s.tooSoonToGo()
 	batch := make([]change, 0, min(len(taken), mirrorBatch))
 	for user, mark := range taken {
-		batch = append(batch, mark.change(user, s.mirror.sockets))
+		c := mark.change(user, s.mirror.sockets)
+		if c.sockets < 0 && tooSoon {
+			told := mark.kept == s.token.Epoch
+			c.sockets, mark.kept = kept, s.token.Epoch
+			staying[user] = mark
+			if told {
+				continue
+			}
+		}
+		batch = append(batch, c)
 		if len(batch) == mirrorBatch {
 			if err := s.write(ctx, batch, taken); err != nil {
 				return err
@@ -163,11 +175,13 @@ func (s *shard) flush(ctx context.Context) error {
 // change is what is so now of a marked user.
 func (m mark) change(user string, sockets *Sockets) change {
 	count, at := sockets.count(user)
-	if count == Gone {
+	switch {
+	case count == Gone && m.left:
+		count, at = Left, m.at
+	case count == Gone:
 		at = m.at
-		if m.left {
-			count = Left
-		}
+	case count == 0 && m.known:
+		count = kept // where the user was offline before, as for an instance that hung, a grace does not begin
 	}
 	return change{user, count, at, m.known}
 }

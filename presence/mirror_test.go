@@ -142,6 +142,36 @@ func TestWhenRedisLosesWhatItHeldEverybodyIsMirroredAgain(t *testing.T) {
 	}
 }
 
+func TestNobodyGoesBeforeOthersHadTheTimeToTellARedisThatForgot(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
+		c := newCluster(t, server, 1)
+		c.redis.Lease, c.redis.Grace = 5*time.Second, 2*time.Second // which is to wait for here
+		a := c.startInstance("a")
+		alice, bob := a.join("alice"), a.join("bob")
+		crash(t, c, "b", "alice") // or hangs
+		server.Do(c.client, "FLUSHALL")
+		eventually(t, "a to notice", func() bool { return strings.Contains(c.entry("bob"), "a.2:1") })
+		a.Leave(alice, true)
+		a.Leave(bob, true)
+		a.settle()
+		a.settle() // what was told once is not told again
+		if alice, bob := c.entry("alice"), c.entry("bob"); !strings.HasSuffix(alice, " a.2:0") || !strings.HasSuffix(bob, " a.2:0") {
+			t.Errorf("alice: %q, bob: %q", alice, bob)
+		}
+		c.wantLog()
+		crash(t, c, "c", "alice") // another that has noticed nothing yet tells what it has
+		eventually(t, "both to have left a", func() bool { return !strings.Contains(c.entry("alice"), "a.2") && c.entry("bob") == "" })
+		c.wantLog("bob offline")
+	})
+}
+
+// entry is what Redis holds of a user; empty: nothing.
+func (c *cluster) entry(user string) string {
+	c.t.Helper()
+	entry, _ := c.server.Do(c.client, "HGET", c.redis.Keys.Owners(0), user).ToString()
+	return entry
+}
+
 func TestAWriteWhoseReplyWasLostIsSettledByItsVersion(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
 		c := newCluster(t, server, 1)

@@ -52,6 +52,7 @@ type mark struct {
 	left  bool      // closed the last socket on purpose
 	at    time.Time // when the last socket went
 	known bool      // was mirrored before
+	kept  int       // epoch under which Redis was told that the user is kept; 0: none
 }
 
 func newShard(index int, m *Mirror) *shard {
@@ -144,9 +145,17 @@ func (s *shard) holds(leases Leases, now int64) bool {
 }
 
 // recentLoss says whether Redis was found not to hold the lease, and other instances may not have noticed yet that theirs is lost too.
-func (s *shard) recentLoss() bool {
-	lost, noticed := s.lost.Load(), s.mirror.redis.RenewEvery()+backoffMax
-	return lost > 0 && time.Since(s.mirror.started) < time.Duration(lost)+noticed
+func (s *shard) recentLoss() bool { return s.lostWithin(s.mirror.redis.RenewEvery() + backoffMax) }
+
+// tooSoonToGo says whether others may still have to tell Redis, which has lost it, that they have a user whom we have no more. Until
+// they had the time of a grace for that, nobody goes.
+func (s *shard) tooSoonToGo() bool {
+	return s.recentLoss() || s.lostWithin(s.mirror.redis.Grace)
+}
+
+func (s *shard) lostWithin(d time.Duration) bool {
+	lost := s.lost.Load()
+	return lost > 0 && time.Since(s.mirror.started) < time.Duration(lost)+d
 }
 
 // believed says whether the lease certainly still holds. The local clock is only ever used to trust it for less long than Redis

@@ -64,6 +64,7 @@ const (
 const (
 	Gone = -1
 	Left = -2 // closed their last socket on purpose: no grace runs on other instances either. Only the mirror says so
+	kept = -3 // in a grace, if Redis does not hold the user to be offline. Only the mirror says so
 )
 
 // Sockets are this instance's own sockets: the truth that everything else copies. Maps are striped, so that connects, pushes and
