@@ -7,7 +7,8 @@
 // that was given up, when a later one has come, is dropped.
 //
 // A [Receiver] listens on its instance's own channel, and on the channels of emits, and hands the frames in each message to its
-// sockets. The subscription does nothing but queue; a worker does the rest.
+// sockets. The subscription does nothing but queue; a worker does the rest, and an emitter beside it what is for everybody. So pushes for
+// a user keep their order, and emits theirs, but between a push and an emit there is none.
 //
 // What travels is a series of envelopes: a frame, ready for the client, and where it must go.
 package fanout

@@ -22,8 +22,8 @@ const (
 var errLineFull = errors.New("handlers: the client does not read")
 
 // line is the connection under a WebSocket. Nobody who writes to it waits: what the kernel has no room for is kept, and a goroutine
-// that lives no longer than that sends it. So whoever pushes writes to every socket by itself, which costs half of what it takes to
-// wake a goroutine for each.
+// that lives no longer than that sends it. So whoever pushes writes to every socket by itself, and no goroutine must be woken for
+// each.
 type line struct {
 	// static after construction
 	net.Conn
