@@ -9,10 +9,6 @@ import (
 	"rollcall/presence"
 )
 
-// melodyBuffer is how many frames wait in a socket's channel to Melody's writer. The channel is paid for by idle sockets too (48 bytes
-// a place), so it is short, and what does not fit waits in the outbox, which is empty most of the time.
-const melodyBuffer = 8
-
 // outboxMessages and outboxBytes are the most that may wait for one client. At the cap it is too slow: its socket is closed at once
 // with closeTooSlow, and what waited is lost.
 const (
@@ -20,64 +16,92 @@ const (
 	outboxBytes    = 4 << 20
 )
 
-// outbox keeps what waits for a socket's client, in order.
+// outbox keeps what waits for a socket's client, in order. Whoever puts something in is told whether to have it written, by calling next
+// and written until it is empty. Melody has a queue and a goroutine for this too, but it drops without a word what does not fit, and
+// keeps the queue and a grown stack for each idle socket.
 type outbox struct {
 	mu sync.Mutex
 	// mu guards the following
-	write    func(frame []byte) // hands a frame to Melody; nil until the welcome, and nothing may overtake it
-	waiting  [][]byte           // frames that Melody has no room for
-	handed   int                // frames that Melody has
-	bytes    int                // of both
-	sealed   bool               // nothing is taken any more
-	farewell []byte             // the close frame to send when all is written
+	opened   bool     // by the welcome, and nothing may overtake it
+	writing  bool     // somebody is writing
+	sealed   bool     // nothing is taken any more
+	waiting  [][]byte // the first may be in writing
+	bytes    int      // of these
+	farewell []byte   // the close frame to send when all is written
 	receipts receipts
 }
 
-// push takes a frame, and tells its tally, if it has one, what becomes of it. full: this is one too many; the box is sealed now.
-func (o *outbox) push(frame []byte, tally *presence.Tally) (taken, full bool) {
+// errand is what is to be done after a push.
+type errand int
+
+const (
+	noErrand   errand = iota
+	mustWrite         // what waits; nobody else does
+	mustGiveUp        // this was one too many, and the box is sealed now
+)
+
+// push takes a frame, and tells its tally, if it has one, what becomes of it.
+func (o *outbox) push(frame []byte, tally *presence.Tally) (taken bool, next errand) {
 	var told fates
 	defer func() { told.tell() }() // not under the lock: who is told may send
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.sealed {
 		told.add(tally, presence.Closed)
-		return false, false
+		return false, noErrand
 	}
-	if o.handed+len(o.waiting) >= outboxMessages || o.bytes+len(frame) > outboxBytes {
+	if len(o.waiting) >= outboxMessages || o.bytes+len(frame) > outboxBytes {
 		o.sealed = true
 		o.receipts.dropAll(presence.Dropped, &told)
 		told.add(tally, presence.Dropped)
-		return false, true
+		return false, mustGiveUp
 	}
 	o.bytes += len(frame)
 	o.waiting = append(o.waiting, frame)
 	o.receipts.expect(tally)
-	o.fillLocked()
-	return true, false
+	if o.startLocked() {
+		return true, mustWrite
+	}
+	return true, noErrand
 }
 
-// open lets frames out, a first one before all that wait.
-func (o *outbox) open(first []byte, write func([]byte)) {
+// open lets frames out, a first one before all that wait. start: the caller is to write.
+func (o *outbox) open(first []byte) (start bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.write = write
+	o.opened = true
 	o.bytes += len(first)
 	o.waiting = append([][]byte{first}, o.waiting...)
 	o.receipts.expectFirst()
-	o.fillLocked()
+	return o.startLocked()
 }
 
-// written is told of every frame that Melody has written. It returns the farewell if that was the last frame.
-func (o *outbox) written(frame []byte) (farewell []byte) {
+// next is what is to be written now: a frame, or, when none waits any more, the close frame, or nothing.
+func (o *outbox) next() (frame, farewell []byte) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.opened && len(o.waiting) > 0 {
+		return o.waiting[0], nil
+	}
+	o.writing = false
+	if len(o.waiting) == 0 {
+		farewell, o.farewell = o.farewell, nil
+	}
+	return nil, farewell
+}
+
+// written is told of every frame that was written.
+func (o *outbox) written(frame []byte) {
 	var told fates
 	defer func() { told.tell() }()
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.handed--
 	o.bytes -= len(frame)
+	o.waiting[0] = nil
+	if o.waiting = o.waiting[1:]; len(o.waiting) == 0 {
+		o.waiting = nil
+	}
 	o.receipts.written(&told)
-	o.fillLocked()
-	return o.farewellLocked()
 }
 
 // acked is told of every push that the client has confirmed.
@@ -89,21 +113,20 @@ func (o *outbox) acked(push uuid.UUID) {
 	o.receipts.acked(push, &told)
 }
 
-// seal takes nothing more, and has a close frame sent after what waits and a last frame. It returns the close frame if nothing waits.
-func (o *outbox) seal(last []byte, code int, reason string) (farewell []byte) {
+// seal takes nothing more, and has a close frame sent after what waits and a last frame. start: the caller is to write.
+func (o *outbox) seal(last []byte, code int, reason string) (start bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.sealed {
-		return nil
+		return false
 	}
 	o.sealed = true
 	o.farewell = websocket.FormatCloseMessage(code, reason)
 	if last != nil {
 		o.bytes += len(last)
 		o.waiting = append(o.waiting, last)
-		o.fillLocked()
 	}
-	return o.farewellLocked()
+	return o.startLocked()
 }
 
 // end takes nothing more: the connection is gone, or its client is about to go.
@@ -116,26 +139,11 @@ func (o *outbox) end() {
 	o.receipts.dropAll(presence.Closed, &told)
 }
 
-func (o *outbox) farewellLocked() []byte {
-	if o.handed > 0 || len(o.waiting) > 0 {
-		return nil
+// startLocked says whether somebody must begin to write. Before the welcome there is only a farewell to say, if nothing else waits.
+func (o *outbox) startLocked() bool {
+	if o.writing || !o.opened && len(o.waiting) > 0 {
+		return false
 	}
-	farewell := o.farewell
-	o.farewell = nil
-	return farewell
-}
-
-func (o *outbox) fillLocked() {
-	if o.write == nil {
-		return
-	}
-	for o.handed < melodyBuffer && len(o.waiting) > 0 {
-		o.handed++
-		o.write(o.waiting[0])
-		o.waiting[0] = nil
-		o.waiting = o.waiting[1:]
-	}
-	if len(o.waiting) == 0 {
-		o.waiting = nil
-	}
+	o.writing = true
+	return true
 }

@@ -10,23 +10,33 @@ import (
 	"rollcall/presence"
 )
 
-// box is an outbox whose frames go to a slice instead of Melody.
-type box struct {
-	outbox
-	handedOver []string
-}
+// box is an outbox that nobody writes but the test.
+type box struct{ outbox }
 
 func newBox() *box {
 	b := &box{}
-	b.open([]byte("welcome"), func(frame []byte) { b.handedOver = append(b.handedOver, string(frame)) })
+	b.open([]byte("welcome"))
 	return b
 }
 
-// write pretends that Melody has written the next frame.
-func (b *box) write() (farewell []byte) {
-	frame := b.handedOver[0]
-	b.handedOver = b.handedOver[1:]
-	return b.written([]byte(frame))
+// write pretends to write what comes next.
+func (b *box) write() (frame string, farewell []byte) {
+	next, farewell := b.next()
+	if next != nil {
+		b.written(next)
+	}
+	return string(next), farewell
+}
+
+// writeAll pretends to write all that waits.
+func (b *box) writeAll() (frames []string, farewell []byte) {
+	for {
+		frame, farewell := b.write()
+		if frame == "" {
+			return frames, farewell
+		}
+		frames = append(frames, frame)
+	}
 }
 
 // ask pushes a frame and returns what becomes of it, when that is known.
@@ -50,25 +60,38 @@ func (c *boxConn) SendTallied(frame []byte, tally *presence.Tally) bool {
 	return taken
 }
 
-func TestFramesLeaveInOrderHoweverFewMelodyTakesAtOnce(t *testing.T) {
+func TestFramesLeaveInOrderAndTheWelcomeFirst(t *testing.T) {
 	b := &box{}
-	b.push([]byte("early"), nil) // before the welcome
-	b.open([]byte("welcome"), func(frame []byte) { b.handedOver = append(b.handedOver, string(frame)) })
+	if taken, next := b.push([]byte("early"), nil); !taken || next != noErrand {
+		t.Errorf("a frame before the welcome: taken %v, then %v", taken, next)
+	}
+	b.open([]byte("welcome"))
 	want := []string{"welcome", "early"}
 	for n := range 100 {
 		b.push(fmt.Append(nil, n), nil)
 		want = append(want, fmt.Sprint(n))
 	}
-	var got []string
-	for len(b.handedOver) > 0 {
-		if len(b.handedOver) > melodyBuffer {
-			t.Fatalf("Melody was given %d frames at once", len(b.handedOver))
-		}
-		got = append(got, b.handedOver[0])
-		b.write()
-	}
-	if !slices.Equal(got, want) {
+	if got, _ := b.writeAll(); !slices.Equal(got, want) {
 		t.Errorf("got %q", got)
+	}
+}
+
+func TestOnlyOneAtATimeIsToldToWrite(t *testing.T) {
+	b := &box{}
+	if !b.open([]byte("welcome")) {
+		t.Fatal("nobody writes the welcome")
+	}
+	if _, next := b.push([]byte("x"), nil); next != noErrand {
+		t.Error("a second writer, while the first has not begun")
+	}
+	b.write()
+	b.write()
+	if _, next := b.push([]byte("y"), nil); next != noErrand {
+		t.Error("a second writer, while the first has not seen that nothing waits")
+	}
+	b.writeAll()
+	if _, next := b.push([]byte("z"), nil); next != mustWrite {
+		t.Error("nobody writes what came when all was written")
 	}
 }
 
@@ -119,7 +142,7 @@ func TestAFullOutboxDropsAllThatWaits(t *testing.T) {
 	b := newBox()
 	first := b.ask("x", uuid.Nil)
 	for n := 0; ; n++ {
-		if taken, full := b.push([]byte("more"), nil); full {
+		if taken, next := b.push([]byte("more"), nil); next == mustGiveUp {
 			if n != outboxMessages-2 {
 				t.Errorf("full after %d more", n)
 			}
@@ -132,7 +155,7 @@ func TestAFullOutboxDropsAllThatWaits(t *testing.T) {
 		t.Errorf("%+v", *first)
 	}
 	large := newBox()
-	if _, full := large.push(make([]byte, outboxBytes+1), nil); !full {
+	if _, next := large.push(make([]byte, outboxBytes+1), nil); next != mustGiveUp {
 		t.Error("bytes are not counted")
 	}
 }
@@ -143,9 +166,7 @@ func TestAClientThatConfirmsNothingCostsBoundedMemory(t *testing.T) {
 	for range maxUnacked + 10 {
 		counts = append(counts, b.ask("x", uuid.New()))
 	}
-	for len(b.handedOver) > 0 {
-		b.write()
-	}
+	b.writeAll()
 	if len(b.receipts.unacked) != maxUnacked {
 		t.Errorf("%d are tracked", len(b.receipts.unacked))
 	}
@@ -157,20 +178,33 @@ func TestAClientThatConfirmsNothingCostsBoundedMemory(t *testing.T) {
 func TestTheFarewellComesAfterAllThatWaits(t *testing.T) {
 	b := newBox()
 	b.push([]byte("x"), nil)
-	if b.seal([]byte("last"), 1012, "") != nil {
-		t.Error("said farewell too early")
+	if b.seal([]byte("last"), 1012, "") {
+		t.Error("a second writer")
 	}
-	if taken, full := b.push([]byte("y"), nil); taken || full {
+	if taken, next := b.push([]byte("y"), nil); taken || next != noErrand {
 		t.Error("a sealed box took a frame")
 	}
-	for _, farewell := range []bool{false, false, true} {
-		if got := b.write(); (got != nil) != farewell {
-			t.Errorf("farewell %v, want %v", got, farewell)
+	if frames, farewell := b.writeAll(); !slices.Equal(frames, []string{"welcome", "x", "last"}) || farewell == nil {
+		t.Errorf("wrote %q, farewell %q", frames, farewell)
+	}
+	if _, again := b.write(); again != nil {
+		t.Error("said farewell twice")
+	}
+}
+
+func TestAnIdleOutboxSaysFarewellAtOnceWelcomedOrNot(t *testing.T) {
+	idle, early, waiting := newBox(), &box{}, &box{}
+	idle.writeAll()
+	waiting.push([]byte("x"), nil)
+	for name, b := range map[string]*box{"idle": idle, "early": early} {
+		if !b.seal(nil, 4003, "") {
+			t.Errorf("%s: nobody says farewell", name)
+		}
+		if _, farewell := b.write(); farewell == nil {
+			t.Errorf("%s: kept the farewell", name)
 		}
 	}
-	idle := newBox()
-	idle.write()
-	if idle.seal(nil, 4003, "") == nil {
-		t.Error("an idle box kept the farewell")
+	if waiting.seal(nil, 4003, "") {
+		t.Error("said farewell before what waits for the welcome")
 	}
 }

@@ -32,12 +32,12 @@ const (
 // socket is one connection: Melody's session under presence's Socket.
 type socket struct {
 	presence.Socket
-	hub      *sockets
-	session  *melody.Session
-	upgraded chan struct{} // closed when the handshake is over; nil afterwards
-	outbox   outbox
-	left     atomic.Bool // the client closed with 1000: it will not be back
-	ended    atomic.Bool // this side has sent a close frame, or cut the connection
+	hub       *sockets
+	session   *melody.Session
+	handshake chan struct{} // nil when it is over: see serve
+	outbox    outbox
+	left      atomic.Bool // the client closed with 1000: it will not be back
+	ended     atomic.Bool // this side has sent a close frame, or cut the connection
 }
 
 // sockets serves all connections of this instance.
@@ -50,18 +50,19 @@ type sockets struct {
 	options  Options
 	draining func() bool
 
-	bySession sync.Map // *melody.Session → *socket, while it is open
-	open      sync.WaitGroup
-	slow      atomic.Int64 // sockets closed because they were too slow
+	roll roll
+	open sync.WaitGroup
+	slow atomic.Int64 // sockets closed because they were too slow
 }
 
 func newSockets(o Options, g *gateway, draining func() bool) *sockets {
-	s := &sockets{melody: melody.New(), mirror: o.Mirror, local: o.Sockets, gateway: g, options: o, draining: draining}
+	s := &sockets{melody: melody.New(), mirror: o.Mirror, local: o.Sockets, gateway: g, options: o, draining: draining, roll: newRoll()}
 	s.melody.Config.MaxMessageSize = readSlack * int64(o.MaxMessageBytes)
-	s.melody.Config.MessageBufferSize = melodyBuffer
+	s.melody.Config.MessageBufferSize = 0 // the outbox has its own, see there
+	s.melody.Config.PingPeriod = never    // see sockets.ping
 	s.melody.Upgrader = &websocket.Upgrader{
 		// Small buffers: an idle socket keeps its read buffer for ever, and borrows a write buffer only to write.
-		ReadBufferSize:  256,
+		ReadBufferSize:  128,
 		WriteBufferSize: 1024,
 		WriteBufferPool: &sync.Pool{},
 		CheckOrigin:     func(*http.Request) bool { return true }, // done before, with a better answer
@@ -73,44 +74,57 @@ func newSockets(o Options, g *gateway, draining func() bool) *sockets {
 	s.melody.HandleDisconnect(s.disconnect)
 	s.melody.HandleMessage(s.receive)
 	s.melody.HandleMessageBinary(func(session *melody.Session, _ []byte) {
-		s.of(session).Send(encodeError(&frameError{codeBinaryFrame, "frames must be text; send the JSON as a text frame"}, ""))
+		s.roll.of(session).Send(encodeError(&frameError{codeBinaryFrame, "frames must be text; send the JSON as a text frame"}, ""))
 	})
-	s.melody.HandleSentMessage(s.sent)
 	s.melody.HandleClose(s.closed)
 	return s
 }
 
-// serve upgrades a request and returns as soon as that is done: while an HTTP handler runs, net/http keeps several KB for it, which
-// an idle socket does not need. The connection lives on in a goroutine of its own, which s.open waits for.
+// serve upgrades a request, and returns when the client is welcomed or refused: while an HTTP handler runs, net/http keeps several KB
+// for it, which an idle socket does not need. The connection lives on in a goroutine of its own, which s.open waits for.
 func (s *sockets) serve(w http.ResponseWriter, r *http.Request, user string) {
-	socket := &socket{hub: s, upgraded: make(chan struct{})}
+	handshake := make(chan struct{}) // has one message, when Melody is done; closed when the socket may read
+	socket := &socket{hub: s, handshake: handshake}
 	socket.Socket = presence.Socket{ID: uuid.New(), User: user, Conn: socket}
-	upgraded, refused := socket.upgraded, make(chan struct{})
-	s.open.Go(func() {
-		defer close(refused)
-		err := safely(func() error {
-			return s.melody.HandleRequestWithKeys(w, r, map[string]any{"socket": socket})
-		})
-		if err != nil {
-			s.options.Log.Debug("handshake", "error", err)
-		}
-	})
-	select {
-	case <-upgraded:
-	case <-refused: // the upgrader has answered
+	s.open.Add(1)
+	go s.run(w, r, socket)
+	<-handshake
+	if socket.session != nil {
+		defer close(handshake)
+		s.welcomeIn(socket) // here, on a stack that ends with the request: the socket's own would stay grown
 	}
 }
 
-// connect runs when a handshake is over, before anything is read or written.
+// run is the socket's goroutine: Melody upgrades the request, and then reads until the connection ends. What is on the stack here stays
+// there for each idle socket, so it is little.
+func (s *sockets) run(w http.ResponseWriter, r *http.Request, socket *socket) {
+	defer s.ran(socket)
+	if err := s.melody.HandleRequestWithKeys(w, r, map[string]any{"socket": socket}); err != nil {
+		s.options.Log.Debug("handshake", "error", err)
+	}
+}
+
+// ran ends the goroutine of a socket, also after a panic.
+func (s *sockets) ran(socket *socket) {
+	if p := recover(); p != nil {
+		s.options.Log.Debug("handshake", "error", panicked(p))
+	}
+	if socket.handshake != nil { // the upgrader has refused
+		socket.handshake <- struct{}{}
+	}
+	s.open.Done()
+}
+
+// connect runs when the client is connected, before anything is read.
 func (s *sockets) connect(session *melody.Session) {
 	key, _ := session.Get("socket")
 	socket := key.(*socket)
 	session.Request, session.Keys = nil, nil // or an idle socket would keep them
-	socket.session = session
-	s.bySession.Store(session, socket)
-	close(socket.upgraded)
-	socket.upgraded = nil
-	s.onOwnStack(func() { s.welcomeIn(session, socket) })
+	handshake := socket.handshake
+	socket.session, socket.handshake = session, nil
+	s.roll.add(session, socket)
+	handshake <- struct{}{}
+	<-handshake
 }
 
 // onOwnStack runs f on a stack that is thrown away: the reader's would stay grown, for each socket that is open.
@@ -124,13 +138,13 @@ func (s *sockets) onOwnStack(f func()) {
 }
 
 // welcomeIn makes a socket known and lets frames out, the welcome first.
-func (s *sockets) welcomeIn(session *melody.Session, newcomer *socket) {
+func (s *sockets) welcomeIn(newcomer *socket) {
 	ctx, cancel := context.WithTimeout(s.options.Context, joinTime)
 	defer cancel()
 	reachable := s.mirror.Join(ctx, &newcomer.Socket)
-	newcomer.outbox.open(s.welcome(newcomer, reachable), func(frame []byte) {
-		_ = session.Write(frame) // an error means that the session is closed, which disconnect deals with
-	})
+	if newcomer.outbox.open(s.welcome(newcomer, reachable)) {
+		go newcomer.write()
+	}
 	if s.draining() { // drain may have looked before this socket was there
 		s.withdraw(ctx, []*socket{newcomer})
 		newcomer.goAway()
@@ -159,7 +173,7 @@ func (s *sockets) welcome(socket *socket, reachable bool) []byte {
 
 // receive handles one text frame.
 func (s *sockets) receive(session *melody.Session, frame []byte) {
-	socket := s.of(session)
+	socket := s.roll.of(session)
 	if len(frame) > s.options.MaxMessageBytes {
 		socket.Send(encodeError(&frameError{codeFrameTooLarge,
 			fmt.Sprintf("the frame has %d bytes; the limit is %d", len(frame), s.options.MaxMessageBytes)}, ""))
@@ -170,7 +184,7 @@ func (s *sockets) receive(session *melody.Session, frame []byte) {
 
 // closed runs when the client sends a close frame.
 func (s *sockets) closed(session *melody.Session, code int, _ string) error {
-	socket := s.of(session)
+	socket := s.roll.of(session)
 	socket.outbox.end() // what is written from here on the client does not read
 	if !socket.ended.Load() {
 		socket.left.Store(code == websocket.CloseNormalClosure)
@@ -183,32 +197,11 @@ func (s *sockets) closed(session *melody.Session, code int, _ string) error {
 	return nil
 }
 
-// sent runs on the writer's goroutine, which may outlive the session by one frame.
-func (s *sockets) sent(session *melody.Session, frame []byte) {
-	value, open := s.bySession.Load(session)
-	if !open {
-		return
-	}
-	socket := value.(*socket)
-	if s.options.Log.Enabled(s.options.Context, slog.LevelDebug) {
-		s.options.Log.Debug("written", "id", frameID(frame), "socket", socket.ID, "user", socket.User)
-	}
-	if farewell := socket.outbox.written(frame); farewell != nil {
-		socket.writeClose(farewell)
-	}
-}
-
 func (s *sockets) disconnect(session *melody.Session) {
-	socket := s.of(session)
-	s.bySession.Delete(session)
+	socket := s.roll.of(session)
+	s.roll.remove(session)
 	socket.outbox.end()
 	s.mirror.Leave(&socket.Socket, socket.left.Load())
-}
-
-// of finds the socket of a session; only for the reader's goroutine, during whose life it is there.
-func (s *sockets) of(session *melody.Session) *socket {
-	value, _ := s.bySession.Load(session)
-	return value.(*socket)
 }
 
 // Send implements presence.Conn.
@@ -216,10 +209,13 @@ func (s *socket) Send(frame []byte) bool { return s.SendTallied(frame, nil) }
 
 // SendTallied implements presence.Conn.
 func (s *socket) SendTallied(frame []byte, tally *presence.Tally) bool {
-	taken, full := s.outbox.push(frame, tally)
-	if full {
+	taken, next := s.outbox.push(frame, tally)
+	switch next { // on a goroutine of its own: it may take a while, and the sender serves others too
+	case mustWrite:
+		go s.write()
+	case mustGiveUp:
 		s.hub.slow.Add(1)
-		go s.closeTooSlow() // it may take closeTime, and the sender serves others too
+		go s.closeTooSlow()
 	}
 	return taken
 }
@@ -243,8 +239,35 @@ func (s *socket) Close(code int, reason string) {
 
 // closeAfter sends a last frame and a close frame after all that waits.
 func (s *socket) closeAfter(last []byte, code int, reason string) {
-	if farewell := s.outbox.seal(last, code, reason); farewell != nil {
-		go s.writeClose(farewell) // it may take closeTime
+	if s.outbox.seal(last, code, reason) {
+		go s.write()
+	}
+}
+
+// write writes what is in the outbox until it is empty. The outbox lets one goroutine at a time do so: a connection wants one writer.
+func (s *socket) write() {
+	conn, log := s.session.WebsocketConnection(), s.hub.options.Log
+	for {
+		frame, farewell := s.outbox.next()
+		if farewell != nil {
+			s.writeClose(farewell)
+		}
+		if frame == nil {
+			return
+		}
+		kind := websocket.TextMessage
+		if len(frame) == 0 {
+			kind = websocket.PingMessage
+		}
+		_ = conn.SetWriteDeadline(time.Now().Add(s.hub.melody.Config.WriteWait)) // never fails
+		if err := conn.WriteMessage(kind, frame); err != nil {
+			s.cut()
+			return
+		}
+		if kind == websocket.TextMessage && log.Enabled(s.hub.options.Context, slog.LevelDebug) {
+			log.Debug("written", "id", frameID(frame), "socket", s.ID, "user", s.User)
+		}
+		s.outbox.written(frame)
 	}
 }
 
