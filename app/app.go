@@ -43,6 +43,7 @@ type App struct {
 	mirroring    part
 	receiving    part
 	serving      part
+	pinging      part
 	profiling    part
 	failed       chan error // capacity 1: the HTTP server ended by itself
 }
@@ -113,6 +114,7 @@ func (a *App) start(ctx context.Context) error {
 	if err := a.servePprof(ctx); err != nil {
 		return err
 	}
+	a.pinging = begin(ctx, a.server.Run)
 	a.serve(listener)
 	return nil
 }
@@ -174,6 +176,7 @@ func (a *App) Close() {
 // stop stops what was started, in the order in which nothing still running misses what is gone.
 func (a *App) stop() {
 	a.serving.end()
+	a.pinging.end()
 	a.profiling.end()
 	if a.stopHandling != nil {
 		a.stopHandling()

@@ -12,9 +12,10 @@ const (
 	// gcHeadroom is how much garbage may pile up between collections. A share of what lives, as Go has it by default, is too little for
 	// an instance with few sockets, which then collects all the time under load, and too much for one with many.
 	gcHeadroom                = 128 << 20
-	gcLeast, gcMost           = 40, 400 // percent of what lives; Go's default is 100
-	memoryEvery               = 5 * time.Second
-	returnAbove       float64 = 0.1 // of what lives: so much unused memory is given back when little is allocated
+	gcLeast, gcMost           = 40, 400                // percent of what lives; Go's default is 100
+	tuneEvery                 = 500 * time.Millisecond // seldom enough to cost nothing, often enough for a crowd that connects at once
+	idleEvery                 = 5 * time.Second        // is looked at how little is allocated
+	returnAbove       float64 = 0.1                    // of what lives: so much unused memory is given back when little is allocated
 	quietBytesASecond         = 1 << 20
 )
 
@@ -54,20 +55,22 @@ func tendMemory(ctx context.Context) {
 	if os.Getenv("GOGC") != "" || os.Getenv("GOMEMLIMIT") != "" {
 		return
 	}
-	ticks := time.NewTicker(memoryEvery)
+	ticks := time.NewTicker(tuneEvery)
 	defer ticks.Stop()
 	defer debug.SetGCPercent(debug.SetGCPercent(100))
 	percent := 0
-	for before := readMemory(); ; {
+	for before, since := readMemory(), time.Now(); ; {
 		now := readMemory()
-		if wasteful(before, now, memoryEvery) {
-			debug.FreeOSMemory()
+		if passed := time.Since(since); passed >= idleEvery {
+			if wasteful(before, now, passed) {
+				debug.FreeOSMemory()
+			}
+			before, since = now, time.Now()
 		}
 		if wanted := gcPercent(now.live); wanted != percent {
 			percent = wanted
 			debug.SetGCPercent(percent)
 		}
-		before = now
 		select {
 		case <-ticks.C:
 		case <-ctx.Done():

@@ -13,11 +13,7 @@ import (
 // drain closes all sockets, in batches spread over a time, each told when to come back, and waits until all are gone. What does not
 // go by itself is cut when the context ends.
 func (s *sockets) drain(ctx context.Context, over time.Duration) {
-	var all []*socket
-	s.bySession.Range(func(_, value any) bool {
-		all = append(all, value.(*socket))
-		return true
-	})
+	all := s.roll.all()
 	const batches = 20
 	size := max(1, (len(all)+batches-1)/batches)
 	withdrawn := true
@@ -41,10 +37,9 @@ func (s *sockets) drain(ctx context.Context, over time.Duration) {
 		return
 	case <-ctx.Done():
 	}
-	s.bySession.Range(func(_, value any) bool {
-		value.(*socket).cut()
-		return true
-	})
+	for _, socket := range s.roll.all() {
+		socket.cut()
+	}
 	<-gone
 }
 

@@ -96,6 +96,9 @@ func (s *Server) routes() {
 // ServeHTTP makes a Server an http.Handler.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.echo.ServeHTTP(w, r) }
 
+// Run keeps the connections of sockets alive until the context ends.
+func (s *Server) Run(ctx context.Context) { s.sockets.ping(ctx) }
+
 // TooSlow counts the sockets that were closed because their client did not read.
 func (s *Server) TooSlow() int64 { return s.sockets.slow.Load() }
 

@@ -28,8 +28,6 @@ const (
 	closePatience = time.Second            // for a client to read what waits for it, and the close frame
 	// clients told to go away together come back spread over this time
 	reconnectSpread = time.Second
-	// pingEvery keeps sockets open: Melody closes one of which it hears nothing for 60 s
-	pingEvery = 54 * time.Second
 	// frames up to this many times the limit are read and refused in words; beyond it the socket is closed with 1009
 	readSlack = 4
 )
@@ -37,14 +35,13 @@ const (
 // socket is one connection: Melody's session under presence's Socket.
 type socket struct {
 	presence.Socket
-	hub      *sockets
-	conn     *websocket.Conn // Melody's
-	line     line            // under it
-	pings    *time.Timer
-	upgraded chan struct{} // closed when the handshake is over; nil afterwards
-	outbox   outbox
-	left     atomic.Bool // the client closed with 1000: it will not be back
-	ended    atomic.Bool // this side has sent a close frame, or cut the connection
+	hub       *sockets
+	conn      *websocket.Conn // Melody's; nil before it is made
+	line      line            // under it
+	handshake chan struct{}   // nil when it is over: see serve
+	outbox    outbox
+	left      atomic.Bool // the client closed with 1000: it will not be back
+	ended     atomic.Bool // this side has sent a close frame, or cut the connection
 }
 
 // sockets serves all connections of this instance.
@@ -57,21 +54,21 @@ type sockets struct {
 	options  Options
 	draining func() bool
 
-	bySession sync.Map // *melody.Session → *socket, while it is open
-	open      sync.WaitGroup
-	slow      atomic.Int64 // sockets closed because they were too slow
+	roll roll
+	open sync.WaitGroup
+	slow atomic.Int64 // sockets closed because they were too slow
 }
 
 func newSockets(o Options, g *gateway, draining func() bool) *sockets {
-	s := &sockets{melody: melody.New(), mirror: o.Mirror, local: o.Sockets, gateway: g, options: o, draining: draining}
+	s := &sockets{melody: melody.New(), mirror: o.Mirror, local: o.Sockets, gateway: g, options: o, draining: draining, roll: newRoll()}
 	s.melody.Config.MaxMessageSize = readSlack * int64(o.MaxMessageBytes)
-	// Melody reads, and we write: a WebSocket wants one writer, and what goes through Melody's costs each socket a channel, and each
-	// message the waking of a goroutine.
+	// Melody reads, and we write: a WebSocket wants one writer, and what goes through Melody's costs each socket a channel and a grown
+	// stack, and each message the waking of a goroutine.
 	s.melody.Config.MessageBufferSize = 0
-	s.melody.Config.PingPeriod = never
+	s.melody.Config.PingPeriod = never // see sockets.ping
 	s.melody.Upgrader = &websocket.Upgrader{
 		// Small buffers: an idle socket keeps its read buffer for ever, and borrows a write buffer only to write.
-		ReadBufferSize:  256,
+		ReadBufferSize:  128,
 		WriteBufferSize: writeBufferBytes,
 		WriteBufferPool: &sync.Pool{},
 		CheckOrigin:     func(*http.Request) bool { return true }, // done before, with a better answer
@@ -83,46 +80,57 @@ func newSockets(o Options, g *gateway, draining func() bool) *sockets {
 	s.melody.HandleDisconnect(s.disconnect)
 	s.melody.HandleMessage(s.receive)
 	s.melody.HandleMessageBinary(func(session *melody.Session, _ []byte) {
-		s.of(session).sendFrame(encodeError(&frameError{codeBinaryFrame, "frames must be text; send the JSON as a text frame"}, ""))
+		s.roll.of(session).sendFrame(encodeError(&frameError{codeBinaryFrame, "frames must be text; send the JSON as a text frame"}, ""))
 	})
 	s.melody.HandleClose(s.closed)
 	return s
 }
 
-const never = 100 * 365 * 24 * time.Hour
-
-// serve upgrades a request and returns as soon as that is done: while an HTTP handler runs, net/http keeps several KB for it, which
-// an idle socket does not need. The connection lives on in a goroutine of its own, which s.open waits for.
+// serve upgrades a request, and returns when the client is welcomed or refused: while an HTTP handler runs, net/http keeps several KB
+// for it, which an idle socket does not need. The connection lives on in a goroutine of its own, which s.open waits for.
 func (s *sockets) serve(w http.ResponseWriter, r *http.Request, user string) {
-	socket := &socket{hub: s, upgraded: make(chan struct{})}
+	handshake := make(chan struct{}) // has one message, when Melody is done; closed when the socket may read
+	socket := &socket{hub: s, handshake: handshake}
 	socket.Socket = presence.Socket{ID: uuid.New(), User: user, Conn: socket}
-	upgraded, refused := socket.upgraded, make(chan struct{})
-	s.open.Go(func() {
-		defer close(refused)
-		err := safely(func() error {
-			return s.melody.HandleRequestWithKeys(lineMaker{w, socket}, r, map[string]any{"socket": socket})
-		})
-		if err != nil {
-			s.options.Log.Debug("handshake", "error", err)
-		}
-	})
-	select {
-	case <-upgraded:
-	case <-refused: // the upgrader has answered
+	s.open.Add(1)
+	go s.run(w, r, socket)
+	<-handshake
+	if socket.conn != nil {
+		defer close(handshake)
+		s.welcomeIn(socket) // here, on a stack that ends with the request: the socket's own would stay grown
 	}
 }
 
-// connect runs when a handshake is over, before anything is read or written.
+// run is the socket's goroutine: Melody upgrades the request, and then reads until the connection ends. What is on the stack here stays
+// there for each idle socket, so it is little.
+func (s *sockets) run(w http.ResponseWriter, r *http.Request, socket *socket) {
+	defer s.ran(socket)
+	if err := s.melody.HandleRequestWithKeys(lineMaker{w, socket}, r, map[string]any{"socket": socket}); err != nil {
+		s.options.Log.Debug("handshake", "error", err)
+	}
+}
+
+// ran ends the goroutine of a socket, also after a panic.
+func (s *sockets) ran(socket *socket) {
+	if p := recover(); p != nil {
+		s.options.Log.Debug("handshake", "error", panicked(p))
+	}
+	if socket.handshake != nil { // the upgrader has refused
+		socket.handshake <- struct{}{}
+	}
+	s.open.Done()
+}
+
+// connect runs when the client is connected, before anything is read.
 func (s *sockets) connect(session *melody.Session) {
 	key, _ := session.Get("socket")
 	socket := key.(*socket)
 	session.Request, session.Keys = nil, nil // or an idle socket would keep them
-	socket.conn = session.WebsocketConnection()
-	s.bySession.Store(session, socket)
-	close(socket.upgraded)
-	socket.upgraded = nil
-	socket.pings = time.AfterFunc(pingEvery, socket.ping)
-	s.onOwnStack(func() { s.welcomeIn(socket) })
+	handshake := socket.handshake
+	socket.conn, socket.handshake = session.WebsocketConnection(), nil
+	s.roll.add(session, socket)
+	handshake <- struct{}{}
+	<-handshake
 }
 
 // onOwnStack runs f on a stack that is thrown away: the reader's would stay grown, for each socket that is open.
@@ -169,7 +177,7 @@ func (s *sockets) welcome(socket *socket, reachable bool) []byte {
 
 // receive handles one text frame.
 func (s *sockets) receive(session *melody.Session, frame []byte) {
-	socket := s.of(session)
+	socket := s.roll.of(session)
 	if len(frame) > s.options.MaxMessageBytes {
 		socket.sendFrame(encodeError(&frameError{codeFrameTooLarge,
 			fmt.Sprintf("the frame has %d bytes; the limit is %d", len(frame), s.options.MaxMessageBytes)}, ""))
@@ -180,7 +188,7 @@ func (s *sockets) receive(session *melody.Session, frame []byte) {
 
 // closed runs when the client sends a close frame.
 func (s *sockets) closed(session *melody.Session, code int, _ string) error {
-	socket := s.of(session)
+	socket := s.roll.of(session)
 	socket.outbox.end() // what is written from here on the client does not read
 	if !socket.ended.Load() {
 		socket.left.Store(code == websocket.CloseNormalClosure)
@@ -194,17 +202,10 @@ func (s *sockets) closed(session *melody.Session, code int, _ string) error {
 }
 
 func (s *sockets) disconnect(session *melody.Session) {
-	socket := s.of(session)
-	socket.pings.Stop()
-	s.bySession.Delete(session)
+	socket := s.roll.of(session)
+	s.roll.remove(session)
 	socket.outbox.end()
 	s.mirror.Leave(&socket.Socket, socket.left.Load())
-}
-
-// of finds the socket of a session; only for the reader's goroutine, during whose life it is there.
-func (s *sockets) of(session *melody.Session) *socket {
-	value, _ := s.bySession.Load(session)
-	return value.(*socket)
 }
 
 // Send implements presence.Conn.
@@ -272,11 +273,9 @@ func (s *socket) written() {
 	}
 }
 
-// ping keeps the socket open, for the client's answer tells Melody that it lives.
+// ping asks the client for a sign of life. That fails only if the connection is closed, which disconnect deals with.
 func (s *socket) ping() {
-	if s.conn.WriteControl(websocket.PingMessage, nil, time.Now().Add(closeTime)) == nil {
-		s.pings.Reset(pingEvery)
-	}
+	_ = s.conn.WriteControl(websocket.PingMessage, nil, time.Now().Add(closeTime))
 }
 
 // Reachable implements presence.Conn.

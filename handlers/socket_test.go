@@ -1,0 +1,103 @@
+package handlers
+
+import (
+	"bufio"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/gorilla/websocket"
+
+	"rollcall/presence"
+)
+
+// hijacked is the response to a request on one end of a pipe.
+type hijacked struct {
+	http.ResponseWriter
+	conn net.Conn
+}
+
+func (h hijacked) Header() http.Header { return http.Header{} }
+func (h hijacked) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	return h.conn, bufio.NewReadWriter(bufio.NewReader(h.conn), bufio.NewWriter(h.conn)), nil
+}
+
+// connectTo connects an anonymous client through a pipe.
+func connectTo(t *testing.T, s *sockets) *websocket.Conn {
+	t.Helper()
+	here, there := net.Pipe()
+	go func() {
+		r, err := http.ReadRequest(bufio.NewReader(there))
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		s.serve(hijacked{conn: there}, r, "")
+	}()
+	client, _, err := websocket.NewClient(here, &url.URL{Scheme: "ws", Host: "pipe", Path: "/ws"}, nil, 0, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close(); s.open.Wait() })
+	return client
+}
+
+func newTestSockets(t *testing.T) *sockets {
+	t.Helper()
+	mirror, local := presence.NewMirror(presence.MirrorOptions{Instance: "one", Redis: presence.Redis{Keys: presence.NewKeys("", 1)}})
+	options := Options{Context: t.Context(), Mirror: mirror, Sockets: local, MaxMessageBytes: 1000, Log: slog.New(slog.DiscardHandler)}
+	s := newSockets(options, nil, func() bool { return false })
+	go s.ping(options.Context)
+	return s
+}
+
+// countUntilEnd reads, and counts pings, until the connection ends.
+func countUntilEnd(client *websocket.Conn, answer bool) (pings int) {
+	pong := client.PingHandler()
+	client.SetPingHandler(func(data string) error {
+		if pings++; !answer {
+			return nil
+		}
+		return pong(data)
+	})
+	for {
+		if _, _, err := client.ReadMessage(); err != nil {
+			return pings
+		}
+	}
+}
+
+func TestAClientThatAnswersPingsStaysConnected(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client := connectTo(t, newTestSockets(t))
+		time.AfterFunc(time.Hour, func() { client.Close() })
+		pings, want := countUntilEnd(client, true), int(time.Hour/pingPeriod)
+		if pings < want || pings > want+1 { // the first comes within the period
+			t.Errorf("%d pings in an hour, want one in %v", pings, pingPeriod)
+		}
+	})
+}
+
+func TestAClientThatAnswersNoPingIsDisconnected(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newTestSockets(t)
+		client, connected := connectTo(t, s), time.Now()
+		countUntilEnd(client, false)
+		if after := time.Since(connected); after != s.melody.Config.PongWait {
+			t.Errorf("disconnected after %v", after)
+		}
+	})
+}
+
+func TestARefusedHandshakeEndsTheRequestAndTheSocket(t *testing.T) {
+	s, answer := newTestSockets(t), httptest.NewRecorder()
+	s.serve(answer, httptest.NewRequest(http.MethodGet, "/ws", nil), "")
+	if s.open.Wait(); answer.Code != http.StatusBadRequest || len(s.roll.all()) > 0 {
+		t.Errorf("answered %d", answer.Code)
+	}
+}
