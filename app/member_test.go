@@ -19,6 +19,7 @@ type member struct {
 	wanted    bool // is to be connected
 	held      bool // but not now
 	conn      *websocket.Conn
+	sockets   int    // so far
 	instance  string // where it is connected; empty: nowhere
 	reachable time.Time
 	closing   bool // by itself
@@ -34,9 +35,10 @@ type member struct {
 
 // heard is a numbered push that came.
 type heard struct {
-	id   string
-	From string
-	N    int
+	id     string
+	socket int // of this client, from 1
+	From   string
+	N      int
 }
 
 // run keeps the client connected whenever it is to be.
@@ -93,6 +95,7 @@ func (m *member) dial(ctx context.Context) (*websocket.Conn, string, error) {
 		return nil, "", errors.New("not wanted any more")
 	}
 	m.conn, m.closing = conn, false
+	m.sockets++
 	return conn, process.Instance, nil
 }
 
@@ -129,7 +132,7 @@ func (m *member) take(instance string, f frame) {
 		m.reachableLocked()
 		c.changedLocked()
 	case "numbered":
-		h := heard{id: f.ID}
+		h := heard{id: f.ID, socket: m.sockets}
 		_ = json.Unmarshal(f.Data, &h)
 		m.heard[f.ID]++
 		m.order = append(m.order, h)
