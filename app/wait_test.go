@@ -75,8 +75,8 @@ func TestWaitAckedCountsTheClientsThatConfirmed(t *testing.T) {
 	}
 	connect(t, apps[0], "alice") // does not confirm
 	connect(t, apps[1], "alice")
-	wantSockets(t, ask(t, apps[2], "POST", "/push/alice?wait=acked&timeout=500ms", `{"event":"x"}`), sockets(5, 3, 0, 0, 2))
-	wantSockets(t, ask(t, apps[0], "POST", "/push/alice?wait=acked&timeout=500ms", `{"event":"x"}`), sockets(5, 3, 0, 0, 2))
+	wantSockets(t, ask(t, apps[2], "POST", "/push/alice?wait=acked&timeout=5s", `{"event":"x"}`), sockets(5, 3, 0, 0, 2))
+	wantSockets(t, ask(t, apps[0], "POST", "/push/alice?wait=acked&timeout=5s", `{"event":"x"}`), sockets(5, 3, 0, 0, 2))
 }
 
 // stallClient opens a socket that reads nothing, with a receive buffer that is soon full.
