@@ -31,6 +31,8 @@ func (o *order) tally() *presence.Tally {
 // inquire waits until it is known what became of a routed order, or the context ends, and puts it into the outcome. Owners that
 // turned out to have no socket of the user are the wrong door: then it looks once more where the user is.
 func (o *order) inquire(ctx context.Context) {
+	ctx, cancel := context.WithDeadline(ctx, o.until)
+	defer cancel()
 	i := o.inquiry
 	defer i.lane.forget(o)
 	i.gather.wait(ctx, i.tally)

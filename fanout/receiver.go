@@ -175,8 +175,9 @@ func (r *Receiver) handle(ctx context.Context, message rueidis.PubSubMessage) {
 		var e envelope
 		var err error
 		if e, rest, err = cutEnvelope(rest); err != nil {
-			r.Dropped.Malformed.Add(1)
-			r.log.Warn("dropped a message", "channel", message.Channel, "bytes", len(message.Message), "error", err)
+			if count := r.Dropped.Malformed.Add(1); count&(count-1) == 0 { // the 1st, 2nd, 4th, …: it may rain them
+				r.log.Warn("dropped a message", "so far", count, "channel", message.Channel, "bytes", len(message.Message), "error", err)
+			}
 			return
 		}
 		if e.kind == kindCall && r.calls.isLate(message.Channel, e) {

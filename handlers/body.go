@@ -52,6 +52,9 @@ func readBody(c *echo.Context, limit int64, v any) error {
 }
 
 func mediaType(r *http.Request) string {
+	if plain := r.Header.Get("Content-Type"); plain == "application/json" { // as nearly everybody has it
+		return plain
+	}
 	media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil {
 		return ""

@@ -141,7 +141,8 @@ func (g *gateway) handle(ctx context.Context, s *socket, m message) error {
 	q := Question{Event: m.event, Data: m.data, User: s.User, Socket: s.ID}
 	err := safely(func() error { return handler(ctx, q, a) })
 	if a.waitMirrored(); len(a.failed) > 0 {
-		g.log.Warn("answers not mirrored", "event", m.event, "user", s.User, "answers", len(a.failed), "error", a.failed[0])
+		// the client is told, and the router has warned once that Redis is out of reach
+		g.log.Debug("answers not mirrored", "event", m.event, "user", s.User, "answers", len(a.failed), "error", a.failed[0])
 		s.sendFrame(encodeError(&frameError{codeNotMirrored, "an answer may not have reached your other sockets"}, m.ref))
 	}
 	var fault *frameError

@@ -24,7 +24,7 @@ const (
 type pushAnswer struct {
 	ID        *uuid.UUID       `json:"id,omitempty"` // of a push to one user; many share one
 	User      string           `json:"user"`
-	State     presence.State   `json:"state"`
+	State     string           `json:"state"`
 	Instances int              `json:"instances"`         // that took it
 	Partial   bool             `json:"partial,omitempty"` // only this one: Redis is out of reach
 	Sockets   *presence.Counts `json:"sockets,omitempty"` // if the caller waited for them
@@ -33,12 +33,12 @@ type pushAnswer struct {
 
 // answerOf tells the outcome of a push to one user, or to one among many.
 func answerOf(user string, outcome fanout.Outcome, wait fanout.Wait) pushAnswer {
-	a := pushAnswer{User: user, State: outcome.State, Instances: outcome.Instances, Partial: outcome.Partial}
+	a := pushAnswer{User: user, State: outcome.State.String(), Instances: outcome.Instances, Partial: outcome.Partial}
 	if wait != fanout.Routed {
 		a.Sockets = &outcome.Sockets
 	}
 	if outcome.Err != nil {
-		a.State, a.Error = presence.Unknown, problemOf(outcome.Err).Code
+		a.State, a.Error = presence.Unknown.String(), problemOf(outcome.Err).Code
 	}
 	return a
 }
@@ -63,9 +63,8 @@ func (s *Server) push(c *echo.Context) error {
 		return err
 	}
 	push.User = user
-	ctx, cancel := context.WithTimeout(c.Request().Context(), timeout)
-	defer cancel()
-	outcome := s.options.Router.Push(ctx, push)
+	ticket := s.options.Router.Begin([]fanout.Push{push}, time.Now().Add(timeout))
+	outcome := ticket.Wait(c.Request().Context())[0]
 	s.options.Log.Debug("push", "id", id, "user", user, "event", body.Event, "state", outcome.State.String(), "instances", outcome.Instances,
 		"partial", outcome.Partial, "error", outcome.Err)
 	if outcome.Err != nil {
@@ -105,10 +104,9 @@ func (s *Server) pushMany(c *echo.Context) error {
 		push.User = user
 		pushes[i] = push
 	}
-	ctx, cancel := context.WithTimeout(c.Request().Context(), timeout)
-	defer cancel()
+	ticket := s.options.Router.Begin(pushes, time.Now().Add(timeout))
 	results := make([]pushAnswer, len(pushes))
-	for i, outcome := range s.options.Router.PushMany(ctx, pushes) {
+	for i, outcome := range ticket.Wait(c.Request().Context()) {
 		results[i] = answerOf(pushes[i].User, outcome, wait)
 	}
 	return c.JSON(http.StatusOK, map[string]any{"id": id, "results": results})

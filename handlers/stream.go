@@ -38,7 +38,6 @@ type lineProblem struct {
 type streamed struct {
 	ticket *fanout.Ticket
 	answer pushAnswer
-	until  time.Time
 	fault  *lineProblem
 }
 
@@ -127,10 +126,9 @@ func (s *Server) begin(line []byte, err error, number int, wait fanout.Wait, tim
 		return streamed{fault: &lineProblem{number, problemOf(err).Detail}}
 	}
 	push.User = body.User
-	until := time.Now().Add(timeout)
 	return streamed{
-		ticket: s.options.Router.Begin([]fanout.Push{push}, until),
-		answer: pushAnswer{ID: &id, User: body.User}, until: until,
+		ticket: s.options.Router.Begin([]fanout.Push{push}, time.Now().Add(timeout)),
+		answer: pushAnswer{ID: &id, User: body.User},
 	}
 }
 
@@ -171,8 +169,6 @@ func (one streamed) wait(ctx context.Context, wait fanout.Wait) any {
 	if one.fault != nil {
 		return one.fault
 	}
-	ctx, cancel := context.WithDeadline(ctx, one.until)
-	defer cancel()
 	answer := answerOf(one.answer.User, one.ticket.Wait(ctx)[0], wait)
 	answer.ID = one.answer.ID
 	return answer
