@@ -2,6 +2,7 @@ package handlers
 
 import (
 	"context"
+	"log/slog"
 	"net/http"
 	"time"
 
@@ -65,14 +66,21 @@ func (s *Server) push(c *echo.Context) error {
 	push.User = user
 	ticket := s.options.Router.Begin([]fanout.Push{push}, time.Now().Add(timeout))
 	outcome := ticket.Wait(c.Request().Context())[0]
-	s.options.Log.Debug("push", "id", id, "user", user, "event", body.Event, "state", outcome.State.String(), "instances", outcome.Instances,
-		"partial", outcome.Partial, "error", outcome.Err)
+	s.trace(id, user, outcome)
 	if outcome.Err != nil {
 		return outcome.Err
 	}
 	answer := answerOf(user, outcome, wait)
 	answer.ID = &id
 	return c.JSON(http.StatusOK, answer)
+}
+
+// trace logs what became of a push; the sockets log when it was written.
+func (s *Server) trace(id uuid.UUID, user string, outcome fanout.Outcome) {
+	if log := s.options.Log; log.Enabled(context.Background(), slog.LevelDebug) { // asked first: making the words costs more
+		log.Debug("push", "id", id, "user", user, "state", outcome.State.String(), "instances", outcome.Instances,
+			"partial", outcome.Partial, "error", outcome.Err)
+	}
 }
 
 // pushMany answers POST /push.
@@ -107,6 +115,7 @@ func (s *Server) pushMany(c *echo.Context) error {
 	ticket := s.options.Router.Begin(pushes, time.Now().Add(timeout))
 	results := make([]pushAnswer, len(pushes))
 	for i, outcome := range ticket.Wait(c.Request().Context()) {
+		s.trace(id, pushes[i].User, outcome)
 		results[i] = answerOf(pushes[i].User, outcome, wait)
 	}
 	return c.JSON(http.StatusOK, map[string]any{"id": id, "results": results})

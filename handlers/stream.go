@@ -158,18 +158,20 @@ func (s *Server) writeAnswers(ctx context.Context, control *http.ResponseControl
 			_ = flush()
 			return nil
 		}
-		if err := encoder.Encode(one.wait(ctx, wait)); err != nil {
+		if err := encoder.Encode(s.answerLine(ctx, one, wait)); err != nil {
 			return nil
 		}
 	}
 }
 
-// wait waits for what became of a line.
-func (one streamed) wait(ctx context.Context, wait fanout.Wait) any {
+// answerLine waits for what became of a line.
+func (s *Server) answerLine(ctx context.Context, one streamed, wait fanout.Wait) any {
 	if one.fault != nil {
 		return one.fault
 	}
-	answer := answerOf(one.answer.User, one.ticket.Wait(ctx)[0], wait)
+	outcome := one.ticket.Wait(ctx)[0]
+	s.trace(*one.answer.ID, one.answer.User, outcome)
+	answer := answerOf(one.answer.User, outcome, wait)
 	answer.ID = one.answer.ID
 	return answer
 }
