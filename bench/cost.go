@@ -55,11 +55,6 @@ func (c cost) each(total time.Duration) quantity {
 	return quantity{float64(total.Microseconds()) / float64(c.done), " µs"}
 }
 
-// redisOutputEach is what Redis sent for one.
-func (c cost) redisOutputEach() quantity {
-	return quantity{float64(c.redis.output) / float64(c.done), " B"}
-}
-
 // perScript is how much shared one script call.
 func (c cost) perScript() quantity {
 	return quantity{float64(c.done) / float64(max(1, c.redis.commands["evalsha"])), ""}

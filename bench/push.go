@@ -57,11 +57,10 @@ func measurePushes(ctx context.Context, s *stage) ([]row, error) {
 func outputRows(found map[int]pushed) []row {
 	var rows []row
 	for _, n := range instancesPushed {
-		rows = append(rows, row{what: fmt.Sprintf("sent by Redis, a push, %d", n), found: found[n].steady.redisOutputEach()})
+		rows = append(rows, row{what: fmt.Sprintf("sent by Redis, a push, %d", n), found: quantity{found[n].output(), " B"}})
 	}
-	one := found[1].steady.redisOutputEach().value
 	crossing := func(n int) quantity {
-		return quantity{(found[n].steady.redisOutputEach().value - one) * float64(n) / float64(n-1), " B"}
+		return quantity{(found[n].output() - found[1].output()) * float64(n) / float64(n-1), " B"}
 	}
 	return append(rows, row{what: fmt.Sprintf("of which for crossing to another instance, a push that does, %d", mostInstances),
 		found: crossing(mostInstances), floor: crossing(usualInstances), ofFloor: fmt.Sprintf("%d instances", usualInstances)})
@@ -70,8 +69,15 @@ func outputRows(found map[int]pushed) []row {
 // pushed is what pushes took.
 type pushed struct {
 	full, steady cost
+	idle         cost            // while nobody pushed
 	delays       []time.Duration // of the steady ones, sorted
 	sent         int64
+}
+
+// output is how many bytes Redis sent for a push at the steady rate, besides what it sends to idle instances all the time.
+func (p pushed) output() float64 {
+	besides := float64(p.idle.redis.output) * p.steady.took.Seconds() / p.idle.took.Seconds()
+	return (float64(p.steady.redis.output) - besides) / float64(p.steady.done)
 }
 
 // pushTo pushes to sockets of so many instances, or of as many servers without Redis.
@@ -79,6 +85,9 @@ func (s *stage) pushTo(ctx context.Context, servers int, routed bool) (pushed, e
 	return onStage(ctx, s.house, func(ctx context.Context, s *stage) (found pushed, err error) {
 		p, err := s.preparePushing(ctx, setting{servers: servers, sockets: s.users, routed: routed})
 		if err != nil {
+			return found, err
+		}
+		if found.idle, err = s.measure(ctx, p.redis, pids(p.servers), func() (int64, error) { return 1, wait(ctx, s.duration) }); err != nil {
 			return found, err
 		}
 		if _, err := p.flatOut(ctx, s.duration/5); err != nil { // to warm up

@@ -180,11 +180,13 @@ func (s *shard) differing(ctx context.Context, users []string) (differ []string,
 	}
 	token := s.currentToken()
 	for i, user := range users {
-		want := ""
-		if count := s.mirror.sockets.Count(user); count != Gone {
+		want, count := "", s.mirror.sockets.Count(user)
+		if count != Gone {
 			want = token + ":" + strconv.Itoa(count)
 		}
-		if own := strings.Join(claimsOf(entries[i], s.mirror.instance), " "); own != want {
+		own := strings.Join(claimsOf(entries[i], s.mirror.instance), " ")
+		ended := own == "" && count == 0 // the grace, for the user has left elsewhere on purpose
+		if own != want && !ended {
 			differ = append(differ, user)
 		}
 	}

@@ -54,6 +54,20 @@ func TestTheAuditFindsMissingUsersWrongCountsAndGhostsAndMendsThem(t *testing.T)
 	})
 }
 
+func TestAGraceThatEndedElsewhereIsNoDifference(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
+		c := newCluster(t, server, 1)
+		a, b := c.startInstance("a"), c.startInstance("b")
+		here, there := a.join("alice"), b.join("alice")
+		a.Leave(here, false)
+		a.settle()
+		b.Leave(there, true)
+		b.settle()
+		a.wantAudit(0, 0)
+		c.wantLog("alice online", "alice offline")
+	})
+}
+
 func TestThePatrolMendsByItself(t *testing.T) {
 	server := redistest.Start(t)
 	c := newCluster(t, server, 1)
