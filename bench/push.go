@@ -12,6 +12,7 @@ var instancesPushed = []int{1, usualInstances, mostInstances}
 const (
 	usualInstances = 2 // the number that most rows are about
 	mostInstances  = 8
+	onSoMany       = "on %d"
 )
 
 // measurePushes pushes to every user in turn, flat out and then at a steady rate: on Rollcall, and on servers without Redis.
@@ -38,32 +39,37 @@ func measurePushes(ctx context.Context, s *stage) ([]row, error) {
 		{what: "its CPU, a request", found: empty.cpuEach()},
 	}
 	for _, n := range instancesPushed {
-		rows = append(rows, row{what: fmt.Sprintf("CPU of the instances, a push, %d", n), found: found[n].full.cpuEach(), floor: local[n].full.cpuEach(), ofFloor: floor})
+		rows = append(rows, row{what: fmt.Sprintf("CPU of the instances, a push, "+onSoMany, n), found: found[n].full.cpuEach(), floor: local[n].full.cpuEach(), ofFloor: floor})
 	}
 	rows = append(rows,
-		row{what: fmt.Sprintf("CPU of Redis, a push, %d instances", usualInstances), found: usual.full.redisEach()},
+		row{what: fmt.Sprintf("CPU of Redis, a push, "+onSoMany, usualInstances), found: usual.full.redisEach()},
 		row{what: "pushes that share a script call", found: usual.full.perScript()},
 		row{what: fmt.Sprintf("**at %s pushes/s**, from request to socket, median", thousands(int64(s.rate))),
 			found: millis(quantile(usual.delays, 0.5)), floor: millis(quantile(usualFloor.delays, 0.5)), ofFloor: floor},
 		row{what: "99th percentile", found: millis(quantile(usual.delays, 0.99)), floor: millis(quantile(usualFloor.delays, 0.99)), ofFloor: floor},
 	)
 	for _, n := range instancesPushed {
-		rows = append(rows, row{what: fmt.Sprintf("CPU of the instances, a push, %d", n), found: found[n].steady.cpuEach(), floor: local[n].steady.cpuEach(), ofFloor: floor})
+		rows = append(rows, row{what: fmt.Sprintf("CPU of the instances, a push, "+onSoMany, n), found: found[n].steady.cpuEach(), floor: local[n].steady.cpuEach(), ofFloor: floor})
 	}
-	return append(rows, outputRows(found)...), nil
+	var sent int64
+	var arrived Arrivals
+	for _, n := range instancesPushed {
+		sent, arrived = sent+found[n].sent, arrived.plus(found[n].arrived)
+	}
+	return append(append(rows, outputRows(found)...), arrived.row("all these pushes", sent)), nil
 }
 
 // outputRows tell how what Redis sends grows with the instances. A push whose sockets are all where it arrived is not published at all.
 func outputRows(found map[int]pushed) []row {
 	var rows []row
 	for _, n := range instancesPushed {
-		rows = append(rows, row{what: fmt.Sprintf("sent by Redis, a push, %d", n), found: quantity{found[n].output(), " B"}})
+		rows = append(rows, row{what: fmt.Sprintf("sent by Redis, a push, "+onSoMany, n), found: quantity{found[n].output(), " B"}})
 	}
 	crossing := func(n int) quantity {
 		return quantity{(found[n].output() - found[1].output()) * float64(n) / float64(n-1), " B"}
 	}
-	return append(rows, row{what: fmt.Sprintf("of which for crossing to another instance, a push that does, %d", mostInstances),
-		found: crossing(mostInstances), floor: crossing(usualInstances), ofFloor: fmt.Sprintf("%d instances", usualInstances)})
+	return append(rows, row{what: fmt.Sprintf("of which for crossing to another instance, a push that does, "+onSoMany, mostInstances),
+		found: crossing(mostInstances), floor: crossing(usualInstances), ofFloor: fmt.Sprintf(onSoMany, usualInstances)})
 }
 
 // pushed is what pushes took.
@@ -72,6 +78,15 @@ type pushed struct {
 	idle         cost            // while nobody pushed
 	delays       []time.Duration // of the steady ones, sorted
 	sent         int64
+	arrived      Arrivals
+}
+
+// silence measures what goes on while nobody pushes, which without Redis is nothing.
+func (p *pushing) silence(ctx context.Context, routed bool) (cost, error) {
+	if !routed {
+		return cost{}, nil
+	}
+	return p.measure(ctx, p.redis, pids(p.servers), func() (int64, error) { return 1, wait(ctx, p.duration) })
 }
 
 // output is how many bytes Redis sent for a push at the steady rate, besides what it sends to idle instances all the time.
@@ -87,7 +102,7 @@ func (s *stage) pushTo(ctx context.Context, servers int, routed bool) (pushed, e
 		if err != nil {
 			return found, err
 		}
-		if found.idle, err = s.measure(ctx, p.redis, pids(p.servers), func() (int64, error) { return 1, wait(ctx, s.duration) }); err != nil {
+		if found.idle, err = p.silence(ctx, routed); err != nil {
 			return found, err
 		}
 		if _, err := p.flatOut(ctx, s.duration/5); err != nil { // to warm up
@@ -102,7 +117,11 @@ func (s *stage) pushTo(ctx context.Context, servers int, routed bool) (pushed, e
 		if found.delays, err = p.crowd.delays(ctx); err != nil {
 			return found, err
 		}
-		found.sent = p.sent.Load()
-		return found, p.fault(ctx)
+		arrived, err := finalArrivals(ctx, p.crowd.arrivals)
+		if err != nil {
+			return found, err
+		}
+		found.sent, found.arrived = p.sent.Load(), arrived
+		return found, arrived.fault(found.sent)
 	})
 }
