@@ -34,13 +34,13 @@ type memory struct {
 func readMemory() memory {
 	samples := []runtimemetrics.Sample{
 		{Name: "/gc/heap/live:bytes"}, {Name: "/memory/classes/heap/stacks:bytes"},
-		{Name: "/memory/classes/heap/free:bytes"}, {Name: "/memory/classes/heap/unused:bytes"},
+		{Name: "/memory/classes/heap/free:bytes"},
 		{Name: "/gc/heap/allocs:bytes"}, {Name: "/memory/classes/heap/objects:bytes"},
 	}
 	runtimemetrics.Read(samples)
 	value := func(i int) uint64 { return samples[i].Value.Uint64() }
-	garbage := value(5) - min(value(5), value(0))
-	return memory{live: value(0) + value(1), unused: value(2) + garbage, allocated: value(4)}
+	garbage := value(4) - min(value(4), value(0))
+	return memory{live: value(0) + value(1), unused: value(2) + garbage, allocated: value(3)}
 }
 
 // wasteful says whether a process should give memory back: it holds much for nothing, and allocates too little to need it soon.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -25,7 +26,8 @@ func measureHold(ctx context.Context, s *stage) ([]row, error) {
 	}
 	load, err := p.steady(ctx, holdRate, s.hold)
 	if err != nil {
-		return nil, err
+		arrived, errAsk := p.crowd.arrivals(ctx)
+		return nil, errors.Join(fmt.Errorf("%w; arrived so far: %+v", err, arrived), errAsk)
 	}
 	var memory int64
 	for _, one := range p.servers {

@@ -108,7 +108,7 @@ func (l *lane) run(ctx context.Context) {
 	for {
 		select {
 		case <-l.wake:
-			l.drain(ctx)
+			l.drain(context.WithoutCancel(ctx))
 		case <-ctx.Done():
 			l.close(ctx)
 			return
@@ -170,7 +170,7 @@ func (l *lane) take() []*order {
 // route sends one batch. It is not tried again if it fails: it may have got through, or get through later, when other calls have. Calls
 // are numbered, so that their messages are then known to be late.
 func (l *lane) route(ctx context.Context, batch []*order) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.router.redis.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, l.router.redis.Timeout)
 	defer cancel()
 	began := time.Now()
 	answers, err := l.call(ctx, batch)

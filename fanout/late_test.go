@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"net"
 	"sync"
 	"testing"
@@ -114,6 +115,25 @@ func TestAPushThatComesAfterItsSuccessorsIsDroppedAndCounted(t *testing.T) {
 		eventually(t, "the late push to come", func() bool { return b.receiver.Dropped.Late.Load() == 1 })
 		a.wantPush("alice", "after", presence.Online, 1)
 		alice.wantFrames("before", "successor", "after")
+	})
+}
+
+func TestAnInstanceWithTwoLiveTokensGetsOneMessageOfACall(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
+		o := options(server, 1)
+		a, b := startNode(t, "a", o), startNode(t, "b", o)
+		alice, bob := b.join("alice"), b.join("bob")
+		// as when b raises its epoch before its first lease has lapsed: bob is written under the new token, alice not yet
+		keys, soon := presence.NewKeys(o.prefix, 1), time.Now().Add(time.Minute).UnixMilli()
+		server.Do(server.Client(), "HSET", keys.Leases(0), "b.2", fmt.Sprintf("%d 1", soon))
+		server.Do(server.Client(), "HSET", keys.Owners(0), "bob", "1 b.2:1")
+		for n, outcome := range a.router.PushMany(t.Context(), []Push{{User: "alice", Frame: []byte("x")}, {User: "bob", Frame: []byte("y")}}) {
+			if outcome.Err != nil || outcome.Instances != 1 {
+				t.Errorf("push %d: %+v", n, outcome)
+			}
+		}
+		alice.wantFrames("x")
+		bob.wantFrames("y")
 	})
 }
 

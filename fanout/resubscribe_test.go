@@ -2,6 +2,7 @@ package fanout
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -196,7 +197,11 @@ func (p *relay) wantTruth() {
 func (p *relayed) isTrue(came int) bool {
 	got := p.outcome
 	switch {
-	case got.Err != nil, got.Instances == 0 && came > 0:
+	case errors.Is(got.Err, context.DeadlineExceeded): // the machine was so busy that it was given up
+		return came == 0
+	case got.Err != nil:
+		return false
+	case got.Instances == 0 && came > 0:
 		return false
 	case p.wait == Routed: // it may have been lost with a subscription
 		return true

@@ -6,15 +6,15 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"os"
 	"sync"
 	"syscall"
 	"time"
 )
 
 const (
-	// lineBytes is the most that a line keeps: what an outbox hands it at a time, and control frames. Who sends pings and reads no
-	// answers gets there, and its connection ends.
-	lineBytes = 2 * outboxBytes
+	// lineBytes is the most that a line keeps behind what it has in hand: what an outbox hands it at a time, and some control frames.
+	lineBytes = outboxBytes + 64<<10
 	// writeTime is for what a line keeps to be taken by the client's side.
 	writeTime = 10 * time.Second
 )
@@ -30,6 +30,7 @@ type line struct {
 	kernel syscall.RawConn       // nil: it can't be asked to take what it has room for
 	take   func(fd uintptr) bool // the method, once: made anew for each write it would be garbage
 	sent   func()                // called whenever nothing is kept any more
+	slow   func()                // called when the connection is cut because the client does not read; it must be quick
 
 	mu sync.Mutex
 	// mu guards the following
@@ -47,8 +48,8 @@ type line struct {
 var batches = sync.Pool{New: func() any { return new([]byte) }}
 
 // open makes it the line of a connection.
-func (l *line) open(conn net.Conn, sent func()) {
-	l.Conn, l.sent, l.take = conn, sent, l.takeOnce
+func (l *line) open(conn net.Conn, sent, slow func()) {
+	l.Conn, l.sent, l.slow, l.take = conn, sent, slow, l.takeOnce
 	if kernel, ok := conn.(syscall.Conn); ok {
 		l.kernel, _ = kernel.SyscallConn() // an error means that it is closed
 	}
@@ -110,6 +111,7 @@ func (l *line) writeLocked(bytes []byte) error {
 		go l.send()
 	}
 	if len(l.kept)+len(bytes) > lineBytes {
+		l.slow()
 		l.closeLocked()
 		return errLineFull
 	}
@@ -137,6 +139,9 @@ func (l *line) send() {
 		l.mu.Unlock()
 		_ = l.Conn.SetWriteDeadline(time.Now().Add(writeTime))
 		if _, err := l.Conn.Write(bytes); err != nil {
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				l.slow()
+			}
 			l.Close()
 			return
 		}
@@ -171,7 +176,7 @@ func (m lineMaker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	m.socket.line.open(conn, m.socket.written)
+	m.socket.line.open(conn, m.socket.written, m.socket.tooSlow)
 	return &m.socket.line, buffers, nil
 }
 

@@ -113,12 +113,12 @@ func TestAClientThatReadsNothingIsCutAndMakesNobodyWait(t *testing.T) {
 	t.Parallel()
 	servers, clients := connectSockets(t, 2)
 	frame := make([]byte, 60_000)
-	began, sent := time.Now(), 0
+	sent := 0 // one that waited would only end when its connection is cut, with less in the outbox than that may hold
 	for servers[0].Send(presence.Message{Frame: frame}) {
 		sent++
 	}
-	if took := time.Since(began); sent < outboxBytes/len(frame) || took > writeTime/2 {
-		t.Errorf("%d frames were taken, in %v", sent, took)
+	if sent < outboxBytes/len(frame) {
+		t.Errorf("%d frames were taken", sent)
 	}
 	if slow := servers[0].hub.slow.Load(); slow != 1 {
 		t.Errorf("%d are too slow", slow)
@@ -149,5 +149,37 @@ func TestAnEmitAllocatesNoMoreForManySocketsThanForFew(t *testing.T) {
 	few, many := allocations(2), allocations(200)
 	if many > few+10 { // the list for a walk may be made anew
 		t.Errorf("%.0f allocations for 200 sockets, %.0f for 2", many, few)
+	}
+}
+
+func TestAClientThatPingsAndDoesNotReadMakesTheServerKeepNothing(t *testing.T) {
+	t.Parallel()
+	servers, clients := connectSockets(t, 1)
+	s, client := servers[0], clients[0]
+	s.conn.SetPingHandler(s.pong)
+	read := make(chan error, 1)
+	go func() {
+		_, _, err := s.conn.ReadMessage()
+		read <- err
+	}()
+	for s.allSent() { // until its window is closed
+		s.sendFrame(make([]byte, 60_000))
+	}
+	payload := []byte(strings.Repeat("p", 125))
+	for range 50_000 {
+		if err := client.WriteControl(websocket.PingMessage, payload, time.Now().Add(10*time.Second)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := client.WriteMessage(websocket.TextMessage, []byte("the last")); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-read; err != nil {
+		t.Fatal(err)
+	}
+	s.line.mu.Lock()
+	defer s.line.mu.Unlock()
+	if kept := len(s.line.kept); kept > 1000 {
+		t.Errorf("%d bytes are kept", kept)
 	}
 }

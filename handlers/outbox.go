@@ -66,7 +66,12 @@ func (o *outbox) push(messages []presence.Message) (taken, full bool) {
 		o.receipts.written(messages, &told)
 		return true, false
 	}
-	o.waiting = append(o.waiting, messages...)
+	for _, message := range messages {
+		if message.Shared == nil {
+			message.Frame = slices.Clone(message.Frame) // it is a part of what came with many others, which would all be kept
+		}
+		o.waiting = append(o.waiting, message)
+	}
 	o.bytes += bytes
 	if idle {
 		o.handed = len(messages)
@@ -74,8 +79,8 @@ func (o *outbox) push(messages []presence.Message) (taken, full bool) {
 	return true, false
 }
 
-// open lets messages out, a first one before all that wait.
-func (o *outbox) open(first []byte, client writer) {
+// open lets messages out, a first one before all that wait. It returns the close frame if there is one to send and nothing waits.
+func (o *outbox) open(first []byte, client writer) (farewell []byte) {
 	var told fates
 	defer func() { told.tell() }()
 	o.mu.Lock()
@@ -84,6 +89,7 @@ func (o *outbox) open(first []byte, client writer) {
 	o.bytes += len(first)
 	o.waiting = append([]presence.Message{{Frame: first}}, o.waiting...)
 	o.fillLocked(&told)
+	return o.farewellLocked()
 }
 
 // written is called when something was handed over and is written now. It returns the farewell if nothing else waits.

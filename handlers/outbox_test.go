@@ -201,3 +201,28 @@ func TestTheFarewellComesAfterAllThatWaits(t *testing.T) {
 		t.Error("an idle box kept the farewell")
 	}
 }
+
+func TestWhoIsToldToGoBeforeTheWelcomeGoesAfterIt(t *testing.T) {
+	b := &box{room: true}
+	if farewell := b.seal([]byte("goaway"), 1012, "come back"); farewell != nil {
+		t.Error("the close frame overtakes the welcome")
+	}
+	if farewell := b.open([]byte("welcome"), b); farewell == nil {
+		t.Error("no close frame")
+	}
+	if want := []string{"welcome", "goaway"}; !slices.Equal(b.handedOver, want) {
+		t.Errorf("%q, want %q", b.handedOver, want)
+	}
+}
+
+func TestAFrameThatWaitsKeepsNothingElseInMemory(t *testing.T) {
+	b := newBox()
+	message := []byte("a push among many")
+	frame := message[:6]
+	b.push([]presence.Message{{Frame: frame}})
+	copy(message, "changed")
+	b.writeAll()
+	if want := []string{"a push"}; !slices.Equal(b.handedOver, want) {
+		t.Errorf("%q, want %q", b.handedOver, want)
+	}
+}

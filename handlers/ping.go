@@ -6,12 +6,15 @@ import (
 )
 
 const (
-	pingPeriod = 54 * time.Second // Melody's own; it gives a client six seconds to answer
-	never      = 1<<63 - 1        // nanoseconds
+	pingPeriod = 25 * time.Second
+	// pongWait is after which sign of life a client is given up. It is so much longer that an instance, or a machine with all its clients,
+	// may hang for half a minute and nobody is cut off.
+	pongWait = 75 * time.Second
+	never    = 1<<63 - 1 // nanoseconds
 )
 
 // ping asks every client for a sign of life once in a period, until the context ends: without one, Melody ends a connection after its
-// PongWait. Melody could ping by itself, but from its writer's goroutine, whose stack would stay grown for each idle socket.
+// pongWait. Melody could ping by itself, but from its writer's goroutine, whose stack would stay grown for each idle socket.
 func (s *sockets) ping(ctx context.Context) {
 	for {
 		began := time.Now()

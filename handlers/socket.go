@@ -40,8 +40,9 @@ type socket struct {
 	line      line            // under it
 	handshake chan struct{}   // nil when it is over: see serve
 	outbox    outbox
-	left      atomic.Bool // the client closed with 1000: it will not be back
-	ended     atomic.Bool // this side has sent a close frame, or cut the connection
+	left      atomic.Bool            // the client closed with 1000: it will not be back
+	pinged    atomic.Pointer[string] // the last ping of the client that is not answered yet
+	ended     atomic.Bool            // this side has sent a close frame, or cut the connection
 }
 
 // sockets serves all connections of this instance.
@@ -49,7 +50,6 @@ type sockets struct {
 	// static after construction
 	melody   *melody.Melody
 	mirror   *presence.Mirror
-	local    *presence.Sockets
 	gateway  *gateway
 	options  Options
 	draining func() bool
@@ -60,12 +60,13 @@ type sockets struct {
 }
 
 func newSockets(o Options, g *gateway, draining func() bool) *sockets {
-	s := &sockets{melody: melody.New(), mirror: o.Mirror, local: o.Sockets, gateway: g, options: o, draining: draining, roll: newRoll()}
+	s := &sockets{melody: melody.New(), mirror: o.Mirror, gateway: g, options: o, draining: draining, roll: newRoll()}
 	s.melody.Config.MaxMessageSize = readSlack * int64(o.MaxMessageBytes)
 	// Melody reads, and we write: a WebSocket wants one writer, and what goes through Melody's costs each socket a channel and a grown
 	// stack, and each message the waking of a goroutine.
 	s.melody.Config.MessageBufferSize = 0
 	s.melody.Config.PingPeriod = never // see sockets.ping
+	s.melody.Config.PongWait = pongWait
 	s.melody.Upgrader = &websocket.Upgrader{
 		// Small buffers: an idle socket keeps its read buffer for ever, and borrows a write buffer only to write.
 		ReadBufferSize:  128,
@@ -128,6 +129,7 @@ func (s *sockets) connect(session *melody.Session) {
 	session.Request, session.Keys = nil, nil // or an idle socket would keep them
 	handshake := socket.handshake
 	socket.conn, socket.handshake = session.WebsocketConnection(), nil
+	socket.conn.SetPingHandler(socket.pong)
 	s.roll.add(session, socket)
 	handshake <- struct{}{}
 	<-handshake
@@ -148,7 +150,9 @@ func (s *sockets) welcomeIn(newcomer *socket) {
 	ctx, cancel := context.WithTimeout(s.options.Context, joinTime)
 	defer cancel()
 	reachable := s.mirror.Join(ctx, &newcomer.Socket)
-	newcomer.outbox.open(s.welcome(newcomer, reachable), newcomer)
+	if farewell := newcomer.outbox.open(s.welcome(newcomer, reachable), newcomer); farewell != nil { // it was told to go meanwhile
+		newcomer.writeClose(farewell)
+	}
 	if s.draining() { // drain may have looked before this socket was there
 		s.withdraw(ctx, []*socket{newcomer})
 		newcomer.goAway()
@@ -212,12 +216,14 @@ func (s *sockets) disconnect(session *melody.Session) {
 func (s *socket) Send(messages ...presence.Message) bool {
 	taken, full := s.outbox.push(messages)
 	if full {
-		s.hub.slow.Add(1)
+		s.tooSlow()
 		s.writeClose(websocket.FormatCloseMessage(closeTooSlow, "too slow: messages waiting for this client were dropped"))
 		time.AfterFunc(closeTime, s.cut)
 	}
 	return taken
 }
+
+func (s *socket) tooSlow() { s.hub.slow.Add(1) }
 
 // sendFrame sends a frame of which nobody wants to hear.
 func (s *socket) sendFrame(frame []byte) { s.Send(presence.Message{Frame: frame}) }
@@ -268,6 +274,7 @@ func (s *socket) trace(frame []byte) {
 
 // written runs when nothing that was written waits for the client any more.
 func (s *socket) written() {
+	s.pongLast()
 	if farewell := s.outbox.written(); farewell != nil {
 		s.writeClose(farewell)
 	}
@@ -276,6 +283,22 @@ func (s *socket) written() {
 // ping asks the client for a sign of life. That fails only if the connection is closed, which disconnect deals with.
 func (s *socket) ping() {
 	_ = s.conn.WriteControl(websocket.PingMessage, nil, time.Now().Add(closeTime))
+}
+
+// pong answers a ping of the client, at once or when what was written before is sent: then only the last of them, as RFC 6455 allows. So
+// who sends pings and does not read makes us keep nothing.
+func (s *socket) pong(data string) error {
+	s.pinged.Store(&data)
+	if s.allSent() {
+		s.pongLast()
+	}
+	return nil // a write fails only if the connection is closed, which ends the reader
+}
+
+func (s *socket) pongLast() {
+	if last := s.pinged.Swap(nil); last != nil {
+		_ = s.conn.WriteControl(websocket.PongMessage, []byte(*last), time.Now().Add(closeTime))
+	}
 }
 
 // Reachable implements presence.Conn.

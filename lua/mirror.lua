@@ -65,7 +65,7 @@ for place, user in ipairs(users) do
   if before == OFFLINE and after ~= OFFLINE then record_change(log, log_cap, user, 'online', now) end
   if before ~= OFFLINE and after == OFFLINE then record_change(log, log_cap, user, 'offline', now) end
   if before ~= ONLINE and after == ONLINE then came[#came + 1] = user end
-  if before == ONLINE and after ~= ONLINE then left[#left + 1], left[#left + 2] = at, user end
+  if after ~= ONLINE and (before == ONLINE or after == RECONNECTING and before == OFFLINE) then left[#left + 1], left[#left + 2] = at, user end
 end
 
 if #written > 0 then redis.call('HSET', owners, unpack(written)) end

@@ -23,13 +23,13 @@ local skip = {}
 for instance in skipped:gmatch('%S+') do skip[instance] = true end
 
 local batches, batch_of = {}, {} -- for each instance: envelopes, their places in the reply, and what it adds there if it takes them
-local function batch_for(token)
-  if batch_of[token] == nil then
-    local instance = token:match('^[^.]+')
-    batch_of[token] = not skip[instance] and {instance = instance, envelopes = {head}, places = {}, added = {}}
-    if batch_of[token] then batches[#batches + 1] = batch_of[token] end
+local function batch_for(token) -- by instance: two tokens of one may be live, and a call sends each instance one message
+  local instance = token:match('^[^.]+')
+  if batch_of[instance] == nil then
+    batch_of[instance] = not skip[instance] and {instance = instance, envelopes = {head}, places = {}, added = {}}
+    if batch_of[instance] then batches[#batches + 1] = batch_of[instance] end
   end
-  return batch_of[token]
+  return batch_of[instance]
 end
 
 -- What the owners in an entry come to: its user's state, the batches that its envelopes go into, and what each then adds. It is worked

@@ -60,6 +60,9 @@ func (s *shard) step(ctx context.Context, renewDue bool) error {
 			return s.orRaiseEpoch(err)
 		}
 	}
+	if renewDue {
+		s.takeStaying()
+	}
 	if err := s.flush(ctx); err != nil {
 		return s.orRaiseEpoch(err)
 	}
@@ -141,17 +144,16 @@ func (s *shard) flush(ctx context.Context) error {
 	marks := s.marks
 	s.mu.Unlock()
 
-	staying := map[string]mark{} // gone here, but it is too soon to say so
-	defer func() { s.putBack(staying) }()
 	tooSoon := s.tooSoonToGo()
 	batch := make([]change, 0, min(len(taken), mirrorBatch))
 	for user, mark := range taken {
 		c := mark.change(user, s.mirror.sockets)
 		if c.sockets < 0 && tooSoon {
+			c.sockets = kept
 			told := mark.kept == s.token.Epoch
-			c.sockets, mark.kept = kept, s.token.Epoch
-			staying[user] = mark
+			s.stay(user, mark)
 			if told {
+				delete(taken, user)
 				continue
 			}
 		}
@@ -170,6 +172,23 @@ func (s *shard) flush(ctx context.Context) error {
 	}
 	s.settle(marks)
 	return nil
+}
+
+// stay has a user looked at again when the lease is renewed.
+func (s *shard) stay(user string, m mark) {
+	m.kept = s.token.Epoch
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.staying[user] = m
+}
+
+// takeStaying makes those who stay dirty again.
+func (s *shard) takeStaying() {
+	s.mu.Lock()
+	staying := s.staying
+	s.staying = map[string]mark{}
+	s.mu.Unlock()
+	s.putBack(staying)
 }
 
 // change is what is so now of a marked user.

@@ -207,7 +207,9 @@ func (m *Mirror) Trouble() string {
 	return ""
 }
 
-func (m *Mirror) touch(user string, left bool, at time.Time) { m.shardOf(user).touch(user, left, at) }
+func (m *Mirror) touch(user string, came, left bool, at time.Time) {
+	m.shardOf(user).touch(user, came, left, at)
+}
 
 func (m *Mirror) shardOf(user string) *shard { return m.shards[m.redis.Keys.ShardOf(user)] }
 

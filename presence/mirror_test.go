@@ -165,6 +165,25 @@ func TestNobodyGoesBeforeOthersHadTheTimeToTellARedisThatForgot(t *testing.T) {
 	})
 }
 
+func TestWhoHasASecondTabOrLeavesWhileNobodyKnowsOfALossIsKnown(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
+		c := newCluster(t, server, 1)
+		c.redis.Lease, c.redis.Grace = 5*time.Second, time.Second // which is to wait for here
+		a := c.startInstance("a")
+		a.join("alice")
+		bob := a.join("bob")
+		server.Do(c.client, "DEL", c.redis.Keys.Owners(0), c.redis.Keys.Leases(0), c.redis.Keys.Seen(0)) // all but the log
+		second, _ := newSocket("alice")
+		a.sockets.Add(second)
+		a.Leave(bob, true)
+		eventually(t, "both to be mirrored again", func() bool {
+			return strings.HasSuffix(c.entry("alice"), " a.2:2") && strings.HasSuffix(c.entry("bob"), " a.2:0")
+		})
+		eventually(t, "bob to go", func() bool { return c.entry("bob") == "" })
+		c.wantLog("alice online", "bob online", "bob offline")
+	})
+}
+
 // entry is what Redis holds of a user; empty: nothing.
 func (c *cluster) entry(user string) string {
 	c.t.Helper()
@@ -192,7 +211,7 @@ func TestAWriteWhoseReplyWasLostIsSettledByItsVersion(t *testing.T) {
 					t.Errorf("version %d, epoch %d, %v; want version %d, epoch 1", s.version, s.token.Epoch, err, version)
 				}
 				// and the delayed duplicate has no effect
-				s.touch("bob", false, time.Now())
+				s.touch("bob", true, false, time.Now())
 				if err := s.step(t.Context(), false); err != nil {
 					t.Fatal(err)
 				}

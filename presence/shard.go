@@ -42,6 +42,7 @@ type shard struct {
 	current  string          // the token, for others than the run loop
 	behind   time.Time       // since when something is marked that is not in Redis; zero: nothing is
 	dirty    map[string]mark // users whose count must be written; at most the local users and those just gone
+	staying  map[string]mark // users who are gone, but Redis was told that they are in their grace: see tooSoonToGo
 	marks    uint64          // how often a user was marked
 	settled  uint64          // the marks up to here are in Redis
 	progress chan struct{}   // closed and replaced when settled grows
@@ -58,14 +59,19 @@ type mark struct {
 func newShard(index int, m *Mirror) *shard {
 	return &shard{
 		index: index, mirror: m, token: Token{m.instance, 1}, fresh: true,
-		wake: make(chan struct{}, 1), dirty: map[string]mark{}, progress: make(chan struct{}),
+		wake: make(chan struct{}, 1), dirty: map[string]mark{}, staying: map[string]mark{}, progress: make(chan struct{}),
 	}
 }
 
 // touch marks a user as to be written, because something changed.
-func (s *shard) touch(user string, left bool, at time.Time) {
+func (s *shard) touch(user string, came, left bool, at time.Time) {
 	s.mu.Lock()
-	s.dirty[user] = mark{left: left, at: at, known: s.dirty[user].known}
+	older, marked := s.dirty[user]
+	known := !came
+	if marked { // what is marked was not written yet
+		known = older.known
+	}
+	s.dirty[user] = mark{left: left, at: at, known: known}
 	s.markedLocked()
 	s.mu.Unlock()
 	s.signal()
@@ -107,7 +113,8 @@ func (s *shard) isDirty(user string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	_, dirty := s.dirty[user]
-	return dirty
+	_, staying := s.staying[user]
+	return dirty || staying
 }
 
 func (s *shard) currentToken() string {

@@ -72,7 +72,7 @@ const (
 type Sockets struct {
 	// static after construction
 	seed    maphash.Seed
-	changed func(user string, left bool, at time.Time) // see NewSockets
+	changed func(user string, came, left bool, at time.Time) // see NewSockets
 
 	stripes [64]stripe // their number: far more than the cores that could want one at once
 
@@ -99,9 +99,10 @@ type localUser struct {
 
 func (l *localUser) count() int { return len(l.sockets) - l.retired }
 
-// NewSockets makes an empty map. changed is called after each change of a user's count, from any goroutine; it must not block. left
-// says that the user's last socket was closed on purpose; at is when the change was, and, if a grace has ended, when it began.
-func NewSockets(grace time.Duration, changed func(user string, left bool, at time.Time)) *Sockets {
+// NewSockets makes an empty map. changed is called at each change of a user's count, from any goroutine, while a part of the map is
+// locked; it must not block. came says that the user was not here before; left, that the last socket was closed on purpose; at is when
+// the change was, and, if a grace has ended, when it began.
+func NewSockets(grace time.Duration, changed func(user string, came, left bool, at time.Time)) *Sockets {
 	s := &Sockets{seed: maphash.MakeSeed(), changed: changed}
 	s.graces = graces{length: grace, added: make(chan struct{}, 1)}
 	for i := range s.stripes {
@@ -129,6 +130,7 @@ func (s *Sockets) Add(socket *Socket) {
 		return
 	}
 	local := stripe.users[socket.User]
+	came := local == nil || local.gone
 	if local == nil {
 		local = &localUser{came: now}
 		stripe.users[socket.User] = local
@@ -140,8 +142,8 @@ func (s *Sockets) Add(socket *Socket) {
 		local.came, local.gone = now, false
 	}
 	local.sockets = append(slices.Clip(local.sockets), socket)
+	s.changed(socket.User, came, false, now)
 	stripe.mu.Unlock()
-	s.changed(socket.User, false, now)
 }
 
 // Remove forgets a socket. If it was its user's last here, the user is gone at once when the client closed it on purpose (close
@@ -176,8 +178,8 @@ func (s *Sockets) Remove(socket *Socket, onPurpose bool) {
 	if local.gone && len(local.sockets) == 0 {
 		delete(stripe.users, socket.User)
 	}
+	s.changed(socket.User, false, last && onPurpose, now)
 	stripe.mu.Unlock()
-	s.changed(socket.User, last && onPurpose, now)
 }
 
 // Retire makes a socket count no more, as if it had dropped. Until it is removed it gets what is pushed: others may not know yet.
@@ -196,8 +198,8 @@ func (s *Sockets) Retire(socket *Socket) {
 	if local.retired++; local.count() == 0 {
 		s.dropLocked(socket.User, local, now)
 	}
+	s.changed(socket.User, false, false, now)
 	stripe.mu.Unlock()
-	s.changed(socket.User, false, now)
 }
 
 // dropLocked begins the grace of a user whose last socket that counted went.
@@ -274,8 +276,8 @@ func (s *Sockets) endGrace(over grace) {
 			delete(stripe.users, over.user)
 		}
 	}
-	stripe.mu.Unlock()
 	if ended {
-		s.changed(over.user, false, over.began)
+		s.changed(over.user, false, false, over.began)
 	}
+	stripe.mu.Unlock()
 }

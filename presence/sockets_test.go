@@ -47,7 +47,7 @@ func newSocket(user string) (*Socket, *inbox) {
 func newLocal(grace time.Duration) (*Sockets, func() []string) {
 	var mu sync.Mutex
 	var changes []string
-	s := NewSockets(grace, func(user string, left bool, _ time.Time) {
+	s := NewSockets(grace, func(user string, _, left bool, _ time.Time) {
 		mu.Lock()
 		defer mu.Unlock()
 		changes = append(changes, fmt.Sprintf("%s %v", user, left))
