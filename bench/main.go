@@ -155,7 +155,7 @@ func parseSettings(args []string) (s settings, err error) {
 	flags.IntVar(&s.audience, "audience", 5000, "emit: sockets that get every emit")
 	flags.IntVar(&s.mirrored, "mirrored", 100_000, "mirror, recovery: users who join")
 	flags.IntVar(&s.present, "present", 1_000_000, "reads, recovery: users who are present")
-	flags.IntVar(&s.connections, "connections", 10_000, "connects, idle: sockets on one instance")
+	flags.IntVar(&s.connections, "connections", 15_000, "connects, idle: sockets on one instance")
 	flags.IntVar(&s.dialers, "dialers", 64, "connects, idle: sockets that connect at a time")
 	flags.DurationVar(&s.idle, "idle", 10*time.Second, "idle: how long Redis commands are counted")
 	flags.IntVar(&s.others, "others", 10_000, "stall: sockets beside the one whose client does not read")

@@ -92,7 +92,7 @@ func (p *pushing) silence(ctx context.Context, routed bool) (cost, error) {
 // output is how many bytes Redis sent for a push at the steady rate, besides what it sends to idle instances all the time.
 func (p pushed) output() float64 {
 	besides := float64(p.idle.redis.output) * p.steady.took.Seconds() / p.idle.took.Seconds()
-	return (float64(p.steady.redis.output) - besides) / float64(p.steady.done)
+	return max(0, float64(p.steady.redis.output)-besides) / float64(p.steady.done)
 }
 
 // pushTo pushes to sockets of so many instances, or of as many servers without Redis.
@@ -100,9 +100,6 @@ func (s *stage) pushTo(ctx context.Context, servers int, routed bool) (pushed, e
 	return onStage(ctx, s.house, func(ctx context.Context, s *stage) (found pushed, err error) {
 		p, err := s.preparePushing(ctx, setting{servers: servers, sockets: s.users, routed: routed})
 		if err != nil {
-			return found, err
-		}
-		if found.idle, err = p.silence(ctx, routed); err != nil {
 			return found, err
 		}
 		if _, err := p.flatOut(ctx, s.duration/5); err != nil { // to warm up
@@ -115,6 +112,9 @@ func (s *stage) pushTo(ctx context.Context, servers int, routed bool) (pushed, e
 			return found, err
 		}
 		if found.delays, err = p.crowd.delays(ctx); err != nil {
+			return found, err
+		}
+		if found.idle, err = p.silence(ctx, routed); err != nil { // last, for callers who are silent are hung up on
 			return found, err
 		}
 		arrived, err := finalArrivals(ctx, p.crowd.arrivals)

@@ -151,35 +151,3 @@ func TestAnEmitAllocatesNoMoreForManySocketsThanForFew(t *testing.T) {
 		t.Errorf("%.0f allocations for 200 sockets, %.0f for 2", many, few)
 	}
 }
-
-func TestAClientThatPingsAndDoesNotReadMakesTheServerKeepNothing(t *testing.T) {
-	t.Parallel()
-	servers, clients := connectSockets(t, 1)
-	s, client := servers[0], clients[0]
-	s.conn.SetPingHandler(s.pong)
-	read := make(chan error, 1)
-	go func() {
-		_, _, err := s.conn.ReadMessage()
-		read <- err
-	}()
-	for s.allSent() { // until its window is closed
-		s.sendFrame(make([]byte, 60_000))
-	}
-	payload := []byte(strings.Repeat("p", 125))
-	for range 50_000 {
-		if err := client.WriteControl(websocket.PingMessage, payload, time.Now().Add(10*time.Second)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := client.WriteMessage(websocket.TextMessage, []byte("the last")); err != nil {
-		t.Fatal(err)
-	}
-	if err := <-read; err != nil {
-		t.Fatal(err)
-	}
-	s.line.mu.Lock()
-	defer s.line.mu.Unlock()
-	if kept := len(s.line.kept); kept > 1000 {
-		t.Errorf("%d bytes are kept", kept)
-	}
-}

@@ -2,6 +2,8 @@ package handlers
 
 import (
 	"bufio"
+	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -100,4 +102,38 @@ func TestARefusedHandshakeEndsTheRequestAndTheSocket(t *testing.T) {
 	if s.open.Wait(); answer.Code != http.StatusBadRequest || len(s.roll.all()) > 0 {
 		t.Errorf("answered %d", answer.Code)
 	}
+}
+
+func TestAClientThatPingsAndDoesNotReadMakesTheServerKeepNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const pings = 10_000
+		s := newTestSockets(t)
+		client := connectTo(t, s)
+		for n := range pings {
+			if err := client.WriteControl(websocket.PingMessage, []byte(fmt.Sprint(n)), time.Time{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		synctest.Wait()
+		line := &s.roll.all()[0].line
+		line.mu.Lock()
+		if kept := len(line.kept); !line.sending || kept > 100 {
+			t.Errorf("%d bytes are kept, sending %v", kept, line.sending)
+		}
+		line.mu.Unlock()
+		answered, answers := errors.New("answered"), 0
+		client.SetPongHandler(func(last string) error {
+			if answers++; last == fmt.Sprint(pings-1) {
+				return answered
+			}
+			return nil
+		})
+		_, _, err := client.ReadMessage() // the welcome
+		if err == nil {
+			_, _, err = client.ReadMessage()
+		}
+		if err != answered || answers > 3 { // one may have gone out before the welcome, or with it
+			t.Errorf("%d answers, %v", answers, err)
+		}
+	})
 }
