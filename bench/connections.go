@@ -79,7 +79,7 @@ func measureIdle(ctx context.Context, s *stage) ([]row, error) {
 	if err != nil {
 		return nil, err
 	}
-	silence, err := s.measure(ctx, redis, []int{instance.pid()}, func() (int64, error) { return 1, wait(ctx, s.idle) })
+	silence, err := s.silence(ctx, s.idle, redis, instance)
 	if err != nil {
 		return nil, err
 	}

@@ -41,6 +41,11 @@ func (c cost) plus(d cost) cost {
 	return cost{done: c.done + d.done, took: c.took + d.took, cpu: c.cpu + d.cpu}
 }
 
+// silence is the cost of a time in which nobody asks the servers for anything.
+func (s *stage) silence(ctx context.Context, duration time.Duration, redis *redisServer, servers ...*server) (cost, error) {
+	return s.measure(ctx, redis, pids(servers), func() (int64, error) { return 1, wait(ctx, duration) })
+}
+
 func (c cost) rate() quantity {
 	return quantity{float64(c.done) / c.took.Seconds(), "/s"}
 }

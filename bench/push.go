@@ -75,18 +75,10 @@ func outputRows(found map[int]pushed) []row {
 // pushed is what pushes took.
 type pushed struct {
 	full, steady cost
-	idle         cost            // while nobody pushed
+	idle         cost            // while nobody pushed; without Redis it is not measured
 	delays       []time.Duration // of the steady ones, sorted
 	sent         int64
 	arrived      Arrivals
-}
-
-// silence measures what goes on while nobody pushes, which without Redis is nothing.
-func (p *pushing) silence(ctx context.Context, routed bool) (cost, error) {
-	if !routed {
-		return cost{}, nil
-	}
-	return p.measure(ctx, p.redis, pids(p.servers), func() (int64, error) { return 1, wait(ctx, p.duration) })
 }
 
 // output is how many bytes Redis sent for a push at the steady rate, besides what it sends to idle instances all the time.
@@ -114,8 +106,10 @@ func (s *stage) pushTo(ctx context.Context, servers int, routed bool) (pushed, e
 		if found.delays, err = p.crowd.delays(ctx); err != nil {
 			return found, err
 		}
-		if found.idle, err = p.silence(ctx, routed); err != nil { // last, for callers who are silent are hung up on
-			return found, err
+		if routed { // last, for callers who are silent are hung up on
+			if found.idle, err = s.silence(ctx, s.duration, p.redis, p.servers...); err != nil {
+				return found, err
+			}
 		}
 		arrived, err := finalArrivals(ctx, p.crowd.arrivals)
 		if err != nil {

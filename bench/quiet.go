@@ -25,7 +25,7 @@ func (s *stage) measureQuiet(ctx context.Context) (row, error) {
 		if err := s.fillQuietly(ctx, users, servers); err != nil {
 			return row{}, err
 		}
-		silence, err := s.measure(ctx, redis, pids(servers), func() (int64, error) { return 1, wait(ctx, s.idle) })
+		silence, err := s.silence(ctx, s.idle, redis, servers...)
 		if err != nil {
 			return row{}, err
 		}

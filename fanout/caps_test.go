@@ -15,9 +15,7 @@ import (
 
 func TestALaneRefusesWhatIsTooLargeForItsQueue(t *testing.T) {
 	server := redistest.Start(t)
-	o := options(server, 1)
-	a, b := startNode(t, "a", o), startNode(t, "b", o)
-	alice := b.join("alice")
+	a, _, alice := startWithAlice(t, server)
 	server.Pause()
 	const large = 1 << 20
 	frame := make([]byte, large) // one for all: it is the same memory

@@ -152,9 +152,7 @@ func TestAnAuditAsksEveryInstanceAndNamesThoseThatDoNotAnswer(t *testing.T) {
 
 func TestAPushGivenUpBeforeItWasSentIsNeverSent(t *testing.T) {
 	server := redistest.Start(t)
-	o := options(server, 1)
-	a, b := startNode(t, "a", o), startNode(t, "b", o)
-	alice := b.join("alice")
+	a, _, alice := startWithAlice(t, server)
 	server.Pause()
 	first := a.router.Begin([]Push{{User: "alice", Frame: []byte("first")}}, time.Now().Add(patience))
 	for eventuallySent := false; !eventuallySent; { // it is under way, and holds the lane
@@ -178,9 +176,7 @@ func TestAPushGivenUpBeforeItWasSentIsNeverSent(t *testing.T) {
 
 func TestALaneRefusesWhatFindsNoRoomAndServesTheRest(t *testing.T) {
 	server := redistest.Start(t)
-	o := options(server, 1)
-	a, b := startNode(t, "a", o), startNode(t, "b", o)
-	alice := b.join("alice")
+	a, _, alice := startWithAlice(t, server)
 	server.Pause()
 	pushes := make([]Push, laneOrders+batchMost+1000)
 	for i := range pushes {

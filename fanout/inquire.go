@@ -31,7 +31,7 @@ func (o *order) tally() *presence.Tally {
 // inquire waits until it is known what became of a routed order, or the context ends, and puts it into the outcome. Owners that
 // turned out to have no socket of the user are the wrong door: then it looks once more where the user is.
 func (o *order) inquire(ctx context.Context) {
-	ctx, cancel := context.WithDeadline(ctx, o.until)
+	ctx, cancel := context.WithDeadline(ctx, o.ticket.until)
 	defer cancel()
 	i := o.inquiry
 	defer i.lane.forget(o)
@@ -53,7 +53,7 @@ func (o *order) inquire(ctx context.Context) {
 	if ctx.Err() != nil || o.repeat {
 		return
 	}
-	again := newTicket([]Push{o.push}, o.until)
+	again := newTicket([]Push{o.push}, o.ticket.until)
 	again.orders[0].skip, again.orders[0].repeat = asked, true
 	if !i.lane.enqueueAgain(again.orders[0], o) {
 		return

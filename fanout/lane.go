@@ -222,7 +222,7 @@ func (l *lane) envelope(o *order) envelope {
 	e := envelope{kind: o.kind(), user: o.push.User, exclude: o.push.Exclude, frame: o.push.Frame}
 	if o.inquiry != nil {
 		e.ask, e.sender, e.id = o.inquiry.ask, l.router.instance, o.ackedID()
-		e.within = replyWithin(o.until)
+		e.within = replyWithin(o.ticket.until)
 	}
 	return e
 }

@@ -70,6 +70,14 @@ func (n *node) begin(run func(context.Context)) {
 	n.t.Cleanup(func() { cancel(); <-done })
 }
 
+// startWithAlice starts two nodes. alice has a socket on the second.
+func startWithAlice(t *testing.T, server *redistest.Server) (a, b *node, alice *inbox) {
+	t.Helper()
+	o := options(server, 1)
+	a, b = startNode(t, "a", o), startNode(t, "b", o)
+	return a, b, b.join("alice")
+}
+
 // inbox is a connection that keeps what it is sent.
 type inbox struct {
 	*presence.Socket

@@ -26,9 +26,8 @@ type order struct {
 	// static after construction
 	push   Push
 	ticket *Ticket
-	until  time.Time // when the caller stops waiting
-	skip   []string  // instances that this order does not go to, besides our own; such an order gets a call of its own
-	repeat bool      // of an order whose user had moved
+	skip   []string // instances that this order does not go to, besides our own; such an order gets a call of its own
+	repeat bool     // of an order whose user had moved
 
 	// owned by enqueue, then by who settles
 	local  int    // sockets of this instance that took it
@@ -61,7 +60,7 @@ func newTicket(pushes []Push, until time.Time) *Ticket {
 	t := &Ticket{orders: make([]*order, len(pushes)), until: until, began: time.Now(), done: make(chan struct{}), open: len(pushes)}
 	block := make([]order, len(pushes))
 	for i, push := range pushes {
-		block[i] = order{push: push, ticket: t, until: until}
+		block[i] = order{push: push, ticket: t}
 		t.orders[i] = &block[i]
 	}
 	return t

@@ -133,9 +133,7 @@ func (n *node) wantInTheEnd(user string, at *inbox) {
 
 func TestASocketThatHoldsUpTheWorkerHoldsUpNeitherTheSubscriptionNorTheSender(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
-		o := options(server, 1)
-		a, b := startNode(t, "a", o), startNode(t, "b", o)
-		alice := b.join("alice")
+		a, b, alice := startWithAlice(t, server)
 		open := alice.shut()
 		var frames []string
 		for n := range 100 {
@@ -150,9 +148,7 @@ func TestASocketThatHoldsUpTheWorkerHoldsUpNeitherTheSubscriptionNorTheSender(t 
 
 func TestALateAnswerIsDroppedAndCounted(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
-		o := options(server, 1)
-		a, b := startNode(t, "a", o), startNode(t, "b", o)
-		alice := b.join("alice")
+		a, _, alice := startWithAlice(t, server)
 		open := alice.shut()
 		ticket := a.router.Begin([]Push{{User: "alice", Frame: []byte("x"), Wait: Written}}, time.Now().Add(patience))
 		eventually(t, "the push to be routed", func() bool { return routed(ticket.orders[0]) })

@@ -77,7 +77,7 @@ func (s *Server) push(c *echo.Context) error {
 
 // trace logs what became of a push; the sockets log when it was written.
 func (s *Server) trace(id uuid.UUID, user string, outcome fanout.Outcome) {
-	if log := s.options.Log; log.Enabled(context.Background(), slog.LevelDebug) { // asked first: making the words costs more
+	if log := s.options.Log; log.Enabled(s.options.Context, slog.LevelDebug) { // asked first: making the words costs more
 		log.Debug("push", "id", id, "user", user, "state", outcome.State.String(), "instances", outcome.Instances,
 			"partial", outcome.Partial, "error", outcome.Err)
 	}

@@ -16,12 +16,9 @@ type receipts struct {
 
 // expect notes a message that was taken, if its client must confirm it.
 func (r *receipts) expect(tally *presence.Tally) {
-	if tally != nil {
-		r.track(tally)
+	if tally == nil {
+		return
 	}
-}
-
-func (r *receipts) track(tally *presence.Tally) {
 	push, wanted := tally.Ack()
 	if !wanted {
 		return

@@ -123,15 +123,7 @@ func (s *state) wantOwners(user string, owners ...string) {
 // wantLog wants these changes to have been logged, each as "user state".
 func (s *state) wantLog(changes ...string) {
 	s.t.Helper()
-	entries, err := s.server.Do(s.client, "XRANGE", s.key("log"), "-", "+").AsXRange()
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	var got []string
-	for _, entry := range entries {
-		got = append(got, entry.FieldValues["user"]+" "+entry.FieldValues["state"])
-	}
-	if !slices.Equal(got, changes) {
+	if got := s.server.Changes(s.client, s.key("log")); !slices.Equal(got, changes) {
 		s.t.Errorf("log: %q, want %q", got, changes)
 	}
 }

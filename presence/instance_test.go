@@ -91,15 +91,7 @@ func (i *instance) wantUser(name string, state State, sockets int, instances ...
 // wantLog wants these changes to have been logged in shard 0.
 func (c *cluster) wantLog(changes ...string) {
 	c.t.Helper()
-	entries, err := c.server.Do(c.client, "XRANGE", c.redis.Keys.Log(0), "-", "+").AsXRange()
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	var got []string
-	for _, entry := range entries {
-		got = append(got, entry.FieldValues["user"]+" "+entry.FieldValues["state"])
-	}
-	if !slices.Equal(got, changes) {
+	if got := c.server.Changes(c.client, c.redis.Keys.Log(0)); !slices.Equal(got, changes) {
 		c.t.Errorf("log: %q, want %q", got, changes)
 	}
 }

@@ -268,16 +268,14 @@ func (s *Sockets) Totals() (sockets, users int) {
 func (s *Sockets) endGrace(over grace) {
 	stripe := s.stripeOf(over.user, uuid.Nil)
 	stripe.mu.Lock()
+	defer stripe.mu.Unlock()
 	local := stripe.users[over.user]
-	ended := local != nil && !local.gone && local.count() == 0 && local.dropped.Equal(over.began)
-	if ended {
-		local.gone = true
-		if len(local.sockets) == 0 {
-			delete(stripe.users, over.user)
-		}
+	if local == nil || local.gone || local.count() > 0 || !local.dropped.Equal(over.began) {
+		return
 	}
-	if ended {
-		s.changed(over.user, false, false, over.began)
+	local.gone = true
+	if len(local.sockets) == 0 {
+		delete(stripe.users, over.user)
 	}
-	stripe.mu.Unlock()
+	s.changed(over.user, false, false, over.began)
 }

@@ -36,6 +36,19 @@ func (s *Server) Ask(words ...string) rueidis.RedisResult {
 	return client.Do(context.Background(), client.B().Arbitrary(words...).Build())
 }
 
+// Changes are what a log of presence holds, each as "user state".
+func (s *Server) Changes(client rueidis.Client, log string) (changes []string) {
+	s.t.Helper()
+	entries, err := s.Do(client, "XRANGE", log, "-", "+").AsXRange()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for _, entry := range entries {
+		changes = append(changes, entry.FieldValues["user"]+" "+entry.FieldValues["state"])
+	}
+	return changes
+}
+
 // run runs a command whose answer is text.
 func (s *Server) run(words ...string) string {
 	s.t.Helper()

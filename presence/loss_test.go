@@ -1,0 +1,108 @@
+package presence
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"rollcall/lua/redistest"
+)
+
+func TestWhenRedisLosesWhatItHeldEverybodyIsMirroredAgain(t *testing.T) {
+	const users = 600 // more than two calls
+	for name, loss := range map[string]struct {
+		lose   func(c *cluster)
+		logged int64 // changes in the log at the end: nobody came or went, so only what Redis had before
+	}{
+		"emptied":       {func(c *cluster) { c.server.Do(c.client, "FLUSHALL") }, 0},
+		"lease evicted": {func(c *cluster) { c.server.Do(c.client, "DEL", c.redis.Keys.Leases(0)) }, users},
+		"version rolled back": {func(c *cluster) {
+			lease, _ := c.server.Do(c.client, "HGET", c.redis.Keys.Leases(0), "a.1").ToString()
+			deadline, _, _ := strings.Cut(lease, " ")
+			c.server.Do(c.client, "HSET", c.redis.Keys.Leases(0), "a.1", deadline+" 0")
+			c.server.Do(c.client, "HDEL", c.redis.Keys.Owners(0), "user7", "user8")
+		}, users},
+		// they were offline, as far as anybody could tell, and are back
+		"given up for dead": {func(c *cluster) {
+			lease, _ := c.server.Do(c.client, "HGET", c.redis.Keys.Leases(0), "a.1").ToString()
+			c.server.Do(c.client, "HSET", c.redis.Keys.Leases(0), "a.1", lease+" dead")
+		}, 3 * users},
+	} {
+		t.Run(name, func(t *testing.T) {
+			redistest.Each(t, func(t *testing.T, server *redistest.Server) {
+				c := newCluster(t, server, 1)
+				c.redis.Lease = time.Second // so that the loss is soon noticed
+				a := c.startInstance("a")
+				for n := range users {
+					a.sockets.Add(&Socket{User: fmt.Sprintf("user%d", n), Conn: &inbox{}})
+				}
+				a.settle()
+				loss.lose(c)
+				eventually(t, "all to be there under another token", func() bool {
+					owners, _ := server.Do(c.client, "HGETALL", c.redis.Keys.Owners(0)).AsStrMap()
+					for _, entry := range owners {
+						if strings.Contains(entry, "a.1:") {
+							return false
+						}
+					}
+					return len(owners) == users
+				})
+				a.settle()
+				a.wantUser("user7", Online, 1, "a")
+				if logged, _ := server.Do(c.client, "XLEN", c.redis.Keys.Log(0)).AsInt64(); logged != loss.logged {
+					t.Errorf("%d changes logged, want %d", logged, loss.logged)
+				}
+			})
+		})
+	}
+}
+
+func TestNobodyGoesBeforeOthersHadTheTimeToTellARedisThatForgot(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
+		c := newCluster(t, server, 1)
+		c.redis.Lease, c.redis.Grace = 5*time.Second, 2*time.Second // which is to wait for here
+		a := c.startInstance("a")
+		alice, bob := a.join("alice"), a.join("bob")
+		crash(t, c, "b", "alice") // or hangs
+		server.Do(c.client, "FLUSHALL")
+		eventually(t, "a to notice", func() bool { return strings.Contains(c.entry("bob"), "a.2:1") })
+		a.Leave(alice, true)
+		a.Leave(bob, true)
+		a.settle()
+		a.settle() // what was told once is not told again
+		if alice, bob := c.entry("alice"), c.entry("bob"); !strings.HasSuffix(alice, " a.2:0") || !strings.HasSuffix(bob, " a.2:0") {
+			t.Errorf("alice: %q, bob: %q", alice, bob)
+		}
+		c.wantLog()
+		crash(t, c, "c", "alice") // another that has noticed nothing yet tells what it has
+		eventually(t, "both to have left a", func() bool { return !strings.Contains(c.entry("alice"), "a.2") && c.entry("bob") == "" })
+		c.wantLog("bob offline")
+	})
+}
+
+func TestWhoHasASecondTabOrLeavesWhileNobodyKnowsOfALossIsKnown(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
+		c := newCluster(t, server, 1)
+		c.redis.Lease, c.redis.Grace = 5*time.Second, time.Second // which is to wait for here
+		a := c.startInstance("a")
+		a.join("alice")
+		bob := a.join("bob")
+		server.Do(c.client, "DEL", c.redis.Keys.Owners(0), c.redis.Keys.Leases(0), c.redis.Keys.Seen(0)) // all but the log
+		second, _ := newSocket("alice")
+		a.sockets.Add(second)
+		a.Leave(bob, true)
+		eventually(t, "both to be mirrored again", func() bool {
+			return strings.HasSuffix(c.entry("alice"), " a.2:2") && strings.HasSuffix(c.entry("bob"), " a.2:0")
+		})
+		eventually(t, "bob to go", func() bool { return c.entry("bob") == "" })
+		c.wantLog("alice online", "bob online", "bob offline")
+	})
+}
+
+// entry is what Redis holds of a user; empty: nothing.
+func (c *cluster) entry(user string) string {
+	c.t.Helper()
+	entry, _ := c.server.Do(c.client, "HGET", c.redis.Keys.Owners(0), user).ToString()
+	return entry
+}
