@@ -85,6 +85,7 @@ type inbox struct {
 	tally       *tally
 	user, users int64    // of all numbers, those are for it that are user modulo users
 	seen        []uint64 // a bit for each push to this user: number 0 is its first
+	part        []byte   // of a frame whose rest has not come yet
 }
 
 // take counts a frame that has just arrived.

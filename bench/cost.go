@@ -36,9 +36,9 @@ func (s *stage) measure(ctx context.Context, redis *redisServer, processes []int
 	return c, errors.Join(errCPU, errRedis)
 }
 
-// plus is the cost of two loads, other than what Redis did.
+// plus is the cost of two loads.
 func (c cost) plus(d cost) cost {
-	return cost{done: c.done + d.done, took: c.took + d.took, cpu: c.cpu + d.cpu}
+	return cost{done: c.done + d.done, took: c.took + d.took, cpu: c.cpu + d.cpu, redis: c.redis.plus(d.redis)}
 }
 
 // silence is the cost of a time in which nobody asks the servers for anything.

@@ -12,6 +12,7 @@ var instancesPushed = []int{1, usualInstances, mostInstances}
 const (
 	usualInstances = 2 // the number that most rows are about
 	mostInstances  = 8
+	pushRounds     = 5 // how many times instances and floor take turns: so both are measured while the machine is as busy
 	onSoMany       = "on %d"
 )
 
@@ -23,11 +24,8 @@ func measurePushes(ctx context.Context, s *stage) ([]row, error) {
 	}
 	found, local := map[int]pushed{}, map[int]pushed{}
 	for _, n := range instancesPushed {
-		if local[n], err = s.pushTo(ctx, n, false); err != nil {
-			return nil, fmt.Errorf("%d servers without redis: %w", n, err)
-		}
-		if found[n], err = s.pushTo(ctx, n, true); err != nil {
-			return nil, fmt.Errorf("%d instances: %w", n, err)
+		if found[n], local[n], err = s.pushTo(ctx, n); err != nil {
+			return nil, fmt.Errorf("%d servers: %w", n, err)
 		}
 	}
 	const floor = "without Redis"
@@ -87,35 +85,61 @@ func (p pushed) output() float64 {
 	return max(0, float64(p.steady.redis.output)-besides) / float64(p.steady.done)
 }
 
-// pushTo pushes to sockets of so many instances, or of as many servers without Redis.
-func (s *stage) pushTo(ctx context.Context, servers int, routed bool) (pushed, error) {
-	return onStage(ctx, s.house, func(ctx context.Context, s *stage) (found pushed, err error) {
-		p, err := s.preparePushing(ctx, setting{servers: servers, sockets: s.users, routed: routed})
+// pushTo pushes to sockets of so many instances, and, in turn with them, of as many servers without Redis.
+func (s *stage) pushTo(ctx context.Context, servers int) (found, floor pushed, err error) {
+	_, err = onStage(ctx, s.house, func(ctx context.Context, s *stage) (none struct{}, err error) {
+		local, err := s.preparePushing(ctx, setting{servers: servers, sockets: s.users})
 		if err != nil {
-			return found, err
+			return none, fmt.Errorf("without redis: %w", err)
 		}
-		if _, err := p.flatOut(ctx, s.duration/5); err != nil { // to warm up
-			return found, err
+		p, err := s.preparePushing(ctx, setting{servers: servers, sockets: s.users, routed: true})
+		if err != nil {
+			return none, err
 		}
-		if found.full, err = p.flatOut(ctx, s.duration); err != nil {
-			return found, err
+		if err := pushInTurn(ctx, map[*pushing]*pushed{local: &floor, p: &found}); err != nil {
+			return none, err
 		}
-		if found.steady, err = p.steady(ctx, s.rate, s.duration); err != nil {
-			return found, err
-		}
-		if found.delays, err = p.crowd.delays(ctx); err != nil {
-			return found, err
-		}
-		if routed { // last, for callers who are silent are hung up on
-			if found.idle, err = s.silence(ctx, s.duration, p.redis, p.servers...); err != nil {
-				return found, err
+		// last, for callers who are silent are hung up on
+		found.idle, err = s.silence(ctx, s.duration, p.redis, p.servers...)
+		return none, err
+	})
+	return found, floor, err
+}
+
+// pushInTurn pushes flat out, in turn here and there, and then at the steady rate.
+func pushInTurn(ctx context.Context, all map[*pushing]*pushed) error {
+	for round := range pushRounds + 1 {
+		for p, sum := range all {
+			one, err := p.flatOut(ctx, p.duration/pushRounds)
+			if err != nil {
+				return err
+			}
+			if round > 0 { // the first is to warm up
+				sum.full = sum.full.plus(one)
 			}
 		}
-		arrived, err := finalArrivals(ctx, p.crowd.arrivals)
-		if err != nil {
-			return found, err
+	}
+	for range pushRounds {
+		for p, sum := range all {
+			one, err := p.steady(ctx, p.rate, p.duration/pushRounds)
+			if err != nil {
+				return err
+			}
+			sum.steady = sum.steady.plus(one)
 		}
-		found.sent, found.arrived = p.sent.Load(), arrived
-		return found, arrived.fault(found.sent)
-	})
+	}
+	for p, sum := range all {
+		var err error
+		if sum.delays, err = p.crowd.delays(ctx); err != nil {
+			return err
+		}
+		if sum.arrived, err = finalArrivals(ctx, p.crowd.arrivals); err != nil {
+			return err
+		}
+		sum.sent = p.sent.Load()
+		if err = sum.arrived.fault(sum.sent); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -27,13 +27,20 @@ var roles = map[string]func() error{
 
 // Sockets are the WebSocket clients that one process holds. The bench speaks with it by RPC over its stdin and stdout.
 type Sockets struct {
+	// static after construction
+	poll *poll
+
 	tally tally
 }
 
 // serveSockets is such a process. It ends when the bench closes its stdin.
 func serveSockets() error {
+	poll, err := startPoll()
+	if err != nil {
+		return err
+	}
 	server := rpc.NewServer()
-	if err := server.Register(&Sockets{}); err != nil {
+	if err := server.Register(&Sockets{poll: poll}); err != nil {
 		return err
 	}
 	server.ServeConn(struct {
@@ -100,8 +107,7 @@ func (s *Sockets) open(dialer *websocket.Dialer, order DialOrder, user int) erro
 	if order.Emits {
 		box.user, box.users = 0, 1
 	}
-	go box.read(conn) // until the server closes, or this process ends
-	return nil
+	return s.poll.add(conn, box) // nothing follows the welcome: nobody pushes before all sockets are open
 }
 
 // dialAs connects as a user.
@@ -121,23 +127,6 @@ func dialAs(dialer *websocket.Dialer, addr, user, secret string) (*websocket.Con
 		return nil, fmt.Errorf("connect %s: %w", user, err)
 	}
 	return conn, nil
-}
-
-func (b *inbox) read(conn *websocket.Conn) {
-	defer conn.Close()
-	var frame bytes.Buffer // used again and again: clients share the cores with what they measure
-	for {
-		_, reader, err := conn.NextReader()
-		if err == nil {
-			frame.Reset()
-			_, err = frame.ReadFrom(reader)
-		}
-		if err != nil {
-			b.tally.ended.Add(1)
-			return
-		}
-		b.take(frame.Bytes())
-	}
 }
 
 // Arrivals tells what has arrived so far.

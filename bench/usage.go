@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"strconv"
 	"strings"
@@ -118,13 +119,22 @@ func (r *redisServer) work(ctx context.Context) (work, error) {
 }
 
 // since is the difference from an earlier moment.
-func (w work) since(before work) work {
-	w.cpu -= before.cpu
-	w.memory -= before.memory
-	w.output -= before.output
-	for name, ran := range before.commands {
-		w.commands[name] -= ran
-		w.took[name] -= before.took[name]
+func (w work) since(before work) work { return w.combine(before, -1) }
+
+// plus is the sum of what was done at two times.
+func (w work) plus(more work) work { return w.combine(more, 1) }
+
+func (w work) combine(other work, sign int64) work {
+	sum := work{
+		cpu: w.cpu + time.Duration(sign)*other.cpu, memory: w.memory + sign*other.memory, output: w.output + sign*other.output,
+		commands: maps.Clone(w.commands), took: maps.Clone(w.took),
 	}
-	return w
+	if sum.commands == nil {
+		sum.commands, sum.took = map[string]int64{}, map[string]time.Duration{}
+	}
+	for name, ran := range other.commands {
+		sum.commands[name] += sign * ran
+		sum.took[name] += time.Duration(sign) * other.took[name]
+	}
+	return sum
 }
