@@ -2,23 +2,24 @@ package handlers
 
 import (
 	"bytes"
-	"encoding/json"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"mime"
 	"net/http"
 	"strings"
-	"unicode/utf8"
 
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v5"
 )
 
 // eventBody is what every push and emit has.
 type eventBody struct {
-	Event string          `json:"event"`
-	Data  json.RawMessage `json:"data"` // null if left out
+	Event string         `json:"event"`
+	Data  jsontext.Value `json:"data"` // null if left out
 }
 
 // pushBody is the body of POST /push/:user.
@@ -62,39 +63,46 @@ func mediaType(r *http.Request) string {
 	return media
 }
 
-// decodeStrictly reads one JSON object with no other fields than v has.
+// decodeStrictly reads one JSON object with no other fields than v has, and none twice, here or within.
 func decodeStrictly(text []byte, v any) error {
-	if !utf8.Valid(text) {
-		return badJSON("the JSON is not UTF-8")
+	value := jsontext.Value(text)
+	if len(bytes.TrimSpace(text)) == 0 {
+		return badJSON("the body is empty; want a JSON object")
 	}
-	decoder := json.NewDecoder(bytes.NewReader(text))
-	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(v); err != nil {
+	if err := json.Unmarshal(text, v, json.RejectUnknownMembers(true)); err != nil {
 		return badJSON(jsonFault(err))
 	}
-	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
-		return badJSON("there is something after the JSON object")
+	if value.Kind() != jsontext.KindBeginObject { // null
+		return badJSON("want a JSON object, not null")
 	}
 	return nil
 }
 
 func badJSON(detail string) error { return problem(http.StatusBadRequest, "bad_json", "%s", detail) }
 
+// jsonKinds are what people call the kinds of JSON whose names are no words.
+var jsonKinds = map[jsontext.Kind]string{jsontext.KindBeginArray: "array", jsontext.KindBeginObject: "object"}
+
 func jsonFault(err error) string {
-	var wrongType *json.UnmarshalTypeError
-	var syntax *json.SyntaxError
+	var meaning *json.SemanticError
+	var syntax *jsontext.SyntacticError
 	switch {
-	case errors.As(err, &wrongType) && wrongType.Field == "":
-		return fmt.Sprintf("want a JSON object, not a %s", wrongType.Value)
-	case errors.As(err, &wrongType):
-		return fmt.Sprintf("%s: want a %s, not a %s", strings.TrimPrefix(wrongType.Field, "pushBody."), wrongType.Type, wrongType.Value)
+	case errors.As(err, &meaning):
+		field := strings.TrimPrefix(string(meaning.JSONPointer), "/")
+		kind := cmp.Or(jsonKinds[meaning.JSONKind], meaning.JSONKind.String())
+		switch {
+		case errors.Is(err, json.ErrUnknownName):
+			return fmt.Sprintf("unknown field %q", field)
+		case field == "":
+			return "want a JSON object, not a " + kind
+		}
+		return fmt.Sprintf("%s: want a %v, not a %s", field, meaning.GoType, kind)
+	case errors.Is(err, jsontext.ErrDuplicateName) && errors.As(err, &syntax):
+		return fmt.Sprintf("the field %q comes twice", syntax.JSONPointer.LastToken())
 	case errors.As(err, &syntax):
-		return fmt.Sprintf("not JSON: %v, at byte %d", err, syntax.Offset)
-	case errors.Is(err, io.EOF):
-		return "the body is empty; want a JSON object"
-	default: // an unknown field, or an unexpected end
-		return strings.TrimPrefix(err.Error(), "json: ")
+		return fmt.Sprintf("not JSON: %v, at byte %d", syntax.Err, syntax.ByteOffset+1)
 	}
+	return err.Error()
 }
 
 // frame checks the event and makes the frame that clients get, with an id.
@@ -104,7 +112,7 @@ func (b eventBody) frame(id uuid.UUID, limit int) ([]byte, error) {
 	}
 	data := b.Data
 	if len(data) == 0 {
-		data = json.RawMessage("null")
+		data = jsontext.Value("null")
 	}
 	if len(data) > limit {
 		return nil, problem(http.StatusRequestEntityTooLarge, "data_too_large", "data: has %d bytes; the limit is %d", len(data), limit)

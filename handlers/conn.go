@@ -1,11 +1,11 @@
 package handlers
 
 import (
-	"encoding/json"
 	"errors"
 	"log/slog"
 	"time"
 
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/gorilla/websocket"
 
 	"rollcall/presence"
@@ -81,7 +81,7 @@ func (s *socket) written() {
 
 // Reachable implements presence.Conn.
 func (s *socket) Reachable() {
-	s.sendFrame(encodeFrame(eventReachable, json.RawMessage("{}"), "", ""))
+	s.sendFrame(encodeFrame(eventReachable, jsontext.Value("{}"), "", ""))
 }
 
 // Close implements presence.Conn. A client that was told not to come back (4000–4099) has left.

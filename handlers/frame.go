@@ -1,11 +1,11 @@
 package handlers
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"unicode/utf8"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 // The protocol's own events.
@@ -33,7 +33,7 @@ const (
 // message is a frame from a client.
 type message struct {
 	event string
-	data  json.RawMessage // never empty
+	data  jsontext.Value // never empty
 	ref   string
 }
 
@@ -47,57 +47,57 @@ func (e *frameError) Error() string { return e.Code + ": " + e.Message }
 
 // parseMessage reads a frame. With an error, the message still has the ref if there was one.
 func parseMessage(frame []byte) (message, error) {
-	if !utf8.Valid(frame) {
-		return message{}, &frameError{codeBadJSON, "the frame is not UTF-8"}
+	var fields struct {
+		Event jsontext.Value `json:"event"`
+		Data  jsontext.Value `json:"data"`
+		Ref   jsontext.Value `json:"ref"`
 	}
-	var fields map[string]json.RawMessage
-	if err := json.Unmarshal(frame, &fields); err != nil || fields == nil {
-		return message{}, &frameError{codeBadJSON, `the frame is not a JSON object; want {"event":…,"data":…,"ref":…}`}
+	if err := json.Unmarshal(frame, &fields); err != nil || jsontext.Value(frame).Kind() != jsontext.KindBeginObject {
+		return message{}, &frameError{codeBadJSON, `the frame is not a JSON object in UTF-8; want {"event":…,"data":…,"ref":…}`}
 	}
 	var m message
-	if ref, ok := fields["ref"]; ok {
-		if err := json.Unmarshal(ref, &m.ref); err != nil || len(m.ref) > maxRefBytes {
+	if fields.Ref != nil {
+		if err := json.Unmarshal(fields.Ref, &m.ref); err != nil || len(m.ref) > maxRefBytes {
 			return message{}, &frameError{codeBadFrame, fmt.Sprintf("ref: want a string of at most %d bytes", maxRefBytes)}
 		}
 	}
-	if err := json.Unmarshal(fields["event"], &m.event); err != nil || fields["event"][0] != '"' {
+	if err := json.Unmarshal(fields.Event, &m.event); err != nil || fields.Event.Kind() != jsontext.KindString {
 		return m, &frameError{codeBadFrame, "event: want a string"}
 	}
-	if m.data = fields["data"]; len(m.data) == 0 {
-		m.data = json.RawMessage("null")
+	if m.data = fields.Data; len(m.data) == 0 {
+		m.data = jsontext.Value("null")
 	}
 	return m, nil
 }
 
 // encodeFrame makes a frame for clients. data must be valid JSON; id and ref are left out if empty.
-func encodeFrame(event string, data json.RawMessage, id, ref string) []byte {
+func encodeFrame(event string, data jsontext.Value, id, ref string) []byte {
 	frame := make([]byte, 0, len(event)+len(data)+len(id)+len(ref)+48)
 	frame = append(frame, `{"event":`...)
 	frame = appendString(frame, event)
 	frame = append(frame, `,"data":`...)
 	frame = append(frame, data...)
 	if id != "" {
-		frame = append(append(frame, `,"id":`...), appendString(nil, id)...)
+		frame = appendString(append(frame, `,"id":`...), id)
 	}
 	if ref != "" {
-		frame = append(append(frame, `,"ref":`...), appendString(nil, ref)...)
+		frame = appendString(append(frame, `,"ref":`...), ref)
 	}
 	return append(frame, '}')
 }
 
 // frameID is the id in a frame; empty: it has none. Only for tracing.
 func frameID(frame []byte) string {
-	var f struct{ ID string }
+	var f struct {
+		ID string `json:"id"`
+	}
 	_ = json.Unmarshal(frame, &f) // it is one of ours
 	return f.ID
 }
 
 func appendString(b []byte, s string) []byte {
-	text, err := json.Marshal(s)
-	if err != nil {
-		panic(err) // a string can always be marshalled
-	}
-	return append(b, text...)
+	b, _ = jsontext.AppendQuote(b, s) // what is not UTF-8 is replaced
+	return b
 }
 
 // encodeError makes the frame that tells a client what was wrong.
@@ -110,12 +110,10 @@ func encodeError(err error, ref string) []byte {
 }
 
 // mustMarshal is for values of our own types, which can always be marshalled.
-func mustMarshal(v any) json.RawMessage {
-	var text bytes.Buffer
-	encoder := json.NewEncoder(&text)
-	encoder.SetEscapeHTML(false)
-	if err := encoder.Encode(v); err != nil {
+func mustMarshal(v any) jsontext.Value {
+	text, err := json.Marshal(v, jsontext.AllowInvalidUTF8(true))
+	if err != nil {
 		panic(err)
 	}
-	return bytes.TrimSpace(text.Bytes())
+	return text
 }
