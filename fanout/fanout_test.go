@@ -156,7 +156,7 @@ func TestAPushGivenUpBeforeItWasSentIsNeverSent(t *testing.T) {
 	server.Pause()
 	first := a.router.Begin([]Push{{User: "alice", Frame: []byte("first")}}, time.Now().Add(patience))
 	for eventuallySent := false; !eventuallySent; { // it is under way, and holds the lane
-		o := first.orders[0]
+		o := &first.orders[0]
 		o.ticket.mu.Lock()
 		eventuallySent = o.state == sent
 		o.ticket.mu.Unlock()

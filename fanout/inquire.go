@@ -55,7 +55,7 @@ func (o *order) inquire(ctx context.Context) {
 	}
 	again := newTicket([]Push{o.push}, o.ticket.until)
 	again.orders[0].skip, again.orders[0].repeat = asked, true
-	if !i.lane.enqueueAgain(again.orders[0], o) {
+	if !i.lane.enqueueAgain(&again.orders[0], o) {
 		return
 	}
 	second := again.Wait(ctx)[0]
@@ -80,14 +80,22 @@ func (l *lane) forget(o *order) {
 
 // enqueueAgain queues a second attempt at an order, unless a later push for the same user was taken meanwhile: it must not come before.
 func (l *lane) enqueueAgain(again, first *order) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if w := l.watched[first.push.User]; w == nil || w.last != first.number {
+	turn := l.turnOf(first.push.User)
+	turn.Lock()
+	defer turn.Unlock()
+	if !l.isLast(first) {
 		return false
 	}
-	l.enqueueLocked(again, first.local > 0)
-	l.signal()
+	l.enqueueInTurn(again, first.local > 0)
 	return true
+}
+
+// isLast says whether no later push for the same user was taken.
+func (l *lane) isLast(o *order) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	w := l.watched[o.push.User]
+	return w != nil && w.last == o.number
 }
 
 // watch is about a user some of whose pushes may have to be tried again.

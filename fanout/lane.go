@@ -3,6 +3,7 @@ package fanout
 import (
 	"context"
 	"fmt"
+	"hash/maphash"
 	"runtime"
 	"strconv"
 	"strings"
@@ -21,6 +22,7 @@ const (
 	laneBytes  = 32 << 20        // and their frames
 	batchMost  = 256             // orders a call: 128 are enough to share its cost, and 256 hold Redis up for less than a millisecond
 	batchBytes = 1 << 20         // and their frames, at most twice that
+	usualHead  = 12              // bytes of an envelope besides the frame and the user, if nobody waits for a reply
 	leaveTime  = 1 * time.Second // to route what is queued when the router stops
 )
 
@@ -36,55 +38,119 @@ type lane struct {
 
 	wake chan struct{} // capacity 1: one signal is enough; never closed
 
+	turns turns
+
 	mu sync.Mutex
-	// mu guards the following, and the order in which local sockets and the queue get pushes
-	queue   []*order
-	bytes   int // of the queued frames
-	closed  bool
-	numbers uint64            // orders taken so far
-	watched map[string]*watch // by user; at most one for each open inquiry
+	// mu guards the following
+	queue    []*order
+	admitted int // orders that are queued, or will be when our own sockets have got them
+	bytes    int // of their frames
+	closed   bool
+	numbers  uint64            // orders taken so far
+	watched  map[string]*watch // by user; at most one for each open inquiry
+
+	expires time.Time   // when the first caller stops waiting; zero: nobody waits
+	expiry  *time.Timer // runs expire then; nil until it is needed first
 }
 
 func newLane(shard int, r *Router) *lane {
-	return &lane{shard: shard, router: r, wake: make(chan struct{}, 1), watched: map[string]*watch{}}
+	l := &lane{shard: shard, router: r, wake: make(chan struct{}, 1), watched: map[string]*watch{}}
+	l.turns.seed = maphash.MakeSeed()
+	return l
 }
 
-// enqueue serves the local sockets and queues the orders for all other instances, or refuses what finds no room.
-func (l *lane) enqueue(orders []*order) {
-	l.mu.Lock()
-	for _, o := range orders {
-		l.enqueueLocked(o, false)
-	}
-	l.mu.Unlock()
-	l.signal()
+// turns are locks of which each user has one, with others: who holds it is the only one who pushes to that user. So the user's sockets
+// here and the queue get pushes in the same order, and writing to one user's sockets holds up no other's.
+type turns struct {
+	seed  maphash.Seed
+	locks [64]sync.Mutex // their number: far more than the cores that could want one at once
 }
 
-// enqueueLocked takes one order. servedHere: our own sockets have got it already.
-func (l *lane) enqueueLocked(o *order, servedHere bool) {
-	err := l.refusalLocked(o)
-	if err == nil {
-		err = l.begin(o)
-	}
-	if err != nil {
+func (l *lane) turnOf(user string) *sync.Mutex {
+	return &l.turns.locks[maphash.String(l.turns.seed, user)%uint64(len(l.turns.locks))]
+}
+
+// enqueue serves the local sockets and queues the order for all other instances, or refuses it if there is no room.
+func (l *lane) enqueue(o *order) {
+	turn := l.turnOf(o.push.User)
+	turn.Lock()
+	defer turn.Unlock()
+	l.enqueueInTurn(o, false)
+}
+
+// enqueueInTurn is enqueue for who has the user's turn. servedHere: our own sockets have got it already.
+func (l *lane) enqueueInTurn(o *order, servedHere bool) {
+	if err := l.admit(o); err != nil {
 		o.settle(queued, Outcome{Err: err}, 0)
 		return
 	}
-	l.numberLocked(o)
 	if servedHere {
 		o.inquiry.gather.onLocal(presence.Counts{})
 	} else {
 		o.local = l.serve(o)
 	}
+	l.mu.Lock()
 	l.queue = append(l.queue, o)
+	if until := o.ticket.until; l.expires.IsZero() || until.Before(l.expires) {
+		l.expireAtLocked(until)
+	}
+	l.mu.Unlock()
+	l.signal()
+}
+
+// admit keeps room for an order and numbers it.
+func (l *lane) admit(o *order) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case l.closed:
+		return ErrClosing
+	case l.admitted >= laneOrders || l.bytes+len(o.push.Frame) > laneBytes:
+		return ErrBusy
+	}
+	if err := l.begin(o); err != nil {
+		return err
+	}
+	l.admitted++
 	l.bytes += len(o.push.Frame)
+	l.numberLocked(o)
+	return nil
 }
 
 // serve does for our own sockets what the order is for.
 func (l *lane) serve(o *order) (took int) {
+	sockets := l.router.sockets.Of(o.push.User)
 	if o.push.kick {
-		return l.router.sockets.CloseUser(o.push.User, o.push.Exclude, CloseKicked, string(o.push.Frame), o.tally())
+		return sockets.Close(o.push.Exclude, CloseKicked, string(o.push.Frame), o.tally())
 	}
-	return l.router.sockets.Deliver(o.push.User, o.push.Exclude, o.push.Frame, o.tally())
+	return sockets.Deliver(o.push.Exclude, o.push.Frame, o.tally())
+}
+
+// expire gives up what is still queued when its caller stops waiting.
+func (l *lane) expire() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now, first := time.Now(), time.Time{}
+	for _, o := range l.queue {
+		switch until := o.ticket.until; {
+		case !until.After(now):
+			o.settle(queued, Outcome{Err: context.DeadlineExceeded}, 0)
+		case first.IsZero() || until.Before(first):
+			first = until
+		}
+	}
+	if l.expires = first; !first.IsZero() {
+		l.expireAtLocked(first)
+	}
+}
+
+func (l *lane) expireAtLocked(at time.Time) {
+	l.expires = at
+	if l.expiry == nil {
+		l.expiry = time.AfterFunc(time.Until(at), l.expire)
+	} else {
+		l.expiry.Reset(time.Until(at))
+	}
 }
 
 func (l *lane) signal() {
@@ -92,16 +158,6 @@ func (l *lane) signal() {
 	case l.wake <- struct{}{}:
 	default:
 	}
-}
-
-func (l *lane) refusalLocked(o *order) error {
-	switch {
-	case l.closed:
-		return ErrClosing
-	case len(l.queue) >= laneOrders || l.bytes+len(o.push.Frame) > laneBytes:
-		return ErrBusy
-	}
-	return nil
 }
 
 func (l *lane) run(ctx context.Context) {
@@ -133,6 +189,10 @@ func (l *lane) close(ctx context.Context) {
 	l.mu.Lock()
 	l.closed = true
 	l.mu.Unlock()
+	for i := range l.turns.locks { // who has a turn may have been admitted, and is about to queue
+		l.turns.locks[i].Lock()
+		l.turns.locks[i].Unlock()
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveTime)
 	defer cancel()
 	l.drain(ctx)
@@ -142,7 +202,7 @@ func (l *lane) close(ctx context.Context) {
 func (l *lane) take() []*order {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	var batch []*order
+	batch := make([]*order, 0, min(len(l.queue), batchMost))
 	taken, bytes := 0, 0
 	for taken < len(l.queue) && len(batch) < batchMost && bytes < batchBytes {
 		o := l.queue[taken]
@@ -150,6 +210,7 @@ func (l *lane) take() []*order {
 			break // it gets a call of its own
 		}
 		taken++
+		l.admitted--
 		l.bytes -= len(o.push.Frame)
 		if o.claim() {
 			batch = append(batch, o)
@@ -159,11 +220,9 @@ func (l *lane) take() []*order {
 			break
 		}
 	}
-	clear(l.queue[:taken]) // lets go of the frames
-	l.queue = l.queue[taken:]
-	if len(l.queue) == 0 {
-		l.queue = nil
-	}
+	left := copy(l.queue, l.queue[taken:])
+	clear(l.queue[left:]) // lets go of the frames
+	l.queue = l.queue[:left]
 	return batch
 }
 
@@ -205,9 +264,15 @@ func (l *lane) call(ctx context.Context, batch []*order) ([]int64, error) {
 	args[0], args[1] = redis.Publish, redis.Keys.Channels(l.shard)
 	args[2] = " " + strings.Join(append([]string{l.router.instance}, batch[0].skip...), " ") + " "
 	args[3], args[4], args[5] = strconv.FormatInt(redis.Grace.Milliseconds(), 10), rueidis.BinaryString(head), strconv.Itoa(len(batch))
+	size := 0
+	for _, o := range batch {
+		size += len(o.push.Frame) + len(o.push.User) + usualHead
+	}
+	text := make([]byte, 0, size) // of all envelopes
 	for i, o := range batch {
-		args[6+i] = o.push.User
-		args[6+len(batch)+i] = rueidis.BinaryString(l.envelope(o).append(nil))
+		from := len(text)
+		text = l.envelope(o).append(text)
+		args[6+i], args[6+len(batch)+i] = o.push.User, rueidis.BinaryString(text[from:])
 	}
 	keys := []string{redis.Keys.Owners(l.shard), redis.Keys.Leases(l.shard)}
 	answers, err := lua.Push.Exec(ctx, redis.Client, keys, args).AsIntSlice()

@@ -10,7 +10,8 @@ import (
 
 // Ticket is what a caller waits with for the outcomes of its orders.
 type Ticket struct {
-	orders []*order
+	orders []order
+	only   [1]order  // of who has no more
 	until  time.Time // when its caller stops waiting
 	began  time.Time
 	meter  Meter         // nil for a second attempt, which is part of the first
@@ -29,7 +30,7 @@ type order struct {
 	skip   []string // instances that this order does not go to, besides our own; such an order gets a call of its own
 	repeat bool     // of an order whose user had moved
 
-	// owned by enqueue, then by who settles
+	// owned by who enqueues, then by who settles
 	local  int    // sockets of this instance that took it
 	number uint64 // of the lane's orders
 
@@ -57,11 +58,12 @@ const (
 )
 
 func newTicket(pushes []Push, until time.Time) *Ticket {
-	t := &Ticket{orders: make([]*order, len(pushes)), until: until, began: time.Now(), done: make(chan struct{}), open: len(pushes)}
-	block := make([]order, len(pushes))
+	t := &Ticket{until: until, began: time.Now(), done: make(chan struct{}), open: len(pushes)}
+	if t.orders = t.only[:]; len(pushes) != len(t.only) {
+		t.orders = make([]order, len(pushes))
+	}
 	for i, push := range pushes {
-		block[i] = order{push: push, ticket: t}
-		t.orders[i] = &block[i]
+		t.orders[i] = order{push: push, ticket: t}
 	}
 	return t
 }
@@ -70,12 +72,16 @@ func newTicket(pushes []Push, until time.Time) *Ticket {
 // still waited for, which ends with the call's own deadline.
 func (t *Ticket) Wait(ctx context.Context) []Outcome {
 	select {
-	case <-t.done: // as mostly for who waits with one ticket after the other
-	default:
-		t.await(ctx)
+	case <-t.done:
+	case <-ctx.Done():
+		for i := range t.orders {
+			t.orders[i].settle(queued, Outcome{Err: context.Cause(ctx)}, 0)
+		}
+		<-t.done
 	}
 	outcomes := make([]Outcome, len(t.orders))
-	for i, o := range t.orders {
+	for i := range t.orders {
+		o := &t.orders[i]
 		if o.inquiry != nil {
 			o.inquire(ctx)
 		}
@@ -85,25 +91,6 @@ func (t *Ticket) Wait(ctx context.Context) []Outcome {
 		}
 	}
 	return outcomes
-}
-
-// await is the part of Wait that does wait. It has a timer, for a context with a deadline costs a push three times as much.
-func (t *Ticket) await(ctx context.Context) {
-	timer := time.NewTimer(time.Until(t.until))
-	defer timer.Stop()
-	var err error
-	select {
-	case <-t.done:
-		return
-	case <-timer.C:
-		err = context.DeadlineExceeded
-	case <-ctx.Done():
-		err = context.Cause(ctx)
-	}
-	for _, o := range t.orders {
-		o.settle(queued, Outcome{Err: err}, 0)
-	}
-	<-t.done
 }
 
 // claim takes a queued order to be sent; false if its caller has given it up.

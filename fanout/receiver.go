@@ -218,8 +218,8 @@ func (r *Receiver) deliver(ctx context.Context, e envelope) {
 }
 
 func (r *Receiver) deliverToUser(e envelope) {
-	shard := r.keys.ShardOf(e.user)
-	if len(r.sockets.Of(e.user)) == 0 {
+	shard, sockets := r.keys.ShardOf(e.user), r.sockets.Of(e.user)
+	if len(sockets) == 0 {
 		r.Dropped.Strays.Add(1)
 		r.mirror.Again(e.user) // Redis believes that there are sockets
 		if e.ask != 0 {
@@ -229,9 +229,9 @@ func (r *Receiver) deliverToUser(e envelope) {
 	}
 	tally := r.tally(shard, e)
 	if e.kind == kindKickUser {
-		r.sockets.CloseUser(e.user, e.exclude, CloseKicked, string(e.frame), tally)
+		sockets.Close(e.exclude, CloseKicked, string(e.frame), tally)
 	} else {
-		r.sockets.Deliver(e.user, e.exclude, e.frame, tally)
+		sockets.Deliver(e.exclude, e.frame, tally)
 	}
 }
 

@@ -145,17 +145,9 @@ const maxWait = 5 * time.Second
 func (r *Router) Begin(pushes []Push, until time.Time) *Ticket {
 	t := newTicket(pushes, until)
 	t.meter = r.meter
-	if len(r.lanes) == 1 {
-		r.lanes[0].enqueue(t.orders)
-	} else {
-		byLane := map[int][]*order{}
-		for _, o := range t.orders {
-			shard := r.redis.Keys.ShardOf(o.push.User)
-			byLane[shard] = append(byLane[shard], o)
-		}
-		for shard, orders := range byLane {
-			r.lanes[shard].enqueue(orders)
-		}
+	for i := range t.orders {
+		o := &t.orders[i]
+		r.lanes[r.redis.Keys.ShardOf(o.push.User)].enqueue(o)
 	}
 	return t
 }

@@ -6,12 +6,15 @@ import (
 	"github.com/google/uuid"
 )
 
-// Deliver sends a frame to all of a user's sockets here but one (uuid.Nil: but none) and says how many took it. What becomes of it
-// is told to the tally, if there is one.
-func (s *Sockets) Deliver(user string, exclude uuid.UUID, frame []byte, tally *Tally) int {
+// List is all sockets of one user here. Nobody may change it.
+type List []*Socket
+
+// Deliver sends a frame to all but one of them (uuid.Nil: but none) and says how many took it. What becomes of it is told to the tally,
+// if there is one.
+func (l List) Deliver(exclude uuid.UUID, frame []byte, tally *Tally) int {
 	took := 0
 	message := []Message{{Frame: frame, Tally: tally}}
-	for _, socket := range s.Of(user) {
+	for _, socket := range l {
 		if socket.ID != exclude && send(socket, message) {
 			took++
 		}
@@ -20,6 +23,21 @@ func (s *Sockets) Deliver(user string, exclude uuid.UUID, frame []byte, tally *T
 		tally.sent()
 	}
 	return took
+}
+
+// Close closes all but one of them (uuid.Nil: but none), says how many, and counts them as written in the tally.
+func (l List) Close(except uuid.UUID, code int, reason string, tally *Tally) int {
+	closed := 0
+	for _, socket := range l {
+		if socket.ID != except {
+			closeSocket(socket, code, reason, tally)
+			closed++
+		}
+	}
+	if tally != nil {
+		tally.sent()
+	}
+	return closed
 }
 
 // Emit is a frame for an audience.
@@ -66,22 +84,7 @@ func messages(emits []*Emit) (forUsers, forAnonymous []Message) {
 	return forUsers, forAnonymous
 }
 
-// CloseUser closes all of a user's sockets here but one (uuid.Nil: but none), says how many, and counts them as written in the tally.
-func (s *Sockets) CloseUser(user string, except uuid.UUID, code int, reason string, tally *Tally) int {
-	closed := 0
-	for _, socket := range s.Of(user) {
-		if socket.ID != except {
-			closeSocket(socket, code, reason, tally)
-			closed++
-		}
-	}
-	if tally != nil {
-		tally.sent()
-	}
-	return closed
-}
-
-// CloseSocket is CloseUser for one socket. It looks at all of them.
+// CloseSocket closes the socket with an id, says how many that were, and counts it as written in the tally. It looks at all of them.
 func (s *Sockets) CloseSocket(id uuid.UUID, code int, reason string, tally *Tally) int {
 	closed := 0
 	s.Each(func(socket *Socket) {

@@ -234,8 +234,8 @@ func (s *Sockets) count(user string) (sockets int, at time.Time) {
 	return local.count(), local.came
 }
 
-// Of are the sockets of a user here, retired ones too. Nobody may change the slice.
-func (s *Sockets) Of(user string) []*Socket {
+// Of are the sockets of a user here, retired ones too.
+func (s *Sockets) Of(user string) List {
 	stripe := s.stripeOf(user, uuid.Nil)
 	stripe.mu.RLock()
 	defer stripe.mu.RUnlock()
