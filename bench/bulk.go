@@ -14,29 +14,30 @@ import (
 // streams is how many streams push at a time, half of them to each of two instances.
 const streams = 4
 
-// measureBulk pushes without a request for each: streamed, and many users a request.
+// measureBulk pushes without a request for each: streamed, and many users a request; in turn with one request each.
 func measureBulk(ctx context.Context, s *stage) ([]row, error) {
 	p, err := s.preparePushing(ctx, setting{servers: usualInstances, sockets: s.users, routed: true})
 	if err != nil {
 		return nil, err
 	}
-	if _, err := p.flatOut(ctx, s.duration/5); err != nil { // to warm up
-		return nil, err
-	}
-	single, err := p.flatOut(ctx, s.duration)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := p.streamed(ctx, s.duration/5); err != nil {
-		return nil, err
-	}
-	streamed, err := p.streamed(ctx, s.duration)
-	if err != nil {
-		return nil, err
-	}
-	many, err := s.measureMany(ctx)
+	toMany, err := s.preparePushing(ctx, setting{servers: usualInstances, sockets: manyPushes, routed: true, shared: true})
 	if err != nil {
 		return nil, fmt.Errorf("many a request: %w", err)
+	}
+	var single, streamed, many cost
+	for round := range pushRounds + 1 {
+		for _, load := range []struct {
+			of  func(context.Context, time.Duration) (cost, error)
+			sum *cost
+		}{{p.flatOut, &single}, {p.streamed, &streamed}, {toMany.manyEach, &many}} {
+			one, err := load.of(ctx, s.duration/pushRounds)
+			if err != nil {
+				return nil, err
+			}
+			if round > 0 { // the first is to warm up
+				*load.sum = load.sum.plus(one)
+			}
+		}
 	}
 	const floor = "one request each"
 	return []row{
@@ -47,7 +48,7 @@ func measureBulk(ctx context.Context, s *stage) ([]row, error) {
 		{what: fmt.Sprintf("**%s users a request**, %d at a time", thousands(manyPushes), manyCallers), found: many.rate(), floor: single.rate(), ofFloor: floor},
 		{what: "CPU of the instances, a push", found: many.cpuEach(), floor: single.cpuEach(), ofFloor: floor},
 		{what: "CPU of Redis, a push", found: many.redisEach(), floor: single.redisEach(), ofFloor: floor},
-	}, p.fault(ctx)
+	}, errors.Join(p.fault(ctx), toMany.fault(ctx))
 }
 
 // streamed pushes over streams as fast as they take it, and measures the cost until all have arrived.
@@ -69,29 +70,16 @@ func (p *pushing) streamed(ctx context.Context, duration time.Duration) (cost, e
 	})
 }
 
-// measureMany pushes to all of so many users with each request.
-func (s *stage) measureMany(ctx context.Context) (cost, error) {
-	return onStage(ctx, s.house, func(ctx context.Context, s *stage) (cost, error) {
-		p, err := s.preparePushing(ctx, setting{servers: usualInstances, sockets: manyPushes, routed: true, shared: true})
-		if err != nil {
-			return cost{}, err
-		}
-		users := make([]string, manyPushes)
-		for i := range users {
-			users[i] = strconv.Quote(userName(int64(i)))
-		}
-		list := `,"users":[` + strings.Join(users, ",") + `]`
-		flat := func(duration time.Duration) (cost, error) {
-			return p.untilArrived(ctx, func() (int64, error) {
-				calls, err := flatOut(ctx, manyCallers, duration, func(caller int) error { return p.pushMany(caller, list) })
-				return calls * manyPushes, err
-			})
-		}
-		if _, err := flat(s.duration / 5); err != nil { // to warm up
-			return cost{}, err
-		}
-		found, err := flat(s.duration)
-		return found, errors.Join(err, p.fault(ctx))
+// manyEach pushes to all of so many users with each request, as fast as the callers can, and measures the cost until all have arrived.
+func (p *pushing) manyEach(ctx context.Context, duration time.Duration) (cost, error) {
+	users := make([]string, manyPushes)
+	for i := range users {
+		users[i] = strconv.Quote(userName(int64(i)))
+	}
+	list := `,"users":[` + strings.Join(users, ",") + `]`
+	return p.untilArrived(ctx, func() (int64, error) {
+		calls, err := flatOut(ctx, manyCallers, duration, func(caller int) error { return p.pushMany(caller, list) })
+		return calls * manyPushes, err
 	})
 }
 

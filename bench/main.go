@@ -24,6 +24,7 @@ type measurement struct {
 
 var measurements = []measurement{
 	{"pushes", "pushes through HTTP to sockets, one request each; one, two and eight instances", measurePushes, nil},
+	{"output", "what Redis sends for a push; one, two and eight instances", measureOutput, nil},
 	{"bulk", "pushes through HTTP to sockets, streamed and many a request", measureBulk, nil},
 	{"script", "push.lua alone", measureScript, nil},
 	{"router", "pushes through the router alone, without HTTP and sockets", measureRouter, nil},
@@ -148,9 +149,9 @@ func parseSettings(args []string) (s settings, err error) {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	list := flags.String("only", strings.Join(usual, ","), "what to measure, comma-separated")
 	flags.DurationVar(&s.duration, "duration", 5*time.Second, "how long each load lasts")
-	flags.IntVar(&s.payload, "payload", 128, "pushes, emit, router: bytes of the data of a push")
+	flags.IntVar(&s.payload, "payload", 128, "pushes, output, emit, router: bytes of the data of a push")
 	flags.IntVar(&s.callers, "callers", 64, "pushes, router: callers that push one at a time")
-	flags.IntVar(&s.users, "users", 2000, "pushes, router: users, each with one socket")
+	flags.IntVar(&s.users, "users", 2000, "pushes, output, router: users, each with one socket")
 	flags.IntVar(&s.rate, "rate", 1000, "pushes, stall: pushes a second while the delay is measured")
 	flags.IntVar(&s.audience, "audience", 5000, "emit: sockets that get every emit")
 	flags.IntVar(&s.mirrored, "mirrored", 100_000, "mirror, recovery: users who join")

@@ -54,35 +54,15 @@ func measurePushes(ctx context.Context, s *stage) ([]row, error) {
 	for _, n := range instancesPushed {
 		sent, arrived = sent+found[n].sent, arrived.plus(found[n].arrived)
 	}
-	return append(append(rows, outputRows(found)...), arrived.row("all these pushes", sent)), nil
-}
-
-// outputRows tell how what Redis sends grows with the instances. A push whose sockets are all where it arrived is not published at all.
-func outputRows(found map[int]pushed) []row {
-	var rows []row
-	for _, n := range instancesPushed {
-		rows = append(rows, row{what: fmt.Sprintf("sent by Redis, a push, "+onSoMany, n), found: quantity{found[n].output(), " B"}})
-	}
-	crossing := func(n int) quantity {
-		return quantity{(found[n].output() - found[1].output()) * float64(n) / float64(n-1), " B"}
-	}
-	return append(rows, row{what: fmt.Sprintf("of which for crossing to another instance, a push that does, "+onSoMany, mostInstances),
-		found: crossing(mostInstances), floor: crossing(usualInstances), ofFloor: fmt.Sprintf(onSoMany, usualInstances)})
+	return append(rows, arrived.row("all these pushes", sent)), nil
 }
 
 // pushed is what pushes took.
 type pushed struct {
 	full, steady cost
-	idle         cost            // while nobody pushed; without Redis it is not measured
 	delays       []time.Duration // of the steady ones, sorted
 	sent         int64
 	arrived      Arrivals
-}
-
-// output is how many bytes Redis sent for a push at the steady rate, besides what it sends to idle instances all the time.
-func (p pushed) output() float64 {
-	besides := float64(p.idle.redis.output) * p.steady.took.Seconds() / p.idle.took.Seconds()
-	return max(0, float64(p.steady.redis.output)-besides) / float64(p.steady.done)
 }
 
 // pushTo pushes to sockets of so many instances, and, in turn with them, of as many servers without Redis.
@@ -96,12 +76,7 @@ func (s *stage) pushTo(ctx context.Context, servers int) (found, floor pushed, e
 		if err != nil {
 			return none, err
 		}
-		if err := pushInTurn(ctx, map[*pushing]*pushed{local: &floor, p: &found}); err != nil {
-			return none, err
-		}
-		// last, for callers who are silent are hung up on
-		found.idle, err = s.silence(ctx, s.duration, p.redis, p.servers...)
-		return none, err
+		return none, pushInTurn(ctx, map[*pushing]*pushed{local: &floor, p: &found})
 	})
 	return found, floor, err
 }

@@ -23,6 +23,7 @@ type setting struct {
 	servers, sockets int
 	routed           bool // by Rollcall; else by servers that do without Redis
 	shared           bool // each socket gets every push, instead of those to its user
+	still            bool // instances ask Redis nothing by themselves, as they do to renew their leases and to audit
 }
 
 func (s *stage) preparePushing(ctx context.Context, w setting) (*pushing, error) {
@@ -31,7 +32,11 @@ func (s *stage) preparePushing(ctx context.Context, w setting) (*pushing, error)
 	var err error
 	if w.routed {
 		p.turns = make([]atomic.Int64, 1)
-		start = func() (*server, error) { return s.startInstance(ctx, p.redis) }
+		var settings []string
+		if w.still {
+			settings = []string{"ROLLCALL_LEASE=1h"}
+		}
+		start = func() (*server, error) { return s.startInstance(ctx, p.redis, settings...) }
 		if p.redis, err = s.startRedis(ctx); err != nil {
 			return nil, err
 		}

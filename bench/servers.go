@@ -68,10 +68,10 @@ type server struct {
 	goroutines int // in the dump that SIGQUIT makes it print; read it only after the end
 }
 
-// startInstance starts an instance with its default settings and waits until it is ready.
-func (s *stage) startInstance(ctx context.Context, redis *redisServer) (*server, error) {
-	return s.startServer(ctx, "an instance", exec.Command(s.program),
-		"ROLLCALL_ADDR=127.0.0.1:0", "ROLLCALL_REDIS_URL=redis://"+redis.addr, "ROLLCALL_JWT_SECRET="+s.secret, "ROLLCALL_API_KEYS="+s.apiKey)
+// startInstance starts an instance, with its default settings besides those given, and waits until it is ready.
+func (s *stage) startInstance(ctx context.Context, redis *redisServer, settings ...string) (*server, error) {
+	return s.startServer(ctx, "an instance", exec.Command(s.program), append(settings,
+		"ROLLCALL_ADDR=127.0.0.1:0", "ROLLCALL_REDIS_URL=redis://"+redis.addr, "ROLLCALL_JWT_SECRET="+s.secret, "ROLLCALL_API_KEYS="+s.apiKey)...)
 }
 
 // startFloor starts a server that does the least: see floor.go.

@@ -82,7 +82,8 @@ func settledBytes(ctx context.Context, pid int) (int64, error) {
 type work struct {
 	cpu      time.Duration
 	memory   int64                    // bytes in use
-	output   int64                    // bytes sent to clients, which are the instances; to ask is to be sent some too
+	output   int64                    // bytes sent to clients, which are the instances
+	answer   int64                    // bytes of what was sent to tell this, which output does not count yet
 	commands map[string]int64         // how often each ran, by name; those within scripts count too
 	took     map[string]time.Duration // in each, by name
 }
@@ -96,7 +97,7 @@ func (r *redisServer) work(ctx context.Context) (work, error) {
 	if err != nil {
 		return work{}, fmt.Errorf("ask redis: %w", err)
 	}
-	w := work{commands: map[string]int64{}, took: map[string]time.Duration{}}
+	w := work{answer: int64(len(text)), commands: map[string]int64{}, took: map[string]time.Duration{}}
 	for line := range strings.Lines(text) {
 		name, value, _ := strings.Cut(strings.TrimSpace(line), ":")
 		switch command, isCommand := strings.CutPrefix(name, "cmdstat_"); {
@@ -119,7 +120,10 @@ func (r *redisServer) work(ctx context.Context) (work, error) {
 }
 
 // since is the difference from an earlier moment.
-func (w work) since(before work) work { return w.combine(before, -1) }
+func (w work) since(before work) work {
+	w.output -= before.answer
+	return w.combine(before, -1)
+}
 
 // plus is the sum of what was done at two times.
 func (w work) plus(more work) work { return w.combine(more, 1) }
