@@ -2,8 +2,10 @@ package handlers
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/google/uuid"
@@ -19,29 +21,45 @@ const (
 
 	defaultWait = 2 * time.Second // until a push that could not be sent is given up, and what is not known of it is unanswered
 	maxWait     = 5 * time.Second
+
+	usualAnswer = 128 // bytes that most answers to a push fit into
 )
 
 // pushAnswer tells what became of a push.
 type pushAnswer struct {
-	ID        *uuid.UUID       `json:"id,omitempty"` // of a push to one user; many share one
-	User      string           `json:"user"`
-	State     string           `json:"state"`
-	Instances int              `json:"instances"`         // that took it
-	Partial   bool             `json:"partial,omitempty"` // only this one: Redis is out of reach
-	Sockets   *presence.Counts `json:"sockets,omitempty"` // if the caller waited for them
-	Error     string           `json:"error,omitempty"`   // of one among many: why nobody took it
+	id      string // of a push to one user; empty: many share one
+	user    string
+	wait    fanout.Wait
+	outcome fanout.Outcome
 }
 
-// answerOf tells the outcome of a push to one user, or to one among many.
-func answerOf(user string, outcome fanout.Outcome, wait fanout.Wait) pushAnswer {
-	a := pushAnswer{User: user, State: outcome.State.String(), Instances: outcome.Instances, Partial: outcome.Partial}
-	if wait != fanout.Routed {
-		a.Sockets = &outcome.Sockets
+// appendTo appends the answer as JSON:
+//
+//	{"id":…,"user":…,"state":…,"instances":…}   and, if it is so: "partial":true, "sockets":{…}, "error":…
+//
+// Mostly there is nothing else to do for a push than this, so it is done by hand: reflection took a fifth of a streamed push's own time.
+func (a pushAnswer) appendTo(b []byte) []byte {
+	b = append(b, '{')
+	if a.id != "" {
+		b = append(appendString(append(b, `"id":`...), a.id), ',')
 	}
-	if outcome.Err != nil {
-		a.State, a.Error = presence.Unknown.String(), problemOf(outcome.Err).Code
+	state, fault := a.outcome.State, ""
+	if a.outcome.Err != nil {
+		state, fault = presence.Unknown, problemOf(a.outcome.Err).Code
 	}
-	return a
+	b = appendString(append(b, `"user":`...), a.user)
+	b = appendString(append(b, `,"state":`...), state.String())
+	b = strconv.AppendInt(append(b, `,"instances":`...), int64(a.outcome.Instances), 10) // that took it
+	if a.outcome.Partial {
+		b = append(b, `,"partial":true`...) // only this one: Redis is out of reach
+	}
+	if a.wait != fanout.Routed {
+		b = append(append(b, `,"sockets":`...), mustMarshal(a.outcome.Sockets)...)
+	}
+	if fault != "" { // of one among many: why nobody took it
+		b = appendString(append(b, `,"error":`...), fault)
+	}
+	return append(b, '}')
 }
 
 // push answers POST /push/:user.
@@ -70,9 +88,7 @@ func (s *Server) push(c *echo.Context) error {
 	if outcome.Err != nil {
 		return outcome.Err
 	}
-	answer := answerOf(user, outcome, wait)
-	answer.ID = &id
-	return c.JSON(http.StatusOK, answer)
+	return c.JSONBlob(http.StatusOK, pushAnswer{id.String(), user, wait, outcome}.appendTo(make([]byte, 0, usualAnswer)))
 }
 
 // trace logs what became of a push; the sockets log when it was written.
@@ -113,12 +129,15 @@ func (s *Server) pushMany(c *echo.Context) error {
 		pushes[i] = push
 	}
 	ticket := s.options.Router.Begin(pushes, time.Now().Add(timeout))
-	results := make([]pushAnswer, len(pushes))
+	answer := fmt.Appendf(make([]byte, 0, len(pushes)*usualAnswer), `{"id":%q,"results":[`, id)
 	for i, outcome := range ticket.Wait(c.Request().Context()) {
 		s.trace(id, pushes[i].User, outcome)
-		results[i] = answerOf(pushes[i].User, outcome, wait)
+		if i > 0 {
+			answer = append(answer, ',')
+		}
+		answer = pushAnswer{"", pushes[i].User, wait, outcome}.appendTo(answer)
 	}
-	return c.JSON(http.StatusOK, map[string]any{"id": id, "results": results})
+	return c.JSONBlob(http.StatusOK, append(answer, "]}"...))
 }
 
 // pushOf makes a push of a body, for nobody yet.

@@ -4,12 +4,12 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/labstack/echo/v5"
 
 	"rollcall/fanout"
@@ -36,9 +36,10 @@ type lineProblem struct {
 
 // streamed is a line on its way: a push, or what was wrong with it.
 type streamed struct {
+	id     uuid.UUID
+	user   string
 	ticket *fanout.Ticket
-	answer pushAnswer
-	fault  *lineProblem
+	fault  *lineProblem // nil: it is a push
 }
 
 // stream answers a POST /push of application/x-ndjson: one push a line, one answer a line, in the same order. A bad line costs its own
@@ -126,16 +127,13 @@ func (s *Server) begin(line []byte, err error, number int, wait fanout.Wait, tim
 		return streamed{fault: &lineProblem{number, problemOf(err).Detail}}
 	}
 	push.User = body.User
-	return streamed{
-		ticket: s.options.Router.Begin([]fanout.Push{push}, time.Now().Add(timeout)),
-		answer: pushAnswer{ID: &id, User: body.User},
-	}
+	return streamed{id: id, user: body.User, ticket: s.options.Router.Begin([]fanout.Push{push}, time.Now().Add(timeout))}
 }
 
 // writeAnswers writes an answer for each line, and sends them off when there is nothing more to answer at the moment.
 func (s *Server) writeAnswers(ctx context.Context, control *http.ResponseController, w io.Writer, wait fanout.Wait, lines <-chan streamed) error {
 	buffered := bufio.NewWriterSize(w, 16<<10)
-	encoder := json.NewEncoder(buffered)
+	var answer []byte
 	flush := func() error {
 		_ = control.SetWriteDeadline(time.Now().Add(streamTimeout))
 		if err := buffered.Flush(); err != nil {
@@ -158,22 +156,21 @@ func (s *Server) writeAnswers(ctx context.Context, control *http.ResponseControl
 			_ = flush()
 			return nil
 		}
-		if err := encoder.Encode(s.answerLine(ctx, one, wait)); err != nil {
+		answer = append(s.appendAnswer(answer[:0], ctx, one, wait), '\n')
+		if _, err := buffered.Write(answer); err != nil {
 			return nil
 		}
 	}
 }
 
-// answerLine waits for what became of a line.
-func (s *Server) answerLine(ctx context.Context, one streamed, wait fanout.Wait) any {
+// appendAnswer waits for what became of a line, and appends that.
+func (s *Server) appendAnswer(b []byte, ctx context.Context, one streamed, wait fanout.Wait) []byte {
 	if one.fault != nil {
-		return one.fault
+		return append(b, mustMarshal(one.fault)...)
 	}
 	outcome := one.ticket.Wait(ctx)[0]
-	s.trace(*one.answer.ID, one.answer.User, outcome)
-	answer := answerOf(one.answer.User, outcome, wait)
-	answer.ID = one.answer.ID
-	return answer
+	s.trace(one.id, one.user, outcome)
+	return pushAnswer{one.id.String(), one.user, wait, outcome}.appendTo(b)
 }
 
 var errLongLine = problem(http.StatusRequestEntityTooLarge, "line_too_long", "the line is longer than a push may be")
