@@ -10,5 +10,6 @@
 // sockets. The subscription does nothing but queue; a worker does the rest, and an emitter beside it what is for everybody. So pushes for
 // a user keep their order, and emits theirs, but between a push and an emit there is none.
 //
-// What travels is a series of envelopes: a frame, ready for the client, and where it must go.
+// What travels is a series of envelopes: a frame, ready for the client, and where it must go. A frame for many users goes first, once,
+// and their envelopes only refer to it.
 package fanout

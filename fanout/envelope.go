@@ -14,14 +14,16 @@ import (
 type kind byte
 
 const (
-	kindPush              kind = 1 // for the sockets of one user
-	kindEmitAll           kind = 2 // for every socket
-	kindEmitAuthenticated kind = 3 // for every socket that has a user
-	kindAudit             kind = 4 // a question: how does your map compare with Redis?
-	kindReply             kind = 5 // to a question; what the frame is depends on it
-	kindKickUser          kind = 6 // close the sockets of one user; the frame is the reason
-	kindKickSocket        kind = 7 // close the socket that exclude names, whoever has it; the frame is the reason
-	kindCall              kind = 8 // for nobody: what follows was routed by this call of the sender's in this shard; ask is its number
+	kindPush              kind = 1  // for the sockets of one user
+	kindEmitAll           kind = 2  // for every socket
+	kindEmitAuthenticated kind = 3  // for every socket that has a user
+	kindAudit             kind = 4  // a question: how does your map compare with Redis?
+	kindReply             kind = 5  // to a question; what the frame is depends on it
+	kindKickUser          kind = 6  // close the sockets of one user; the frame is the reason
+	kindKickSocket        kind = 7  // close the socket that exclude names, whoever has it; the frame is the reason
+	kindCall              kind = 8  // for nobody: what follows was routed by this call of the sender's in this shard; ask is its number
+	kindFrame             kind = 9  // for nobody: a frame for those envelopes of this message that have none of their own
+	kindPushShared        kind = 10 // kindPush, but its frame is the number of one that came before in this message, from 0, as a uvarint
 )
 
 // CloseKicked is the close code of a socket that was kicked: do not come back.
@@ -39,6 +41,8 @@ type envelope struct {
 	exclude uuid.UUID     // the socket of that user that must not get it; uuid.Nil: none
 	id      uuid.UUID     // of a push that clients must confirm; else uuid.Nil
 	frame   []byte
+
+	shared *presence.Shared // not on the wire: of a frame that came before
 }
 
 var errEnvelope = errors.New("fanout: malformed envelope")
@@ -87,6 +91,17 @@ func cutEnvelope(message []byte) (e envelope, rest []byte, err error) {
 		return envelope{}, nil, errEnvelope
 	}
 	return e, c.rest, nil
+}
+
+// resolve makes it the push that it stands for, with one of the frames that came before.
+func (e *envelope) resolve(frames []presence.Message) error {
+	c := cutter{rest: e.frame}
+	number := c.number()
+	if c.failed || len(c.rest) > 0 || number >= uint64(len(frames)) {
+		return errEnvelope
+	}
+	e.kind, e.frame, e.shared = kindPush, frames[number].Frame, frames[number].Shared
+	return nil
 }
 
 // cutter reads one thing after the other. Once it has failed it reads nothing.

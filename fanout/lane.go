@@ -2,6 +2,7 @@ package fanout
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"hash/maphash"
 	"runtime"
@@ -22,6 +23,7 @@ const (
 	laneBytes  = 32 << 20        // and their frames
 	batchMost  = 256             // orders a call: 128 are enough to share its cost, and 256 hold Redis up for less than a millisecond
 	batchBytes = 1 << 20         // and their frames, at most twice that
+	sharedFrom = 8               // orders of a call with one frame: each message has it once, and some may have it in vain
 	usualHead  = 12              // bytes of an envelope besides the frame and the user, if nobody waits for a reply
 	leaveTime  = 1 * time.Second // to route what is queued when the router stops
 )
@@ -105,14 +107,14 @@ func (l *lane) admit(o *order) error {
 	switch {
 	case l.closed:
 		return ErrClosing
-	case l.admitted >= laneOrders || l.bytes+len(o.push.Frame) > laneBytes:
+	case l.admitted >= laneOrders || l.bytes+o.weight > laneBytes:
 		return ErrBusy
 	}
 	if err := l.begin(o); err != nil {
 		return err
 	}
 	l.admitted++
-	l.bytes += len(o.push.Frame)
+	l.bytes += o.weight
 	l.numberLocked(o)
 	return nil
 }
@@ -123,7 +125,7 @@ func (l *lane) serve(o *order) (took int) {
 	if o.push.kick {
 		return sockets.Close(o.push.Exclude, CloseKicked, string(o.push.Frame), o.tally())
 	}
-	return sockets.Deliver(o.push.Exclude, o.push.Frame, o.tally())
+	return sockets.Deliver(o.push.Exclude, presence.Message{Frame: o.push.Frame, Shared: o.push.Shared, Tally: o.tally()})
 }
 
 // expire gives up what is still queued when its caller stops waiting.
@@ -204,6 +206,7 @@ func (l *lane) take() []*order {
 	defer l.mu.Unlock()
 	batch := make([]*order, 0, min(len(l.queue), batchMost))
 	taken, bytes := 0, 0
+	var shared *presence.Shared // of the last
 	for taken < len(l.queue) && len(batch) < batchMost && bytes < batchBytes {
 		o := l.queue[taken]
 		if len(o.skip) > 0 && len(batch) > 0 {
@@ -211,10 +214,13 @@ func (l *lane) take() []*order {
 		}
 		taken++
 		l.admitted--
-		l.bytes -= len(o.push.Frame)
+		l.bytes -= o.weight
 		if o.claim() {
 			batch = append(batch, o)
-			bytes += len(o.push.Frame)
+			if o.push.Shared == nil || o.push.Shared != shared {
+				bytes += len(o.push.Frame)
+			}
+			shared = o.push.Shared
 		}
 		if len(o.skip) > 0 {
 			break
@@ -260,18 +266,20 @@ func (l *lane) call(ctx context.Context, batch []*order) ([]int64, error) {
 	redis := l.router.redis
 	l.calls++
 	head := envelope{kind: kindCall, ask: l.calls, sender: l.router.instance}.append(nil)
+	head, numbers := appendShared(head, batch)
 	args := make([]string, 6+2*len(batch))
 	args[0], args[1] = redis.Publish, redis.Keys.Channels(l.shard)
 	args[2] = " " + strings.Join(append([]string{l.router.instance}, batch[0].skip...), " ") + " "
 	args[3], args[4], args[5] = strconv.FormatInt(redis.Grace.Milliseconds(), 10), rueidis.BinaryString(head), strconv.Itoa(len(batch))
-	size := 0
-	for _, o := range batch {
-		size += len(o.push.Frame) + len(o.push.User) + usualHead
+	size, envelopes := 0, make([]envelope, len(batch))
+	for i, o := range batch {
+		envelopes[i] = l.envelope(o, numbers)
+		size += usualHead + len(o.push.User) + len(envelopes[i].frame)
 	}
-	text := make([]byte, 0, size) // of all envelopes
+	text := make([]byte, 0, size)
 	for i, o := range batch {
 		from := len(text)
-		text = l.envelope(o).append(text)
+		text = envelopes[i].append(text)
 		args[6+i], args[6+len(batch)+i] = o.push.User, rueidis.BinaryString(text[from:])
 	}
 	keys := []string{redis.Keys.Owners(l.shard), redis.Keys.Leases(l.shard)}
@@ -282,9 +290,31 @@ func (l *lane) call(ctx context.Context, batch []*order) ([]int64, error) {
 	return answers, err
 }
 
-// envelope is what the order's other owners get.
-func (l *lane) envelope(o *order) envelope {
+// appendShared appends the frames that enough orders have in common, and numbers them.
+func appendShared(head []byte, batch []*order) ([]byte, map[*presence.Shared]uint64) {
+	var counts, numbers map[*presence.Shared]uint64
+	for _, o := range batch {
+		shared := o.push.Shared
+		if shared == nil {
+			continue
+		}
+		if counts == nil {
+			counts, numbers = map[*presence.Shared]uint64{}, map[*presence.Shared]uint64{}
+		}
+		if counts[shared]++; counts[shared] == sharedFrom {
+			numbers[shared] = uint64(len(numbers))
+			head = envelope{kind: kindFrame, frame: o.push.Frame}.append(head)
+		}
+	}
+	return head, numbers
+}
+
+// envelope is what the order's other owners get. numbers are those of frames that come before.
+func (l *lane) envelope(o *order, numbers map[*presence.Shared]uint64) envelope {
 	e := envelope{kind: o.kind(), user: o.push.User, exclude: o.push.Exclude, frame: o.push.Frame}
+	if number, ok := numbers[o.push.Shared]; ok {
+		e.kind, e.frame = kindPushShared, binary.AppendUvarint(nil, number)
+	}
 	if o.inquiry != nil {
 		e.ask, e.sender, e.id = o.inquiry.ask, l.router.instance, o.ackedID()
 		e.within = replyWithin(o.ticket.until)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -171,10 +172,15 @@ func (r *Receiver) handle(ctx context.Context, message rueidis.PubSubMessage) {
 		r.heartbeat(message.Channel)
 		return
 	}
+	var frames []presence.Message // that envelopes may have in common
 	for rest := []byte(message.Message); len(rest) > 0; {
 		var e envelope
 		var err error
-		if e, rest, err = cutEnvelope(rest); err != nil {
+		e, rest, err = cutEnvelope(rest)
+		if err == nil && e.kind == kindPushShared {
+			err = e.resolve(frames)
+		}
+		if err != nil {
 			if count := r.Dropped.Malformed.Add(1); count&(count-1) == 0 { // the 1st, 2nd, 4th, …: it may rain them
 				r.log.Warn("dropped a message", "so far", count, "channel", message.Channel, "bytes", len(message.Message), "error", err)
 			}
@@ -183,6 +189,10 @@ func (r *Receiver) handle(ctx context.Context, message rueidis.PubSubMessage) {
 		if e.kind == kindCall && r.calls.isLate(message.Channel, e) {
 			r.Dropped.Late.Add(1)
 			return
+		}
+		if e.kind == kindFrame {
+			frames = append(frames, presence.Message{Frame: slices.Clone(e.frame), Shared: &presence.Shared{}}) // may wait without the rest
+			continue
 		}
 		r.deliver(ctx, e)
 	}
@@ -231,7 +241,7 @@ func (r *Receiver) deliverToUser(e envelope) {
 	if e.kind == kindKickUser {
 		sockets.Close(e.exclude, CloseKicked, string(e.frame), tally)
 	} else {
-		sockets.Deliver(e.exclude, e.frame, tally)
+		sockets.Deliver(e.exclude, presence.Message{Frame: e.frame, Shared: e.shared, Tally: tally})
 	}
 }
 

@@ -16,8 +16,9 @@ import (
 // Push is a frame for all sockets of one user.
 type Push struct {
 	User    string
-	Exclude uuid.UUID // a socket that must not get it; uuid.Nil: none
-	Frame   []byte    // shared until written: nobody may change it
+	Exclude uuid.UUID        // a socket that must not get it; uuid.Nil: none
+	Frame   []byte           // nobody may change it
+	Shared  *presence.Shared // of pushes that begin together and have the same frame; nil: this one has its own
 
 	Wait Wait
 	ID   uuid.UUID // of the push, for clients to confirm; needed for Acked alone

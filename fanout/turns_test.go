@@ -32,7 +32,7 @@ func TestASocketThatHoldsUpAPushHoldsUpNoOtherUsersPush(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
 		context.AfterFunc(ctx, open) // or this would wait for ever, if it fails
-		for range batchMost + 1 { // more than a call takes
+		for range batchMost + 1 {    // more than a call takes
 			got := a.router.Push(ctx, Push{User: other, Frame: []byte("x")})
 			if want := (Outcome{State: presence.Online, Instances: 1}); got != want {
 				t.Fatalf("%+v, want %+v", got, want)

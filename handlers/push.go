@@ -120,6 +120,7 @@ func (s *Server) pushMany(c *echo.Context) error {
 	if err != nil {
 		return err
 	}
+	push.Shared = &presence.Shared{}
 	pushes := make([]fanout.Push, len(body.Users))
 	for i, user := range body.Users {
 		if p := checkUser("users", user); p != nil {

@@ -9,18 +9,16 @@ import (
 // List is all sockets of one user here. Nobody may change it.
 type List []*Socket
 
-// Deliver sends a frame to all but one of them (uuid.Nil: but none) and says how many took it. What becomes of it is told to the tally,
-// if there is one.
-func (l List) Deliver(exclude uuid.UUID, frame []byte, tally *Tally) int {
-	took := 0
-	message := []Message{{Frame: frame, Tally: tally}}
+// Deliver sends a message to all but one of them (uuid.Nil: but none) and says how many took it.
+func (l List) Deliver(exclude uuid.UUID, message Message) int {
+	took, one := 0, []Message{message}
 	for _, socket := range l {
-		if socket.ID != exclude && send(socket, message) {
+		if socket.ID != exclude && send(socket, one) {
 			took++
 		}
 	}
-	if tally != nil {
-		tally.sent()
+	if message.Tally != nil {
+		message.Tally.sent()
 	}
 	return took
 }

@@ -24,7 +24,7 @@ type Conn interface {
 // Message is a frame for a socket.
 type Message struct {
 	Frame  []byte  // shared: nobody may change it
-	Shared *Shared // for a frame that many sockets get; nil: there is nothing to share
+	Shared *Shared // of a frame that many users' sockets get; nil: there is nothing to share
 	Tally  *Tally  // is told what becomes of it; nil: nobody is
 }
 

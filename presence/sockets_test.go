@@ -68,10 +68,10 @@ func TestDeliverReachesEverySocketOfTheUserButTheExcludedOne(t *testing.T) {
 	for _, socket := range []*Socket{first, second, bob, anonymous} {
 		s.Add(socket)
 	}
-	if took := s.Of("alice").Deliver(first.ID, []byte("x"), nil); took != 1 {
+	if took := s.Of("alice").Deliver(first.ID, Message{Frame: []byte("x")}); took != 1 {
 		t.Errorf("%d took it, want 1", took)
 	}
-	if took := s.Of("nobody").Deliver(uuid.Nil, []byte("x"), nil); took != 0 {
+	if took := s.Of("nobody").Deliver(uuid.Nil, Message{Frame: []byte("x")}); took != 0 {
 		t.Errorf("%d took it, want 0", took)
 	}
 	some, all := &Emit{To: Authenticated, Message: Message{Frame: []byte("y")}}, &Emit{To: Everybody, Message: Message{Frame: []byte("z")}}
@@ -153,7 +153,7 @@ func TestARetiredSocketCountsNoMoreAndGetsWhatIsPushedUntilItIsRemoved(t *testin
 				if got := s.Count("alice"); got != want {
 					t.Errorf("counts %d, want %d", got, want)
 				}
-				if got := s.Of("alice").Deliver(uuid.Nil, []byte("x"), nil); got != delivered {
+				if got := s.Of("alice").Deliver(uuid.Nil, Message{Frame: []byte("x")}); got != delivered {
 					t.Errorf("delivered to %d, want %d", got, delivered)
 				}
 			}
