@@ -141,3 +141,12 @@ func TestStrangeUserIDsArePushedToAndListedLikeAnyOther(t *testing.T) {
 		}
 	})
 }
+
+func TestHalfOfASurrogatePairPasses(t *testing.T) {
+	t.Parallel()
+	a := startApp(t)
+	alice := connect(t, a, "alice")
+	const data = `"cut: \ud83d"` // as JSON.stringify writes it
+	push(t, a, "alice", `{"event":"x","data":`+data+`}`, "online", 1)
+	alice.wantFrame("x", data)
+}

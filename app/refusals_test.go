@@ -30,6 +30,9 @@ func TestABadRequestIsToldWhatIsWrongWithIt(t *testing.T) {
 		{"POST", "/push/alice", `{"event":"x"}{}`, nil, 400, "bad_json", "invalid character '{' after top-level value, at byte 14"},
 		{"POST", "/push/alice", `{"event":"x","event":"y"}`, nil, 400, "bad_json", `the field "event" comes twice`},
 		{"POST", "/push/alice", `{"Event":"x"}`, nil, 400, "bad_json", `unknown field "Event"`},
+		{"POST", "/push/alice", `{"event":"x","data":{"a":1,"a":2}}`, nil, 400, "bad_json", `the field "a" comes twice`},
+		{"POST", "/push/alice", `{"event":true}`, nil, 400, "bad_json", "event: want a string, not a boolean"},
+		{"POST", "/push/alice", `{"a/b":1}`, nil, 400, "bad_json", `unknown field "a/b"`},
 		{"POST", "/push/alice", `null`, nil, 400, "bad_json", "want a JSON object, not null"},
 		{"POST", "/push", `{"event":"x","users":["a",7]}`, nil, 400, "bad_json", "users/1: want a string, not a number"},
 		{"POST", "/push/alice", `{"event":"x","exlcude":"y"}`, nil, 400, "bad_json", "exlcude"},
@@ -107,6 +110,7 @@ func TestABadFrameGetsAnErrorAndTheSocketStaysOpen(t *testing.T) {
 		{`[1]`, "bad_json", ""},
 		{`"events"`, "bad_json", ""},
 		{"{\"event\":\"events\",\"data\":\"\xff\"}", "bad_json", ""},
+		{`{"event":"events","event":"events"}`, "bad_json", ""},
 		{`{"ref":"1"}`, "bad_frame", "1"},
 		{`{"event":7,"ref":"2"}`, "bad_frame", "2"},
 		{`{"event":null,"ref":"3"}`, "bad_frame", "3"},
@@ -124,7 +128,7 @@ func TestABadFrameGetsAnErrorAndTheSocketStaysOpen(t *testing.T) {
 		t.Fatal(err)
 	}
 	alice.wantError("binary_frame", "")
-	alice.send(`{"event":"events","more":"fields are ignored"}`)
+	alice.send(`{"event":"events","data":"half of a pair: \ud83d","more":"fields are ignored"}`)
 	alice.wantFrame("events", "1")
 }
 

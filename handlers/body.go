@@ -9,6 +9,7 @@ import (
 	"mime"
 	"net/http"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -63,25 +64,38 @@ func mediaType(r *http.Request) string {
 	return media
 }
 
-// decodeStrictly reads one JSON object with no other fields than v has, and none twice, here or within.
+// decodeStrictly reads one JSON object with no other fields than v has.
 func decodeStrictly(text []byte, v any) error {
-	value := jsontext.Value(text)
-	if len(bytes.TrimSpace(text)) == 0 {
-		return badJSON("the body is empty; want a JSON object")
-	}
-	if err := json.Unmarshal(text, v, json.RejectUnknownMembers(true)); err != nil {
-		return badJSON(jsonFault(err))
-	}
-	if value.Kind() != jsontext.KindBeginObject { // null
-		return badJSON("want a JSON object, not null")
+	if fault := decodeObject(text, v, json.RejectUnknownMembers(true)); fault != "" {
+		return badJSON(fault)
 	}
 	return nil
 }
 
+// decodeObject reads one JSON object, in which, and within which, no field may come twice, for nobody could tell which of them is meant.
+// It says what is wrong with any other text. Half of a surrogate pair, as JavaScript makes of a cut emoji, is let pass.
+func decodeObject(text []byte, v any, options ...json.Options) (fault string) {
+	if len(bytes.TrimSpace(text)) == 0 {
+		return "it is empty; want a JSON object"
+	}
+	if !utf8.Valid(text) {
+		return "the JSON is not UTF-8"
+	}
+	if err := json.Unmarshal(text, v, append(options, jsontext.AllowInvalidUTF8(true))...); err != nil {
+		return jsonFault(err)
+	}
+	if jsontext.Value(text).Kind() != jsontext.KindBeginObject { // null
+		return "want a JSON object, not null"
+	}
+	return ""
+}
+
 func badJSON(detail string) error { return problem(http.StatusBadRequest, "bad_json", "%s", detail) }
 
-// jsonKinds are what people call the kinds of JSON whose names are no words.
-var jsonKinds = map[jsontext.Kind]string{jsontext.KindBeginArray: "array", jsontext.KindBeginObject: "object"}
+// jsonKinds are what people call the kinds of JSON that have another name.
+var jsonKinds = map[jsontext.Kind]string{
+	jsontext.KindBeginArray: "array", jsontext.KindBeginObject: "object", jsontext.KindTrue: "boolean", jsontext.KindFalse: "boolean",
+}
 
 func jsonFault(err error) string {
 	var meaning *json.SemanticError
@@ -92,7 +106,7 @@ func jsonFault(err error) string {
 		kind := cmp.Or(jsonKinds[meaning.JSONKind], meaning.JSONKind.String())
 		switch {
 		case errors.Is(err, json.ErrUnknownName):
-			return fmt.Sprintf("unknown field %q", field)
+			return fmt.Sprintf("unknown field %q", meaning.JSONPointer.LastToken())
 		case field == "":
 			return "want a JSON object, not a " + kind
 		}

@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/go-json-experiment/json/jsontext"
 	"github.com/gorilla/websocket"
 
 	"rollcall/presence"
@@ -81,7 +80,7 @@ func (s *socket) written() {
 
 // Reachable implements presence.Conn.
 func (s *socket) Reachable() {
-	s.sendFrame(encodeFrame(eventReachable, jsontext.Value("{}"), "", ""))
+	s.sendFrame(encodeFrame(eventReachable, []byte("{}"), "", ""))
 }
 
 // Close implements presence.Conn. A client that was told not to come back (4000–4099) has left.

@@ -19,7 +19,7 @@ const (
 
 // Codes of rollcall:error.
 const (
-	codeBadJSON       = "bad_json"        // not one JSON object in UTF-8
+	codeBadJSON       = "bad_json"        // not one JSON object in UTF-8, or a field comes twice
 	codeBadFrame      = "bad_frame"       // a field is missing or of the wrong type
 	codeBadData       = "bad_data"        // the data are not what this event's handler takes
 	codeBinaryFrame   = "binary_frame"    // frames must be text
@@ -33,7 +33,7 @@ const (
 // message is a frame from a client.
 type message struct {
 	event string
-	data  jsontext.Value // never empty
+	data  []byte // JSON; never empty
 	ref   string
 }
 
@@ -52,8 +52,8 @@ func parseMessage(frame []byte) (message, error) {
 		Data  jsontext.Value `json:"data"`
 		Ref   jsontext.Value `json:"ref"`
 	}
-	if err := json.Unmarshal(frame, &fields); err != nil || jsontext.Value(frame).Kind() != jsontext.KindBeginObject {
-		return message{}, &frameError{codeBadJSON, `the frame is not a JSON object in UTF-8; want {"event":…,"data":…,"ref":…}`}
+	if fault := decodeObject(frame, &fields); fault != "" {
+		return message{}, &frameError{codeBadJSON, `want {"event":…,"data":…,"ref":…}; ` + fault}
 	}
 	var m message
 	if fields.Ref != nil {
@@ -65,13 +65,13 @@ func parseMessage(frame []byte) (message, error) {
 		return m, &frameError{codeBadFrame, "event: want a string"}
 	}
 	if m.data = fields.Data; len(m.data) == 0 {
-		m.data = jsontext.Value("null")
+		m.data = []byte("null")
 	}
 	return m, nil
 }
 
 // encodeFrame makes a frame for clients. data must be valid JSON; id and ref are left out if empty.
-func encodeFrame(event string, data jsontext.Value, id, ref string) []byte {
+func encodeFrame(event string, data []byte, id, ref string) []byte {
 	frame := make([]byte, 0, len(event)+len(data)+len(id)+len(ref)+48)
 	frame = append(frame, `{"event":`...)
 	frame = appendString(frame, event)

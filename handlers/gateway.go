@@ -3,14 +3,13 @@ package handlers
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"runtime/debug"
 	"time"
 
-	"github.com/go-json-experiment/json"
-	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/uuid"
 
 	"rollcall/fanout"
@@ -33,8 +32,8 @@ const handlerTime = 30 * time.Second
 // Question is what a client asked.
 type Question struct {
 	Event  string
-	Data   jsontext.Value // null if the client gave none
-	User   string         // empty: anonymous
+	Data   json.RawMessage // null if the client gave none
+	User   string          // empty: anonymous
 	Socket uuid.UUID
 }
 
@@ -85,7 +84,7 @@ func (a *Answers) Private(data any) error {
 	return err
 }
 
-func (a *Answers) toAsker(event string, data any) (jsontext.Value, error) {
+func (a *Answers) toAsker(event string, data any) (json.RawMessage, error) {
 	if fault := eventFault(event); fault != "" {
 		return nil, fmt.Errorf("answer: the event %q %s", event, fault)
 	}

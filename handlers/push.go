@@ -88,7 +88,8 @@ func (s *Server) push(c *echo.Context) error {
 	if outcome.Err != nil {
 		return outcome.Err
 	}
-	return c.JSONBlob(http.StatusOK, pushAnswer{id.String(), user, wait, outcome}.appendTo(make([]byte, 0, usualAnswer)))
+	answer := pushAnswer{id.String(), user, wait, outcome}.appendTo(make([]byte, 0, usualAnswer))
+	return c.JSONBlob(http.StatusOK, append(answer, '\n'))
 }
 
 // trace logs what became of a push; the sockets log when it was written.
@@ -138,7 +139,7 @@ func (s *Server) pushMany(c *echo.Context) error {
 		}
 		answer = pushAnswer{"", pushes[i].User, wait, outcome}.appendTo(answer)
 	}
-	return c.JSONBlob(http.StatusOK, append(answer, "]}"...))
+	return c.JSONBlob(http.StatusOK, append(answer, "]}\n"...))
 }
 
 // pushOf makes a push of a body, for nobody yet.
