@@ -6,7 +6,8 @@ import (
 	"time"
 )
 
-// instancesPushed are how many instances share the sockets of the measurement "pushes": of n, one in n pushes arrives where its socket is.
+// instancesPushed are how many instances share the sockets of the measurements "pushes" and "output": of n, one in n pushes arrives where
+// its socket is.
 var instancesPushed = []int{1, usualInstances, mostInstances}
 
 const (

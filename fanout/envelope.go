@@ -10,7 +10,8 @@ import (
 	"rollcall/presence"
 )
 
-// kind says what to do with an envelope. The numbers are a protocol between instances of different versions: never reuse one.
+// kind says what to do with an envelope. The numbers are a protocol between instances of different versions: never reuse one, and send
+// those from 9 on only if [presence.Mirror.CommonProtocol] is at least sharingProtocol.
 type kind byte
 
 const (
@@ -22,8 +23,8 @@ const (
 	kindKickUser          kind = 6  // close the sockets of one user; the frame is the reason
 	kindKickSocket        kind = 7  // close the socket that exclude names, whoever has it; the frame is the reason
 	kindCall              kind = 8  // for nobody: what follows was routed by this call of the sender's in this shard; ask is its number
-	kindFrame             kind = 9  // for nobody: a frame for those envelopes of this message that have none of their own
-	kindPushShared        kind = 10 // kindPush, but its frame is the number of one that came before in this message, from 0, as a uvarint
+	kindFrame             kind = 9  // for nobody: the frame of each kindPushShared that follows in this message, up to the next kindFrame
+	kindPushShared        kind = 10 // kindPush, without a frame of its own
 )
 
 // CloseKicked is the close code of a socket that was kicked: do not come back.
@@ -42,8 +43,11 @@ type envelope struct {
 	id      uuid.UUID     // of a push that clients must confirm; else uuid.Nil
 	frame   []byte
 
-	shared *presence.Shared // not on the wire: of a frame that came before
+	shared *presence.Shared // not on the wire: of a frame that came before it
 }
+
+// sharingProtocol is the first that has frames in common.
+const sharingProtocol = 2
 
 var errEnvelope = errors.New("fanout: malformed envelope")
 
@@ -91,17 +95,6 @@ func cutEnvelope(message []byte) (e envelope, rest []byte, err error) {
 		return envelope{}, nil, errEnvelope
 	}
 	return e, c.rest, nil
-}
-
-// resolve makes it the push that it stands for, with one of the frames that came before.
-func (e *envelope) resolve(frames []presence.Message) error {
-	c := cutter{rest: e.frame}
-	number := c.number()
-	if c.failed || len(c.rest) > 0 || number >= uint64(len(frames)) {
-		return errEnvelope
-	}
-	e.kind, e.frame, e.shared = kindPush, frames[number].Frame, frames[number].Shared
-	return nil
 }
 
 // cutter reads one thing after the other. Once it has failed it reads nothing.

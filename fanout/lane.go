@@ -16,6 +16,8 @@ const (
 	batchMost  = 256             // orders a call: 128 are enough to share its cost, and 256 hold Redis up for less than a millisecond
 	batchBytes = 1 << 20         // and their frames, at most twice that
 	leaveTime  = 1 * time.Second // to route what is queued when the router stops
+
+	expireEvery = 10 * time.Millisecond // at most so often all that is queued is looked at for callers who wait no longer
 )
 
 // lane is the queue of one shard: one call at a time is under way, and what comes meanwhile shares the next.
@@ -35,8 +37,9 @@ type lane struct {
 	mu sync.Mutex
 	// mu guards the following
 	queue    []*order
-	admitted int // orders that are queued, or will be when our own sockets have got them
-	bytes    int // of their frames
+	admitted int                      // orders that are queued, or will be when our own sockets have got them
+	bytes    int                      // of their frames, each counted once
+	sharing  map[*presence.Shared]int // how many of them have a frame in common
 	closed   bool
 	numbers  uint64            // orders taken so far
 	watched  map[string]*watch // by user; at most one for each open inquiry
@@ -46,13 +49,13 @@ type lane struct {
 }
 
 func newLane(shard int, r *Router) *lane {
-	l := &lane{shard: shard, router: r, wake: make(chan struct{}, 1), watched: map[string]*watch{}}
+	l := &lane{shard: shard, router: r, wake: make(chan struct{}, 1), watched: map[string]*watch{}, sharing: map[*presence.Shared]int{}}
 	l.turns.seed = maphash.MakeSeed()
 	return l
 }
 
-// turns are locks of which each user has one, with others: who holds it is the only one who pushes to that user. So the user's sockets
-// here and the queue get pushes in the same order, and writing to one user's sockets holds up no other's.
+// turns are locks of which each user has one, with few others: who holds it is the only one who pushes to that user. So the user's sockets
+// here and the queue get pushes in the same order, and writing to one user's sockets holds up hardly any other's.
 type turns struct {
 	seed  maphash.Seed
 	locks [64]sync.Mutex // their number: far more than the cores that could want one at once
@@ -97,16 +100,38 @@ func (l *lane) admit(o *order) error {
 	switch {
 	case l.closed:
 		return ErrClosing
-	case l.admitted >= laneOrders || l.bytes+o.weight > laneBytes:
+	case l.admitted >= laneOrders || l.bytes+l.addsLocked(o) > laneBytes:
 		return ErrBusy
 	}
 	if err := l.begin(o); err != nil {
 		return err
 	}
 	l.admitted++
-	l.bytes += o.weight
+	l.bytes += l.addsLocked(o)
+	if o.push.Shared != nil {
+		l.sharing[o.push.Shared]++
+	}
 	l.numberLocked(o)
 	return nil
+}
+
+// addsLocked is how many bytes an order adds: none if its frame is here already.
+func (l *lane) addsLocked(o *order) int {
+	if l.sharing[o.push.Shared] > 0 {
+		return 0
+	}
+	return len(o.push.Frame)
+}
+
+// dismissLocked ends what admit began.
+func (l *lane) dismissLocked(o *order) {
+	l.admitted--
+	if shared := o.push.Shared; shared != nil {
+		if l.sharing[shared]--; l.sharing[shared] == 0 {
+			delete(l.sharing, shared)
+		}
+	}
+	l.bytes -= l.addsLocked(o)
 }
 
 // serve does for our own sockets what the order is for.
@@ -132,7 +157,7 @@ func (l *lane) expire() {
 		}
 	}
 	if l.expires = first; !first.IsZero() {
-		l.expireAtLocked(first)
+		l.expireAtLocked(later(first, now.Add(expireEvery)))
 	}
 }
 
@@ -143,6 +168,13 @@ func (l *lane) expireAtLocked(at time.Time) {
 	} else {
 		l.expiry.Reset(time.Until(at))
 	}
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 func (l *lane) signal() {
@@ -203,8 +235,7 @@ func (l *lane) take() []*order {
 			break // it gets a call of its own
 		}
 		taken++
-		l.admitted--
-		l.bytes -= o.weight
+		l.dismissLocked(o)
 		if o.claim() {
 			batch = append(batch, o)
 			if o.push.Shared == nil || o.push.Shared != shared {

@@ -26,7 +26,6 @@ type Ticket struct {
 type order struct {
 	// static after construction
 	push   Push
-	weight int // bytes of its frame; of one that others share, its part
 	ticket *Ticket
 	skip   []string // instances that this order does not go to, besides our own; such an order gets a call of its own
 	repeat bool     // of an order whose user had moved
@@ -64,10 +63,7 @@ func newTicket(pushes []Push, until time.Time) *Ticket {
 		t.orders = make([]order, len(pushes))
 	}
 	for i, push := range pushes {
-		t.orders[i] = order{push: push, weight: len(push.Frame), ticket: t}
-		if push.Shared != nil {
-			t.orders[i].weight /= len(pushes)
-		}
+		t.orders[i] = order{push: push, ticket: t}
 	}
 	return t
 }

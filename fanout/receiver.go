@@ -172,13 +172,15 @@ func (r *Receiver) handle(ctx context.Context, message rueidis.PubSubMessage) {
 		r.heartbeat(message.Channel)
 		return
 	}
-	var frames []presence.Message // that envelopes may have in common
+	var shared presence.Message // what envelopes without a frame of their own have
 	for rest := []byte(message.Message); len(rest) > 0; {
 		var e envelope
 		var err error
 		e, rest, err = cutEnvelope(rest)
-		if err == nil && e.kind == kindPushShared {
-			err = e.resolve(frames)
+		if e.kind == kindPushShared {
+			if e.kind, e.frame, e.shared = kindPush, shared.Frame, shared.Shared; e.shared == nil {
+				err = errEnvelope
+			}
 		}
 		if err != nil {
 			if count := r.Dropped.Malformed.Add(1); count&(count-1) == 0 { // the 1st, 2nd, 4th, …: it may rain them
@@ -191,7 +193,7 @@ func (r *Receiver) handle(ctx context.Context, message rueidis.PubSubMessage) {
 			return
 		}
 		if e.kind == kindFrame {
-			frames = append(frames, presence.Message{Frame: slices.Clone(e.frame), Shared: &presence.Shared{}}) // may wait without the rest
+			shared = presence.Message{Frame: slices.Clone(e.frame), Shared: &presence.Shared{}} // a copy, for it may wait without the rest
 			continue
 		}
 		r.deliver(ctx, e)

@@ -2,7 +2,6 @@ package fanout
 
 import (
 	"context"
-	"encoding/binary"
 	"fmt"
 	"strconv"
 	"strings"
@@ -15,10 +14,8 @@ import (
 	"rollcall/presence"
 )
 
-const (
-	sharedFrom = 8  // orders of a call with the same frame, for each message to have it once: to some instances it goes in vain
-	usualHead  = 12 // bytes of an envelope besides the frame and the user, if nobody waits for a reply
-)
+// usualHead is how many bytes an envelope has besides the frame and the user, if nobody waits for a reply.
+const usualHead = 12
 
 // route sends one batch. It is not tried again if it fails: it may have got through, or get through later, when other calls have. Calls
 // are numbered, so that their messages are then known to be late.
@@ -55,20 +52,29 @@ func (l *lane) call(ctx context.Context, batch []*order) ([]int64, error) {
 	redis := l.router.redis
 	l.calls++
 	head := envelope{kind: kindCall, ask: l.calls, sender: l.router.instance}.append(nil)
-	head, numbers := appendShared(head, batch)
-	args := make([]string, 6+2*len(batch))
-	args[0], args[1] = redis.Publish, redis.Keys.Channels(l.shard)
-	args[2] = " " + strings.Join(append([]string{l.router.instance}, batch[0].skip...), " ") + " "
-	args[3], args[4], args[5] = strconv.FormatInt(redis.Grace.Milliseconds(), 10), rueidis.BinaryString(head), strconv.Itoa(len(batch))
+	skipped := " " + strings.Join(append([]string{l.router.instance}, batch[0].skip...), " ") + " "
+	frames, numbers := l.framesInCommon(batch)
+	args := make([]string, 0, 7+3*len(batch)+len(frames))
+	args = append(args, redis.Publish, redis.Keys.Channels(l.shard), skipped, strconv.FormatInt(redis.Grace.Milliseconds(), 10),
+		rueidis.BinaryString(head), strconv.Itoa(len(batch)), strconv.Itoa(len(frames)))
 	size := 0
 	for _, o := range batch {
-		size += usualHead + len(o.push.User) + o.weight
+		args = append(args, o.push.User)
+		if size += usualHead + len(o.push.User); numbers[o.push.Shared] == 0 {
+			size += len(o.push.Frame)
+		}
 	}
 	text := make([]byte, 0, size) // of all envelopes
-	for i, o := range batch {
+	for _, o := range batch {
 		from := len(text)
-		text = l.envelope(o, numbers).append(text)
-		args[6+i], args[6+len(batch)+i] = o.push.User, rueidis.BinaryString(text[from:])
+		text = l.envelope(o, numbers[o.push.Shared] != 0).append(text)
+		args = append(args, rueidis.BinaryString(text[from:]))
+	}
+	if len(frames) > 0 {
+		for _, o := range batch {
+			args = append(args, strconv.Itoa(numbers[o.push.Shared]))
+		}
+		args = append(args, frames...)
 	}
 	keys := []string{redis.Keys.Owners(l.shard), redis.Keys.Leases(l.shard)}
 	answers, err := lua.Push.Exec(ctx, redis.Client, keys, args).AsIntSlice()
@@ -78,30 +84,33 @@ func (l *lane) call(ctx context.Context, batch []*order) ([]int64, error) {
 	return answers, err
 }
 
-// appendShared appends the frames that enough orders have in common, and numbers them.
-func appendShared(head []byte, batch []*order) ([]byte, map[*presence.Shared]uint64) {
-	var counts, numbers map[*presence.Shared]uint64
+// framesInCommon are envelopes with the frames that more than one of the orders have, and the number of each, from 1.
+func (l *lane) framesInCommon(batch []*order) (frames []string, numbers map[*presence.Shared]int) {
+	if l.router.receiver.mirror.CommonProtocol() < sharingProtocol {
+		return nil, nil
+	}
+	var counts map[*presence.Shared]int
 	for _, o := range batch {
 		shared := o.push.Shared
 		if shared == nil {
 			continue
 		}
 		if counts == nil {
-			counts, numbers = map[*presence.Shared]uint64{}, map[*presence.Shared]uint64{}
+			counts, numbers = map[*presence.Shared]int{}, map[*presence.Shared]int{}
 		}
-		if counts[shared]++; counts[shared] == sharedFrom {
-			numbers[shared] = uint64(len(numbers))
-			head = envelope{kind: kindFrame, frame: o.push.Frame}.append(head)
+		if counts[shared]++; counts[shared] == 2 {
+			frames = append(frames, rueidis.BinaryString(envelope{kind: kindFrame, frame: o.push.Frame}.append(nil)))
+			numbers[shared] = len(frames)
 		}
 	}
-	return head, numbers
+	return frames, numbers
 }
 
-// envelope is what the order's other owners get. numbers are those of frames that come before.
-func (l *lane) envelope(o *order, numbers map[*presence.Shared]uint64) envelope {
+// envelope is what the order's other owners get. sharing: the frame comes before it.
+func (l *lane) envelope(o *order, sharing bool) envelope {
 	e := envelope{kind: o.kind(), user: o.push.User, exclude: o.push.Exclude, frame: o.push.Frame}
-	if number, ok := numbers[o.push.Shared]; ok {
-		e.kind, e.frame = kindPushShared, binary.AppendUvarint(nil, number)
+	if sharing {
+		e.kind, e.frame = kindPushShared, nil
 	}
 	if o.inquiry != nil {
 		e.ask, e.sender, e.id = o.inquiry.ask, l.router.instance, o.ackedID()

@@ -142,7 +142,8 @@ func deadline(ctx context.Context) time.Time {
 const maxWait = 5 * time.Second
 
 // Begin sends pushes on their way, behind all that this instance took earlier for the same users, and does not wait. Until a moment
-// owners may take to tell what became of them. The ticket must be waited with: nobody else looks at the outcomes.
+// owners may take to tell what became of them; what is not even sent by then is given up. The ticket must be waited with: nobody else
+// looks at the outcomes.
 func (r *Router) Begin(pushes []Push, until time.Time) *Ticket {
 	t := newTicket(pushes, until)
 	t.meter = r.meter

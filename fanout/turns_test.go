@@ -3,6 +3,10 @@ package fanout
 import (
 	"context"
 	"errors"
+	"fmt"
+	"runtime"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -58,9 +62,12 @@ func TestAPushIsGivenUpWhenItsCallerStopsWaiting(t *testing.T) {
 		return first.orders[0].state == sent
 	})
 	patient := a.router.Begin([]Push{{User: "alice", Frame: []byte("patient")}}, time.Now().Add(patience))
-	for range 2 { // one that comes first when the timer runs, and one for which it must run again
-		hasty := a.router.Begin([]Push{{User: "alice", Frame: []byte("hasty")}}, time.Now().Add(time.Millisecond))
-		if got := hasty.Wait(t.Context())[0]; !errors.Is(got.Err, context.DeadlineExceeded) {
+	var hasty []*Ticket // the timer must run for the one, and again for the other
+	for _, patience := range []time.Duration{time.Millisecond, 20 * time.Millisecond} {
+		hasty = append(hasty, a.router.Begin([]Push{{User: "alice", Frame: []byte("hasty")}}, time.Now().Add(patience)))
+	}
+	for _, ticket := range hasty {
+		if got := ticket.Wait(t.Context())[0]; !errors.Is(got.Err, context.DeadlineExceeded) {
 			t.Errorf("%+v", got)
 		}
 	}
@@ -71,4 +78,80 @@ func TestAPushIsGivenUpWhenItsCallerStopsWaiting(t *testing.T) {
 		}
 	}
 	alice.wantFrames("first", "patient")
+}
+
+func TestPushesForAUserComeInTheSameOrderOnEveryInstance(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
+		o := options(server, 1)
+		a, b := startNode(t, "a", o), startNode(t, "b", o)
+		here, there := a.join("alice"), b.join("alice")
+		const callers, each = 16, 100
+		var calling sync.WaitGroup
+		for caller := range callers {
+			calling.Go(func() {
+				for n := range each {
+					a.push("alice", fmt.Sprintf("%d of %d", n, caller))
+				}
+			})
+		}
+		calling.Wait()
+		there.wantFrames(here.take(callers * each)...)
+	})
+}
+
+func TestALaneHasRoomForMoreThanItKeepsAtATime(t *testing.T) {
+	a := startNode(t, "a", options(redistest.StartInProcess(t), 1))
+	users := make([]string, 1000)
+	for i := range users {
+		users[i] = userOf(i)
+	}
+	frame := strings.Repeat("x", 64<<10)
+	for pushed := 0; pushed <= max(laneOrders, laneBytes/len(frame)); pushed += len(users) {
+		pushes := toMany(users, frame)
+		pushes[0].Shared = nil // one with a frame of its own
+		for _, outcome := range a.router.PushMany(t.Context(), pushes) {
+			if outcome.Err != nil {
+				t.Fatalf("after %d pushes: %v", pushed, outcome.Err)
+			}
+		}
+	}
+	l := a.router.lanes[0]
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.admitted != 0 || l.bytes != 0 || len(l.sharing) != 0 {
+		t.Errorf("%d orders with %d bytes are still counted, %d frames in common", l.admitted, l.bytes, len(l.sharing))
+	}
+}
+
+func TestARouterThatStopsRoutesWhatItHadBegunToTake(t *testing.T) {
+	a := startNode(t, "a", options(redistest.StartInProcess(t), 1))
+	alice := a.join("alice")
+	open := alice.shut()
+	router := NewRouter(RouterOptions{Instance: "a", Redis: a.router.redis, Sockets: a.sockets, Receiver: a.receiver, Meter: NoMeter{}, Log: a.router.log})
+	outcome := make(chan Outcome, 1)
+	go func() { outcome <- router.Push(context.Background(), Push{User: "alice", Frame: []byte("x")}) }()
+	lane := router.lanes[0]
+	is := func(condition func() bool) func() bool {
+		return func() bool { lane.mu.Lock(); defer lane.mu.Unlock(); return condition() }
+	}
+	eventually(t, "the push to be admitted", is(func() bool { return lane.admitted == 1 }))
+	ctx, stop := context.WithCancel(t.Context())
+	stop()
+	stopped := make(chan struct{})
+	go func() { defer close(stopped); router.Run(ctx) }()
+	eventually(t, "the router to stop", is(func() bool { return lane.closed }))
+	for range 10_000 {
+		runtime.Gosched() // a chance to stop too early
+	}
+	select {
+	case <-stopped:
+		t.Error("it stopped while a push was admitted, and not queued yet")
+	default:
+	}
+	open()
+	<-stopped
+	if got := <-outcome; got != (Outcome{State: presence.Online, Instances: 1}) {
+		t.Errorf("%+v", got)
+	}
+	alice.wantFrames("x")
 }

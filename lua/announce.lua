@@ -1,4 +1,5 @@
 -- Says who this instance is, for people to read, and agrees with all others on the number of shards. Forgets instances without a lease.
+-- Finds the lowest protocol that an instance has in its record; 1 is that of who names none.
 --
 -- KEYS[1] instances  HASH    instance → JSON
 -- KEYS[2] leases     HASH    token → lease, of the same shard
@@ -6,7 +7,7 @@
 -- ARGV[1] instance
 -- ARGV[2] record     JSON
 -- ARGV[3] shards     as this instance is set
--- Returns {OK, shards}, or {STALE, shards} if others use another number; nothing was written.
+-- Returns {OK, shards, protocol}, or {STALE, shards} if others use another number; nothing was written.
 
 local instances, leases, agreed = KEYS[1], KEYS[2], KEYS[3]
 local instance, record, shards = ARGV[1], ARGV[2], ARGV[3]
@@ -17,8 +18,13 @@ if number ~= shards then return {STALE, tonumber(number)} end
 
 local leased = {}
 for _, token in ipairs(redis.call('HKEYS', leases)) do leased[token:match('^[^.]+')] = true end
-for _, other in ipairs(redis.call('HKEYS', instances)) do
-  if not leased[other] then redis.call('HDEL', instances, other) end
-end
 redis.call('HSET', instances, instance, record)
-return {OK, tonumber(number)}
+local lowest = math.huge
+for _, other in ipairs(redis.call('HKEYS', instances)) do
+  if leased[other] or other == instance then
+    lowest = math.min(lowest, tonumber(redis.call('HGET', instances, other):match('"protocol":(%d+)') or 1))
+  else
+    redis.call('HDEL', instances, other)
+  end
+end
+return {OK, tonumber(number), lowest}

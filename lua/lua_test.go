@@ -3,6 +3,7 @@ package lua
 import (
 	"fmt"
 	"io/fs"
+	"maps"
 	"regexp"
 	"slices"
 	"strconv"
@@ -248,7 +249,7 @@ func TestPushReachesOwnersUnderLiveLeasesOnly(t *testing.T) {
 		s.age("c.1", 12000) // lapsed
 		users := []string{"alice", "bob", "cathy", "dave", "nobody"}
 		envelopes := []string{"<1>", "<2>", "<3>", "<4>", "<5>"}
-		args := append([]string{"PUBLISH", s.key("to:"), " b ", "15000", "<0>", "5"}, append(users, envelopes...)...)
+		args := append([]string{"PUBLISH", s.key("to:"), " b ", "15000", "<0>", "5", "0"}, append(users, envelopes...)...)
 		reply := s.run(Push, []string{"owners", "leases"}, args...)
 		var got []int64
 		for _, message := range reply {
@@ -266,6 +267,56 @@ func TestPushReachesOwnersUnderLiveLeasesOnly(t *testing.T) {
 		if len(messages) > 0 {
 			t.Errorf("published more: %v", <-messages)
 		}
+	})
+}
+
+func TestAFrameInCommonGoesWhereItIsNeededAndOnceInARow(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
+		s := newState(t, server)
+		messages := make(chan rueidis.PubSubMessage, 10)
+		listen(t, s, messages, s.key("to:a"), s.key("to:b"))
+		for _, token := range []string{"a.1", "b.1"} {
+			s.want(s.lease(token, "", 10000), OK)
+		}
+		s.want(s.mirror("a.1", "0", "alice", "1"), OK)
+		s.want(s.mirror("b.1", "0", "bob", "1"), OK)
+		args := []string{"PUBLISH", s.key("to:"), " c ", "15000", "<0>", "6", "2"}
+		args = append(args, "alice", "bob", "alice", "alice", "alice", "alice")
+		args = append(args, "<1>", "<2>", "<3>", "<4>", "<5>", "<6>")
+		args = append(args, "1", "0", "1", "0", "1", "2")
+		args = append(args, "{1}", "{2}")
+		s.run(Push, []string{"owners", "leases"}, args...)
+		got := map[string]string{}
+		for range 2 {
+			message := <-messages
+			got[message.Channel] = message.Message
+		}
+		want := map[string]string{s.key("to:a"): "<0>{1}<1><3><4><5>{2}<6>", s.key("to:b"): "<0><2>"}
+		if !maps.Equal(got, want) {
+			t.Errorf("published %q, want %q", got, want)
+		}
+	})
+}
+
+func TestInstancesFindTheLowestProtocol(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
+		s := newState(t, server)
+		wantLowest := func(instance, record string, want int64) {
+			t.Helper()
+			reply := s.run(Announce, []string{"instances", "leases", "shards"}, instance, record, "1")
+			if got, err := reply[2].AsInt64(); err != nil || got != want {
+				t.Errorf("%s finds the protocol %d, %v, want %d", instance, got, err, want)
+			}
+		}
+		for _, instance := range []string{"a", "b", "old"} {
+			s.want(s.lease(instance+".1", "", 10000), OK)
+		}
+		wantLowest("a", `{"id":"a","protocol":3}`, 3)
+		wantLowest("b", `{"id":"b","protocol":2}`, 2)
+		wantLowest("old", `{"id":"old"}`, 1)
+		wantLowest("a", `{"id":"a","protocol":3}`, 1)
+		server.Do(s.client, "HDEL", s.key("leases"), "old.1")
+		wantLowest("a", `{"id":"a","protocol":3}`, 2)
 	})
 }
 

@@ -27,6 +27,7 @@ type Mirror struct {
 	shards   []*shard
 
 	draining atomic.Bool
+	protocol atomic.Int64 // the lowest of all instances, as of our last word; 0 before it
 	loops    sync.WaitGroup
 
 	auditing sync.Mutex
@@ -55,7 +56,12 @@ type Record struct {
 	Sockets   int       `json:"sockets"`
 	Users     int       `json:"users"` // with at least one socket there
 	State     string    `json:"state"` // live, draining, left, or lost: its lease lapsed without a word
+	Protocol  int       `json:"protocol"`
 }
+
+// Protocol is what instances understand of each other's messages. An instance of an earlier version has a lower number, or 0, for it
+// names none.
+const Protocol = 2
 
 // NewMirror makes a mirror and the sockets it copies. It does nothing before Open.
 func NewMirror(o MirrorOptions) (*Mirror, *Sockets) {
@@ -66,7 +72,7 @@ func NewMirror(o MirrorOptions) (*Mirror, *Sockets) {
 		redis:    o.Redis,
 		log:      o.Log,
 		started:  now,
-		record:   Record{ID: o.Instance, Host: host, Addr: o.Addr, StartedAt: now.UTC().Truncate(time.Millisecond), State: "live"},
+		record:   Record{ID: o.Instance, Host: host, Addr: o.Addr, StartedAt: now.UTC().Truncate(time.Millisecond), State: "live", Protocol: Protocol},
 	}
 	m.sockets = NewSockets(o.Redis.Grace, m.touch)
 	for i := range o.Redis.Keys.Shards() {
@@ -223,5 +229,13 @@ func (m *Mirror) announce(ctx context.Context) (agreedShards int, err error) {
 	if err != nil {
 		return 0, fmt.Errorf("presence: announce: %w", err)
 	}
-	return m.redis.announce(ctx, m.instance, string(text))
+	agreedShards, protocol, err := m.redis.announce(ctx, m.instance, string(text))
+	if err == nil {
+		m.protocol.Store(int64(protocol))
+	}
+	return agreedShards, err
 }
+
+// CommonProtocol is the protocol that all instances understand. It is known anew with each renewal of a lease: so long an instance of an
+// earlier version, if it starts beside later ones, may be sent what it does not understand.
+func (m *Mirror) CommonProtocol() int { return int(m.protocol.Load()) }

@@ -150,17 +150,18 @@ type sweepStep struct {
 	dead   []string // the tokens that were dead when the pass began
 }
 
-// announce writes this instance's record and returns the number of shards all agree on. ErrStale: it is another than ours.
-func (r Redis) announce(ctx context.Context, instance, record string) (agreed int, err error) {
+// announce writes this instance's record and returns the number of shards all agree on, and the lowest protocol of all instances.
+// ErrStale: the number of shards is another than ours.
+func (r Redis) announce(ctx context.Context, instance, record string) (agreed, protocol int, err error) {
 	keys := []string{r.Keys.Instances(), r.Keys.Leases(0), r.Keys.AgreedShards()}
 	reply, err := r.exec(ctx, lua.Announce, keys, []string{instance, record, strconv.Itoa(r.Keys.Shards())}).AsIntSlice()
 	if err != nil {
-		return 0, fmt.Errorf("presence: announce: %w", err)
+		return 0, 0, fmt.Errorf("presence: announce: %w", err)
 	}
 	if lua.Status(reply[0]) == lua.Stale {
-		return int(reply[1]), ErrStale
+		return int(reply[1]), 0, ErrStale
 	}
-	return int(reply[1]), nil
+	return int(reply[1]), int(reply[2]), nil
 }
 
 func (r Redis) exec(ctx context.Context, script *rueidis.Lua, keys, args []string) rueidis.RedisResult {
