@@ -47,7 +47,7 @@ func measureScript(ctx context.Context, s *stage) ([]row, error) {
 }
 
 func (s *stage) measureScripted(ctx context.Context, redis *redisServer, keys presence.Keys, batch int) (cost, error) {
-	args := []string{"PUBLISH", keys.Channels(0), " sender ", "15000", emptyEnvelope, strconv.Itoa(batch), "0"}
+	args := []string{"PUBLISH", keys.Channels(0), " sender ", "15000", emptyEnvelope, strconv.Itoa(batch), ""}
 	for i := range batch {
 		args = append(args, userName(int64((i%2)*s.users/2+i/2)))
 	}

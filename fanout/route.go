@@ -54,28 +54,23 @@ func (l *lane) call(ctx context.Context, batch []*order) ([]int64, error) {
 	head := envelope{kind: kindCall, ask: l.calls, sender: l.router.instance}.append(nil)
 	skipped := " " + strings.Join(append([]string{l.router.instance}, batch[0].skip...), " ") + " "
 	frames, numbers := l.framesInCommon(batch)
-	args := make([]string, 0, 7+3*len(batch)+len(frames))
+	args := make([]string, 0, 7+2*len(batch)+len(frames))
 	args = append(args, redis.Publish, redis.Keys.Channels(l.shard), skipped, strconv.FormatInt(redis.Grace.Milliseconds(), 10),
-		rueidis.BinaryString(head), strconv.Itoa(len(batch)), strconv.Itoa(len(frames)))
+		rueidis.BinaryString(head), strconv.Itoa(len(batch)), rueidis.BinaryString(numbers))
 	size := 0
-	for _, o := range batch {
+	for i, o := range batch {
 		args = append(args, o.push.User)
-		if size += usualHead + len(o.push.User); numbers[o.push.Shared] == 0 {
+		if size += usualHead + len(o.push.User); len(numbers) == 0 || numbers[i] == 0 {
 			size += len(o.push.Frame)
 		}
 	}
 	text := make([]byte, 0, size) // of all envelopes
-	for _, o := range batch {
+	for i, o := range batch {
 		from := len(text)
-		text = l.envelope(o, numbers[o.push.Shared] != 0).append(text)
+		text = l.envelope(o, len(numbers) > 0 && numbers[i] > 0).append(text)
 		args = append(args, rueidis.BinaryString(text[from:]))
 	}
-	if len(frames) > 0 {
-		for _, o := range batch {
-			args = append(args, strconv.Itoa(numbers[o.push.Shared]))
-		}
-		args = append(args, frames...)
-	}
+	args = append(args, frames...)
 	keys := []string{redis.Keys.Owners(l.shard), redis.Keys.Leases(l.shard)}
 	answers, err := lua.Push.Exec(ctx, redis.Client, keys, args).AsIntSlice()
 	if err == nil && len(answers) != len(batch) {
@@ -84,24 +79,31 @@ func (l *lane) call(ctx context.Context, batch []*order) ([]int64, error) {
 	return answers, err
 }
 
-// framesInCommon are envelopes with the frames that more than one of the orders have, and the number of each, from 1.
-func (l *lane) framesInCommon(batch []*order) (frames []string, numbers map[*presence.Shared]int) {
+// framesInCommon are envelopes with the frames that more than one of the orders have, and for each order the number of its frame, from 1;
+// 0 if it has its own. No numbers: none has. A call has too few orders for numbers to be more than a byte.
+func (l *lane) framesInCommon(batch []*order) (frames []string, numbers []byte) {
 	if l.router.receiver.mirror.CommonProtocol() < sharingProtocol {
 		return nil, nil
 	}
-	var counts map[*presence.Shared]int
-	for _, o := range batch {
+	var first map[*presence.Shared]int // the order that has it first
+	for i, o := range batch {
 		shared := o.push.Shared
 		if shared == nil {
 			continue
 		}
-		if counts == nil {
-			counts, numbers = map[*presence.Shared]int{}, map[*presence.Shared]int{}
+		if first == nil {
+			first, numbers = map[*presence.Shared]int{}, make([]byte, len(batch))
 		}
-		if counts[shared]++; counts[shared] == 2 {
+		before, known := first[shared]
+		switch {
+		case !known:
+			first[shared] = i
+			continue
+		case numbers[before] == 0:
 			frames = append(frames, rueidis.BinaryString(envelope{kind: kindFrame, frame: o.push.Frame}.append(nil)))
-			numbers[shared] = len(frames)
+			numbers[before] = byte(len(frames))
 		}
+		numbers[i] = numbers[before]
 	}
 	return frames, numbers
 }

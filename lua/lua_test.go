@@ -249,7 +249,7 @@ func TestPushReachesOwnersUnderLiveLeasesOnly(t *testing.T) {
 		s.age("c.1", 12000) // lapsed
 		users := []string{"alice", "bob", "cathy", "dave", "nobody"}
 		envelopes := []string{"<1>", "<2>", "<3>", "<4>", "<5>"}
-		args := append([]string{"PUBLISH", s.key("to:"), " b ", "15000", "<0>", "5", "0"}, append(users, envelopes...)...)
+		args := append([]string{"PUBLISH", s.key("to:"), " b ", "15000", "<0>", "5", ""}, append(users, envelopes...)...)
 		reply := s.run(Push, []string{"owners", "leases"}, args...)
 		var got []int64
 		for _, message := range reply {
@@ -280,10 +280,9 @@ func TestAFrameInCommonGoesWhereItIsNeededAndOnceInARow(t *testing.T) {
 		}
 		s.want(s.mirror("a.1", "0", "alice", "1"), OK)
 		s.want(s.mirror("b.1", "0", "bob", "1"), OK)
-		args := []string{"PUBLISH", s.key("to:"), " c ", "15000", "<0>", "6", "2"}
+		args := []string{"PUBLISH", s.key("to:"), " c ", "15000", "<0>", "6", "\x01\x00\x01\x00\x01\x02"}
 		args = append(args, "alice", "bob", "alice", "alice", "alice", "alice")
 		args = append(args, "<1>", "<2>", "<3>", "<4>", "<5>", "<6>")
-		args = append(args, "1", "0", "1", "0", "1", "2")
 		args = append(args, "{1}", "{2}")
 		s.run(Push, []string{"owners", "leases"}, args...)
 		got := map[string]string{}

@@ -9,15 +9,15 @@
 -- ARGV[4] grace     (ms)
 -- ARGV[5] head      what each message begins with
 -- ARGV[6] count     of envelopes
--- ARGV[7] frames    how many frames some of the envelopes have in common
--- ARGV[8…] user, user, …, then envelope, envelope, … in the same order; if there are frames, then the number of each envelope's frame,
---          0 if it has its own, and then the frames. A message has a frame before the envelopes in a row that need it.
+-- ARGV[7] numbers   a byte for each envelope: the number of its frame, if it has one in common with others; else 0. Empty: none has
+-- ARGV[8…] user, user, …, then envelope, envelope, … in the same order, then those frames. A message has a frame before the envelopes in a
+--          row that need it.
 -- Returns a number for each envelope, in that order: state + 4 × (reached + 65536 × sockets), being the user's state, how many other
 -- instances took it, and how many sockets of the user they have. One number, for making them is a good part of the work.
 
 local owners, leases = KEYS[1], KEYS[2]
 local publish, channels, skipped, grace, head, count = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
-local frames, users_at, envelopes_at, numbers_at, frames_at = ARGV[7] ~= '0', 7, 7 + count, 7 + 2 * count, 7 + 3 * count
+local numbers, users_at, envelopes_at, frames_at = ARGV[7], 7, 7 + count, 7 + 2 * count
 
 local standing = standings(leases, redis_now(), grace)
 local entries = redis.call('HMGET', owners, unpack(ARGV, users_at + 1, users_at + count))
@@ -51,7 +51,7 @@ local function read_owners(text)
   return read
 end
 
-local reply, find, sub = {}, string.find, string.sub
+local reply, find, sub, byte = {}, string.find, string.sub, string.byte
 for i = 1, count do
   local entry = entries[i]
   reply[i] = OFFLINE
@@ -60,8 +60,8 @@ for i = 1, count do
     local read = known[text] or read_owners(text)
     reply[i] = read.state
     for k, batch in ipairs(read.batches) do
-      local n, frame = #batch.places + 1, frames and ARGV[numbers_at + i] or '0'
-      if frame ~= '0' and frame ~= batch.frame then
+      local n, frame = #batch.places + 1, byte(numbers, i) or 0
+      if frame ~= 0 and frame ~= batch.frame then
         batch.frame, batch.envelopes[#batch.envelopes + 1] = frame, ARGV[frames_at + frame]
       end
       batch.envelopes[#batch.envelopes + 1], batch.places[n], batch.added[n] = ARGV[envelopes_at + i], i, read.adds[k]
