@@ -25,19 +25,17 @@ func measureBulk(ctx context.Context, s *stage) ([]row, error) {
 		return nil, fmt.Errorf("many a request: %w", err)
 	}
 	var single, streamed, many cost
-	for round := range pushRounds + 1 {
-		for _, load := range []struct {
-			of  func(context.Context, time.Duration) (cost, error)
-			sum *cost
-		}{{p.flatOut, &single}, {p.streamed, &streamed}, {toMany.manyEach, &many}} {
-			one, err := load.of(ctx, s.duration/pushRounds)
-			if err != nil {
-				return nil, err
-			}
-			if round > 0 { // the first is to warm up
-				*load.sum = load.sum.plus(one)
-			}
-		}
+	var turns []turn
+	for sum, load := range map[*cost]func(context.Context, time.Duration) (cost, error){
+		&single: p.flatOut, &streamed: p.streamed, &many: toMany.manyEach,
+	} {
+		turns = append(turns, turn{func() (cost, error) { return load(ctx, s.duration/turnRounds) }, sum})
+	}
+	if err := warmUp(turns...); err != nil {
+		return nil, err
+	}
+	if err := takeTurns(turns...); err != nil {
+		return nil, err
 	}
 	const floor = "one request each"
 	return []row{

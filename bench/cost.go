@@ -41,6 +41,39 @@ func (c cost) plus(d cost) cost {
 	return cost{done: c.done + d.done, took: c.took + d.took, cpu: c.cpu + d.cpu, redis: c.redis.plus(d.redis)}
 }
 
+// turn is a load that takes turns with others.
+type turn struct {
+	load func() (cost, error)
+	sum  *cost // of all its turns
+}
+
+// turnRounds are how many turns each load gets: so all are measured while the machine is as busy.
+const turnRounds = 5
+
+// takeTurns runs the loads in turn, and adds up what they cost.
+func takeTurns(turns ...turn) error {
+	for range turnRounds {
+		for _, t := range turns {
+			one, err := t.load()
+			if err != nil {
+				return err
+			}
+			*t.sum = t.sum.plus(one)
+		}
+	}
+	return nil
+}
+
+// warmUp runs each load once.
+func warmUp(turns ...turn) error {
+	for _, t := range turns {
+		if _, err := t.load(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // silence is the cost of a time in which nobody asks the servers for anything.
 func (s *stage) silence(ctx context.Context, duration time.Duration, redis *redisServer, servers ...*server) (cost, error) {
 	return s.measure(ctx, redis, pids(servers), func() (int64, error) { return 1, wait(ctx, duration) })

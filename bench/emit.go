@@ -12,9 +12,6 @@ import (
 // emitCallers emit at the same time, in the second part of the measurement.
 const emitCallers = 4
 
-// emitRounds are how many times servers and floor take turns: so both are measured while the machine is as busy.
-const emitRounds = 5
-
 // measureEmit emits to all sockets of two instances, and of two servers that do nothing else than write to them.
 func measureEmit(ctx context.Context, s *stage) ([]row, error) {
 	floor, err := s.prepareEmitFloor(ctx)
@@ -25,7 +22,7 @@ func measureEmit(ctx context.Context, s *stage) ([]row, error) {
 	if err != nil {
 		return nil, err
 	}
-	least, found, err := takeTurns(ctx, floor, e)
+	least, found, err := emitInTurn(ctx, floor, e)
 	if err != nil {
 		return nil, err
 	}
@@ -52,25 +49,19 @@ func measureEmit(ctx context.Context, s *stage) ([]row, error) {
 // emitCosts are those of a delivery, with one emit at a time and with some.
 type emitCosts struct{ alone, together cost }
 
-// takeTurns measures the floor and the instances in turn.
-func takeTurns(ctx context.Context, floor, e *emitting) (least, found emitCosts, err error) {
-	for round := range emitRounds + 1 {
-		if round == 1 {
-			least, found = emitCosts{}, emitCosts{} // the first was to warm up
-		}
-		for _, turn := range []struct {
-			of      *emitting
-			callers int
-			sum     *cost
-		}{{floor, 1, &least.alone}, {e, 1, &found.alone}, {floor, emitCallers, &least.together}, {e, emitCallers, &found.together}} {
-			one, err := turn.of.flatOut(ctx, turn.callers)
-			if err != nil {
-				return least, found, err
-			}
-			*turn.sum = turn.sum.plus(one)
-		}
+// emitInTurn measures the floor and the instances in turn.
+func emitInTurn(ctx context.Context, floor, e *emitting) (least, found emitCosts, err error) {
+	emits := func(of *emitting, callers int) func() (cost, error) {
+		return func() (cost, error) { return of.flatOut(ctx, callers) }
 	}
-	return least, found, nil
+	turns := []turn{
+		{emits(floor, 1), &least.alone}, {emits(e, 1), &found.alone},
+		{emits(floor, emitCallers), &least.together}, {emits(e, emitCallers), &found.together},
+	}
+	if err = warmUp(turns...); err == nil {
+		err = takeTurns(turns...)
+	}
+	return least, found, err
 }
 
 // emitting is what the measurement needs: servers with sockets, and callers.
@@ -134,7 +125,7 @@ func (e *emitting) flatOut(ctx context.Context, callers int) (cost, error) {
 		}
 	}
 	return e.measure(ctx, e.redis, pids(e.servers), func() (int64, error) {
-		emits, err := flatOut(ctx, callers, e.duration/emitRounds, func(i int) error { return e.emit(dialed[i]) })
+		emits, err := flatOut(ctx, callers, e.duration/turnRounds, func(i int) error { return e.emit(dialed[i]) })
 		if err == nil {
 			_, err = awaitArrivals(ctx, e.deliveries(), e.crowd.arrivals)
 		}

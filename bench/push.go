@@ -13,7 +13,6 @@ var instancesPushed = []int{1, usualInstances, mostInstances}
 const (
 	usualInstances = 2 // the number that most rows are about
 	mostInstances  = 8
-	pushRounds     = 5 // how many times instances and floor take turns: so both are measured while the machine is as busy
 	onSoMany       = "on %d"
 )
 
@@ -84,25 +83,19 @@ func (s *stage) pushTo(ctx context.Context, servers int) (found, floor pushed, e
 
 // pushInTurn pushes flat out, in turn here and there, and then at the steady rate.
 func pushInTurn(ctx context.Context, all map[*pushing]*pushed) error {
-	for round := range pushRounds + 1 {
-		for p, sum := range all {
-			one, err := p.flatOut(ctx, p.duration/pushRounds)
-			if err != nil {
-				return err
-			}
-			if round > 0 { // the first is to warm up
-				sum.full = sum.full.plus(one)
-			}
-		}
+	var full, steady []turn
+	for p, sum := range all {
+		full = append(full, turn{func() (cost, error) { return p.flatOut(ctx, p.duration/turnRounds) }, &sum.full})
+		steady = append(steady, turn{func() (cost, error) { return p.steady(ctx, p.rate, p.duration/turnRounds) }, &sum.steady})
 	}
-	for range pushRounds {
-		for p, sum := range all {
-			one, err := p.steady(ctx, p.rate, p.duration/pushRounds)
-			if err != nil {
-				return err
-			}
-			sum.steady = sum.steady.plus(one)
-		}
+	if err := warmUp(full...); err != nil {
+		return err
+	}
+	if err := takeTurns(full...); err != nil {
+		return err
+	}
+	if err := takeTurns(steady...); err != nil {
+		return err
 	}
 	for p, sum := range all {
 		var err error

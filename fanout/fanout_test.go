@@ -154,13 +154,7 @@ func TestAPushGivenUpBeforeItWasSentIsNeverSent(t *testing.T) {
 	server := redistest.Start(t)
 	a, _, alice := startWithAlice(t, server)
 	server.Pause()
-	first := a.router.Begin([]Push{{User: "alice", Frame: []byte("first")}}, time.Now().Add(patience))
-	for eventuallySent := false; !eventuallySent; { // it is under way, and holds the lane
-		o := &first.orders[0]
-		o.ticket.mu.Lock()
-		eventuallySent = o.state == sent
-		o.ticket.mu.Unlock()
-	}
+	first := a.holdLane("alice", "first")
 	gaveUp, giveUp := context.WithCancel(t.Context())
 	giveUp()
 	if got := a.router.Push(gaveUp, Push{User: "alice", Frame: []byte("second")}); got.Err == nil {

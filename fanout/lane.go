@@ -97,17 +97,18 @@ func (l *lane) enqueueInTurn(o *order, servedHere bool) {
 func (l *lane) admit(o *order) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	adds := l.addsLocked(o)
 	switch {
 	case l.closed:
 		return ErrClosing
-	case l.admitted >= laneOrders || l.bytes+l.addsLocked(o) > laneBytes:
+	case l.admitted >= laneOrders || l.bytes+adds > laneBytes:
 		return ErrBusy
 	}
 	if err := l.begin(o); err != nil {
 		return err
 	}
 	l.admitted++
-	l.bytes += l.addsLocked(o)
+	l.bytes += adds
 	if o.push.Shared != nil {
 		l.sharing[o.push.Shared]++
 	}

@@ -181,6 +181,21 @@ func (i *inbox) wantFrames(want ...string) {
 	}
 }
 
+// stateOf is that of a ticket's first order.
+func stateOf(t *Ticket) orderState {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.orders[0].state
+}
+
+// holdLane begins a push of which a paused Redis does not tell the outcome, so that what follows it waits in the lane.
+func (n *node) holdLane(user, frame string) *Ticket {
+	n.t.Helper()
+	ticket := n.router.Begin([]Push{{User: user, Frame: []byte(frame)}}, time.Now().Add(patience))
+	eventually(n.t, "the push to be under way", func() bool { return stateOf(ticket) == sent })
+	return ticket
+}
+
 // eventually waits until something is so.
 func eventually(t *testing.T, want string, is func() bool) {
 	t.Helper()

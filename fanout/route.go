@@ -54,20 +54,21 @@ func (l *lane) call(ctx context.Context, batch []*order) ([]int64, error) {
 	head := envelope{kind: kindCall, ask: l.calls, sender: l.router.instance}.append(nil)
 	skipped := " " + strings.Join(append([]string{l.router.instance}, batch[0].skip...), " ") + " "
 	frames, numbers := l.framesInCommon(batch)
+	shares := func(i int) bool { return len(numbers) > 0 && numbers[i] > 0 }
 	args := make([]string, 0, 7+2*len(batch)+len(frames))
 	args = append(args, redis.Publish, redis.Keys.Channels(l.shard), skipped, strconv.FormatInt(redis.Grace.Milliseconds(), 10),
 		rueidis.BinaryString(head), strconv.Itoa(len(batch)), rueidis.BinaryString(numbers))
 	size := 0
 	for i, o := range batch {
 		args = append(args, o.push.User)
-		if size += usualHead + len(o.push.User); len(numbers) == 0 || numbers[i] == 0 {
+		if size += usualHead + len(o.push.User); !shares(i) {
 			size += len(o.push.Frame)
 		}
 	}
 	text := make([]byte, 0, size) // of all envelopes
 	for i, o := range batch {
 		from := len(text)
-		text = l.envelope(o, len(numbers) > 0 && numbers[i] > 0).append(text)
+		text = l.envelope(o, shares(i)).append(text)
 		args = append(args, rueidis.BinaryString(text[from:]))
 	}
 	args = append(args, frames...)
@@ -95,11 +96,11 @@ func (l *lane) framesInCommon(batch []*order) (frames []string, numbers []byte) 
 			first, numbers = map[*presence.Shared]int{}, make([]byte, len(batch))
 		}
 		before, known := first[shared]
-		switch {
-		case !known:
+		if !known {
 			first[shared] = i
 			continue
-		case numbers[before] == 0:
+		}
+		if numbers[before] == 0 {
 			frames = append(frames, rueidis.BinaryString(envelope{kind: kindFrame, frame: o.push.Frame}.append(nil)))
 			numbers[before] = byte(len(frames))
 		}

@@ -151,7 +151,7 @@ func TestALateAnswerIsDroppedAndCounted(t *testing.T) {
 		a, _, alice := startWithAlice(t, server)
 		open := alice.shut()
 		ticket := a.router.Begin([]Push{{User: "alice", Frame: []byte("x"), Wait: Written}}, time.Now().Add(patience))
-		eventually(t, "the push to be routed", func() bool { return routed(&ticket.orders[0]) })
+		eventually(t, "the push to be routed", func() bool { return stateOf(ticket) == settled })
 		ctx, giveUp := context.WithCancel(t.Context())
 		giveUp()
 		if got := ticket.Wait(ctx)[0]; got.Sockets != (presence.Counts{Unanswered: 1}) {
@@ -163,10 +163,4 @@ func TestALateAnswerIsDroppedAndCounted(t *testing.T) {
 		open()
 		eventually(t, "the late reply to be counted", func() bool { return a.receiver.LateReplies() == 1 })
 	})
-}
-
-func routed(o *order) bool {
-	o.ticket.mu.Lock()
-	defer o.ticket.mu.Unlock()
-	return o.state == settled
 }

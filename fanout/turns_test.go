@@ -55,12 +55,7 @@ func TestAPushIsGivenUpWhenItsCallerStopsWaiting(t *testing.T) {
 	server := redistest.Start(t)
 	a, _, alice := startWithAlice(t, server)
 	server.Pause()
-	first := a.router.Begin([]Push{{User: "alice", Frame: []byte("first")}}, time.Now().Add(patience))
-	eventually(t, "the first push to hold the lane", func() bool {
-		first.mu.Lock()
-		defer first.mu.Unlock()
-		return first.orders[0].state == sent
-	})
+	first := a.holdLane("alice", "first")
 	patient := a.router.Begin([]Push{{User: "alice", Frame: []byte("patient")}}, time.Now().Add(patience))
 	var hasty []*Ticket // the timer must run for the one, and again for the other
 	for _, patience := range []time.Duration{time.Millisecond, 20 * time.Millisecond} {

@@ -19,10 +19,11 @@ if number ~= shards then return {STALE, tonumber(number)} end
 local leased = {}
 for _, token in ipairs(redis.call('HKEYS', leases)) do leased[token:match('^[^.]+')] = true end
 redis.call('HSET', instances, instance, record)
-local lowest = math.huge
-for _, other in ipairs(redis.call('HKEYS', instances)) do
+local flat, lowest = redis.call('HGETALL', instances), math.huge
+for i = 1, #flat, 2 do
+  local other, described = flat[i], flat[i + 1]
   if leased[other] or other == instance then
-    lowest = math.min(lowest, tonumber(redis.call('HGET', instances, other):match('"protocol":(%d+)') or 1))
+    lowest = math.min(lowest, tonumber(described:match('"protocol":(%d+)') or 1))
   else
     redis.call('HDEL', instances, other)
   end

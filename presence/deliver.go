@@ -17,9 +17,7 @@ func (l List) Deliver(exclude uuid.UUID, message Message) int {
 			took++
 		}
 	}
-	if message.Tally != nil {
-		message.Tally.sent()
-	}
+	message.Tally.sent()
 	return took
 }
 
@@ -32,9 +30,7 @@ func (l List) Close(except uuid.UUID, code int, reason string, tally *Tally) int
 			closed++
 		}
 	}
-	if tally != nil {
-		tally.sent()
-	}
+	tally.sent()
 	return closed
 }
 
@@ -63,9 +59,7 @@ func (s *Sockets) Emit(emits []*Emit) {
 		if emit.Took = users; emit.To == Everybody {
 			emit.Took += anonymous
 		}
-		if emit.Tally != nil {
-			emit.Tally.sent()
-		}
+		emit.Tally.sent()
 	}
 }
 
@@ -91,25 +85,19 @@ func (s *Sockets) CloseSocket(id uuid.UUID, code int, reason string, tally *Tall
 			closed++
 		}
 	})
-	if tally != nil {
-		tally.sent()
-	}
+	tally.sent()
 	return closed
 }
 
 func closeSocket(socket *Socket, code int, reason string, tally *Tally) {
-	if tally != nil {
-		tally.add()
-		tally.Tell(Written)
-	}
+	tally.add()
+	tally.Tell(Written)
 	socket.Conn.Close(code, reason)
 }
 
 func send(socket *Socket, messages []Message) bool {
 	for _, message := range messages {
-		if message.Tally != nil {
-			message.Tally.add()
-		}
+		message.Tally.add()
 	}
 	return socket.Conn.Send(messages...)
 }

@@ -36,7 +36,7 @@ func (c *Counts) Add(o Counts) {
 	c.Unanswered += o.Unanswered
 }
 
-// Tally counts what becomes of one frame at the sockets of one instance.
+// Tally counts what becomes of one frame at the sockets of one instance. A nil Tally may be told, and counts nothing.
 type Tally struct {
 	// static after construction
 	ack  uuid.UUID // the push that clients must confirm; uuid.Nil: it is enough that it is written
@@ -68,16 +68,26 @@ func (t *Tally) Over() bool {
 
 // add expects the fate of the frame at one more socket.
 func (t *Tally) add() {
+	if t == nil {
+		return
+	}
 	t.mu.Lock()
 	t.open++
 	t.mu.Unlock()
 }
 
 // sent says that there are no more sockets to add.
-func (t *Tally) sent() { t.close(func() {}) }
+func (t *Tally) sent() {
+	if t != nil {
+		t.close(func() {})
+	}
+}
 
 // Tell tells the fate of the frame at one socket.
 func (t *Tally) Tell(fate Fate) {
+	if t == nil {
+		return
+	}
 	switch fate {
 	case Written:
 		if _, wanted := t.Ack(); wanted {
