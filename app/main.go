@@ -26,7 +26,11 @@ func main() {
 	if command.Command() == "audit" {
 		err = c.Audit.run(os.Stdout)
 	} else {
-		err = run(&c.Config, newLog(c.LogLevel), os.Stdout)
+		log := newLog(c.LogLevel)
+		if err := takeTimerSlack(); err != nil {
+			log.Warn("no timer slack: this instance will need more processor time", "error", err)
+		}
+		err = run(&c.Config, log, os.Stdout)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "rollcall:", err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -145,6 +146,7 @@ func (r *Receiver) enqueue(message rueidis.PubSubMessage) {
 	if r.queued.Add(size) <= receiverBytes {
 		select {
 		case r.queue <- message:
+			runtime.Gosched() // the worker first: what comes meanwhile is read together
 			return
 		default:
 		}
