@@ -21,57 +21,57 @@ local numbers, users_at, envelopes_at, frames_at = ARGV[7], 7, 7 + count, 7 + 2 
 
 local standing = standings(leases, redis_now(), grace)
 local entries = redis.call('HMGET', owners, unpack(ARGV, users_at + 1, users_at + count))
-local skip, batches, batch_of = {}, {}, {} -- batches: for each instance envelopes, their places in the reply, and what it adds there if it takes them
-for instance in skipped:gmatch('%S+') do skip[instance] = true end
+local batches, batch_of = {}, {} -- batches: for each instance the parts of its message, and whether it took that
+for instance in skipped:gmatch('%S+') do batch_of[instance] = false end
 
 local function batch_for(token) -- by instance: two tokens of one may be live, and a call sends each instance one message
   local instance = token:match('^[^.]+')
   if batch_of[instance] == nil then
-    batch_of[instance] = not skip[instance] and {instance = instance, envelopes = {head}, places = {}, added = {}}
-    if batch_of[instance] then batches[#batches + 1] = batch_of[instance] end
+    batch_of[instance] = {instance = instance, parts = {head}}
+    batches[#batches + 1] = batch_of[instance]
   end
   return batch_of[instance]
 end
 
--- What the owners in an entry come to: its user's state, the batches that its envelopes go into, and what each then adds. It is worked
--- out once for each text after since, which most users of one instance have in common.
+-- What the owners in an entry come to: the answer (its user's state, until the messages are out), the batches that its envelopes go into,
+-- and what each adds if it is taken. It is worked out once for each text after since, which most users of one instance have in common.
 local known = {}
 local function read_owners(text)
-  local read = {state = OFFLINE, batches = {}, adds = {}}
+  local read = {answer = OFFLINE, batches = {}, adds = {}}
   for token, sockets in text:gmatch(' ([^:]+):(%d+)') do
     if standing[token] == LIVE and sockets ~= '0' then
-      read.state = ONLINE
+      read.answer = ONLINE
       local batch = batch_for(token)
       if batch then read.batches[#read.batches + 1], read.adds[#read.adds + 1] = batch, 4 + 4 * 65536 * sockets end
     elseif standing[token] ~= DEAD then
-      read.state = math.max(read.state, RECONNECTING)
+      read.answer = math.max(read.answer, RECONNECTING)
     end
   end
   known[text] = read
   return read
 end
 
-local reply, find, sub, byte = {}, string.find, string.sub, string.byte
+local found, sharing, find, sub, byte = {}, numbers ~= '', string.find, string.sub, string.byte
 for i = 1, count do
   local entry = entries[i]
-  reply[i] = OFFLINE
   if entry then
     local text = sub(entry, (find(entry, ' ', 1, true)))
     local read = known[text] or read_owners(text)
-    reply[i] = read.state
-    for k, batch in ipairs(read.batches) do
-      local n, frame = #batch.places + 1, byte(numbers, i) or 0
-      if frame ~= 0 and frame ~= batch.frame then
-        batch.frame, batch.envelopes[#batch.envelopes + 1] = frame, ARGV[frames_at + frame]
-      end
-      batch.envelopes[#batch.envelopes + 1], batch.places[n], batch.added[n] = ARGV[envelopes_at + i], i, read.adds[k]
+    found[i] = read
+    for k = 1, #read.batches do
+      local batch, parts, frame = read.batches[k], read.batches[k].parts, sharing and byte(numbers, i) or 0
+      if frame ~= 0 and frame ~= batch.frame then batch.frame, parts[#parts + 1] = frame, ARGV[frames_at + frame] end
+      parts[#parts + 1] = ARGV[envelopes_at + i]
     end
   end
 end
 
 for _, batch in ipairs(batches) do
-  if redis.call(publish, channels .. batch.instance, table.concat(batch.envelopes)) > 0 then
-    for n, place in ipairs(batch.places) do reply[place] = reply[place] + batch.added[n] end
-  end
+  batch.taken = redis.call(publish, channels .. batch.instance, table.concat(batch.parts)) > 0
 end
+for _, read in pairs(known) do
+  for k, batch in ipairs(read.batches) do read.answer = read.answer + (batch.taken and read.adds[k] or 0) end
+end
+local reply = {}
+for i = 1, count do reply[i] = found[i] and found[i].answer or OFFLINE end
 return reply
