@@ -35,6 +35,7 @@ type line struct {
 	mu sync.Mutex
 	// mu guards the following
 	batch   *[]byte // gathers what is written together; else nil
+	pings   bool    // a ping is to follow the batch
 	kept    []byte
 	sending bool // a goroutine sends what is kept
 	closed  bool
@@ -55,7 +56,7 @@ func (l *line) open(conn net.Conn, sent, slow func()) {
 	}
 }
 
-// Write implements net.Conn, and never waits. Only whole frames may be written.
+// Write implements net.Conn, and never waits. Frames may come in parts within together alone.
 func (l *line) Write(frame []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -67,6 +68,21 @@ func (l *line) Write(frame []byte) (int, error) {
 		return 0, err
 	}
 	return len(frame), nil
+}
+
+// pingFrame is a ping of RFC 6455, 5.5.2: final, opcode 9, no data.
+var pingFrame = []byte{0x89, 0}
+
+// ping writes a ping between two frames. Who writes frames need not know of it: to have gorilla/websocket make the ping would be 400 bytes
+// of garbage for each idle socket.
+func (l *line) ping() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.batch != nil { // which may end within a frame
+		l.pings = true
+		return
+	}
+	_ = l.writeLocked(pingFrame) // an error means that the connection is closed, which its reader deals with
 }
 
 // allSent says whether all that was written is sent; if not, l.sent will be called.
@@ -86,6 +102,9 @@ func (l *line) together(write func() error) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.batch = nil
+	if l.pings {
+		*batch, l.pings = append(*batch, pingFrame...), false
+	}
 	err = cmp.Or(err, l.writeLocked(*batch))
 	*batch = (*batch)[:0]
 	if cap(*batch) <= 2*batchBytes {

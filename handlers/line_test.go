@@ -109,6 +109,43 @@ func TestAClientThatReadsAgainGetsAllThatWaitedWholeAndInOrder(t *testing.T) {
 	}
 }
 
+func TestAPingIsWrittenBetweenFramesOnly(t *testing.T) {
+	t.Parallel()
+	servers, clients := connectSockets(t, 1)
+	s, client := servers[0], clients[0]
+	frame := textFrameOf(strings.Repeat("x", 4000))
+	err := s.line.together(func() error {
+		for _, part := range [][]byte{frame[:1024], frame[1024:]} { // as gorilla/websocket writes what its buffer has no room for
+			if _, err := s.line.Write(part); err != nil {
+				return err
+			}
+			s.ping()
+			s.ping() // one is enough
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.ping()
+	s.sendFrame([]byte("after"))
+	pings := 0
+	client.SetPingHandler(func(string) error { pings++; return nil })
+	for _, want := range []string{"welcome", string(frame[4:]), "after"} {
+		if _, got, err := client.ReadMessage(); err != nil || string(got) != want {
+			t.Fatalf("got %.20q… of %d bytes, %v, want %.20q", got, len(got), err, want)
+		}
+	}
+	if pings != 2 {
+		t.Errorf("%d pings, want one behind the frame and one later", pings)
+	}
+}
+
+// textFrameOf is a frame of RFC 6455, 5.2, with a text of 126 to 65,535 bytes.
+func textFrameOf(text string) []byte {
+	return append([]byte{0x81, 126, byte(len(text) >> 8), byte(len(text))}, text...)
+}
+
 func TestAClientThatReadsNothingIsCutAndMakesNobodyWait(t *testing.T) {
 	t.Parallel()
 	servers, clients := connectSockets(t, 2)

@@ -34,14 +34,10 @@ func (s *sockets) ping(ctx context.Context) {
 	}
 }
 
-// pingFrame is a ping of RFC 6455, 5.5.2: final, opcode 9, no data.
-var pingFrame = []byte{0x89, 0}
-
-// ping asks the client for a sign of life, unless it was told to go. The frame goes to the line as it is, between whole frames: to have
-// gorilla make it would be 400 bytes of garbage for each idle socket.
+// ping asks the client for a sign of life, unless it was told to go.
 func (s *socket) ping() {
 	if !s.ended.Load() {
-		_, _ = s.line.Write(pingFrame) // an error means that the connection is closed, which disconnect deals with
+		s.line.ping()
 	}
 }
 
