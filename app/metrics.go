@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"rollcall/fanout"
+	"rollcall/handlers"
 	"rollcall/presence"
 )
 
@@ -98,7 +99,7 @@ func outcomeLabel(outcome fanout.Outcome) string {
 }
 
 // watch shows what the parts of an instance know of themselves, when it is asked for.
-func (m *metrics) watch(mirror *presence.Mirror, sockets *presence.Sockets, router *fanout.Router, receiver *fanout.Receiver, tooSlow func() int64) {
+func (m *metrics) watch(mirror *presence.Mirror, sockets *presence.Sockets, router *fanout.Router, receiver *fanout.Receiver, server *handlers.Server) {
 	gauge := func(name, help string, value func() float64) {
 		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value))
 	}
@@ -115,6 +116,7 @@ func (m *metrics) watch(mirror *presence.Mirror, sockets *presence.Sockets, rout
 		func() float64 { _, oldest := mirror.Audits(); return oldest.Seconds() })
 	gauge("rollcall_queued_pushes", "Pushes that wait for Redis.", func() float64 { n, _ := router.Waiting(); return float64(n) })
 	gauge("rollcall_open_questions", "Pushes that wait for owners to tell what became of them.", func() float64 { _, n := router.Waiting(); return float64(n) })
+	gauge("rollcall_open_streams", "Streams of pushes that are open.", func() float64 { return float64(server.Streams()) })
 	gauge("rollcall_received_queue", "Messages from other instances that wait to be handed to sockets.", func() float64 { return float64(receiver.Queued()) })
 
 	counter("rollcall_mirror_errors_total", "Failed steps of the mirror.", nil, func() int64 { return mirror.Stats().Errors })
@@ -122,7 +124,7 @@ func (m *metrics) watch(mirror *presence.Mirror, sockets *presence.Sockets, rout
 	counter("rollcall_audit_differences_total", "Differences that audits found, and mended.", nil, func() int64 { n, _ := mirror.Audits(); return n })
 	const drops, help = "rollcall_drops_total", "What could not be delivered, by reason: sockets too slow, messages, envelopes, replies, or answers to be remembered."
 	for reason, count := range map[string]func() int64{
-		"socket_too_slow":    tooSlow,
+		"socket_too_slow":    server.TooSlow,
 		"message_malformed":  receiver.Dropped.Malformed.Load,
 		"message_overflow":   receiver.Dropped.Overflow.Load,
 		"message_late":       receiver.Dropped.Late.Load,

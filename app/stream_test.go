@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -161,4 +162,68 @@ func TestAStreamWhoseClientGoesAwayHarmsNobody(t *testing.T) {
 	s.body.Close() // it went away without a word
 	push(t, a, "alice", `{"event":"y"}`, "online", 1)
 	alice.wantFrame("y", "null")
+}
+
+func TestAnAnswerOfAStreamDoesNotWaitForTheNext(t *testing.T) {
+	t.Parallel()
+	a := startApp(t)
+	alice := connect(t, a, "alice")
+	s := openStream(t, a, "?wait=acked&timeout=5s")
+	s.send(`{"user":"nobody","event":"x"}` + "\n" + `{"user":"alice","event":"x"}`)
+	if got, _ := s.answer(); got["user"] != "nobody" {
+		t.Fatalf("%v", got)
+	}
+	id := alice.wantFrame("x", "null").ID
+	alice.send(fmt.Sprintf(`{"event":"rollcall:ack","data":{"id":%q}}`, id)) // only now
+	if got, _ := s.answer(); got["id"] != id || got["sockets"].(map[string]any)["acked"] != 1.0 {
+		t.Errorf("%v", got)
+	}
+}
+
+func TestAnInstanceThatStopsAnswersWhatItsStreamsHaveSent(t *testing.T) {
+	t.Parallel()
+	p := startProcess(t)
+	s := openStream(t, p.App, "")
+	s.send(`{"user":"alice","event":"x"}`)
+	if got, _ := s.answer(); got["state"] != "offline" {
+		t.Fatalf("%v", got)
+	}
+	p.signal(syscall.SIGTERM)
+	got, _ := s.answer()
+	if text, _ := got["error"].(string); got["line"] != 2.0 || !strings.Contains(text, "shutting down") {
+		t.Errorf("%v", got)
+	}
+	if got, more := s.answer(); more || s.answers.Err() != nil {
+		t.Errorf("then %v, %v", got, s.answers.Err())
+	}
+	p.wantExit(0)
+}
+
+func TestStreamsThatAreLeftKeepNothing(t *testing.T) {
+	t.Parallel()
+	a := startApp(t)
+	connect(t, a, "alice") // who will not confirm
+	for range 3 {
+		s := openStream(t, a, "?wait=acked&timeout=5s")
+		go func() {
+			for {
+				if _, err := io.WriteString(s.lines, `{"user":"alice","event":"x"}`+"\n"); err != nil {
+					return
+				}
+			}
+		}()
+		wantMetric(t, a, "rollcall_open_questions 514") // its window is full, and both ends have one
+		s.body.Close()
+		s.lines.Close()
+		wantMetric(t, a, "rollcall_open_questions 0")
+		wantMetric(t, a, "rollcall_open_streams 0")
+	}
+}
+
+func wantMetric(t *testing.T, a *App, line string) {
+	t.Helper()
+	eventually(t, line, func() (string, bool) {
+		metrics := ask(t, a, "GET", "/metrics", "").text
+		return metrics, strings.Contains(metrics, "\n"+line+"\n")
+	})
 }

@@ -2,6 +2,7 @@ package fanout
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -91,6 +92,16 @@ func (t *Ticket) Wait(ctx context.Context) []Outcome {
 		}
 	}
 	return outcomes
+}
+
+// Done says whether all outcomes are there already, so that Wait would not wait.
+func (t *Ticket) Done() bool {
+	select {
+	case <-t.done:
+		return !slices.ContainsFunc(t.orders, func(o order) bool { return o.inquiry != nil })
+	default:
+		return false
+	}
 }
 
 // claim takes a queued order to be sent; false if its caller has given it up.

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 	"testing/fstest"
+	"testing/iotest"
 	"testing/synctest"
 	"time"
 
@@ -125,29 +126,66 @@ func TestEveryRefusalThatPassesSaysWhenToComeAgain(t *testing.T) {
 	}
 }
 
-// endless is a body that never ends: one push after the other.
-type endless struct{}
+// endless is a body that never ends: one line after the other.
+type endless string
 
-func (endless) Read(p []byte) (int, error) { return copy(p, `{"user":"alice","event":"x"}`+"\n"), nil }
+func (e endless) Read(p []byte) (int, error) { return copy(p, e), nil }
 
 func TestAStreamReadsOnlySoFarAheadOfItsAnswers(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := startIdle(t)
-		ctx, cancel := context.WithCancel(t.Context())
-		lines := s.startReading(ctx, http.NewResponseController(httptest.NewRecorder()), endless{}, fanout.Routed, time.Second)
-		synctest.Wait() // nobody reads the answers
-		if got, want := s.waiting(), streamWindow+1; got != want {
-			t.Errorf("%d lines were sent on their way, want %d", got, want)
+	short := `{"user":"alice","event":"x"}` + "\n"
+	long := `{"user":"alice","event":"x","data":"` + strings.Repeat("x", 1000) + `"}` + "\n"
+	for line, ahead := range map[string]int{short: streamWindow + 1, long + long: streamBytes / len(long)} {
+		synctest.Test(t, func(t *testing.T) {
+			s := startIdle(t)
+			ctx, cancel := context.WithCancel(t.Context())
+			one := s.newStream(http.NewResponseController(httptest.NewRecorder()), fanout.Routed, time.Second)
+			if len(line) > 1000 { // room by bytes is what counts then
+				one.lines = make(chan streamed, 2*streamBytes)
+			}
+			go one.readLines(ctx, endless(line))
+			synctest.Wait() // nobody reads the answers
+			if got := s.waiting(); got != ahead {
+				t.Errorf("%d lines were sent on their way, want %d", got, ahead)
+			}
+			one.room.Release((<-one.lines).bytes)
+			synctest.Wait()
+			if got, want := s.waiting(), ahead+1; got != want {
+				t.Errorf("after one answer %d lines were sent on their way, want %d", got, want)
+			}
+			cancel()
+			for range one.lines {
+			}
+		})
+	}
+}
+
+// deadlines is a response that notes how often it got a deadline.
+type deadlines struct {
+	http.ResponseWriter
+	read, write int
+}
+
+func (d *deadlines) SetReadDeadline(time.Time) error  { d.read++; return nil }
+func (d *deadlines) SetWriteDeadline(time.Time) error { d.write++; return nil }
+
+func TestAClientOfAStreamHasTimeForEachPart(t *testing.T) {
+	given := &deadlines{ResponseWriter: httptest.NewRecorder()}
+	one := startIdle(t).newStream(http.NewResponseController(given), fanout.Routed, time.Second)
+	const parts = 10
+	body := strings.NewReader(strings.Repeat(" \n ", parts)) // each ends within a line
+	one.readLines(t.Context(), patientBody{struct{ io.Reader }{iotest.OneByteReader(body)}, one})
+	if want := int(body.Size()) + 1; given.read != want { // and the end
+		t.Errorf("%d deadlines for %d reads", given.read, want)
+	}
+	answers := patientResponse{given, one}
+	for range parts {
+		if _, err := answers.Write([]byte("x")); err != nil {
+			t.Fatal(err)
 		}
-		<-lines
-		synctest.Wait()
-		if got, want := s.waiting(), streamWindow+2; got != want {
-			t.Errorf("after one answer %d lines were sent on their way, want %d", got, want)
-		}
-		cancel()
-		for range lines {
-		}
-	})
+	}
+	if given.write != parts {
+		t.Errorf("%d deadlines for %d writes", given.write, parts)
+	}
 }
 
 func TestAHandlerWaitsWhenTooManyOfItsAnswersAreOnTheirWay(t *testing.T) {

@@ -20,7 +20,7 @@ const (
 	usersSize = 256 << 10 // bytes that their names may add to a body
 
 	defaultWait = 2 * time.Second // until a push that could not be sent is given up, and what is not known of it is unanswered
-	maxWait     = 5 * time.Second
+	MaxWait     = 5 * time.Second // the longest that a request may have to wait
 
 	usualAnswer = 128 // bytes that most answers to a push fit into
 )
@@ -204,8 +204,8 @@ func waitFrom(c *echo.Context) (fanout.Wait, time.Duration, error) {
 		return wait, defaultWait, nil
 	}
 	timeout, err := time.ParseDuration(given)
-	if err != nil || timeout <= 0 || timeout > maxWait {
-		return 0, 0, problem(http.StatusBadRequest, "bad_timeout", "timeout: want a duration up to %v, such as 500ms, not %q", maxWait, given)
+	if err != nil || timeout <= 0 || timeout > MaxWait {
+		return 0, 0, problem(http.StatusBadRequest, "bad_timeout", "timeout: want a duration up to %v, such as 500ms, not %q", MaxWait, given)
 	}
 	return wait, timeout, nil
 }

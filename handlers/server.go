@@ -45,6 +45,9 @@ type Server struct {
 	sockets   *sockets
 	directory *presence.Directory
 
+	leaving context.Context // ends when streams are to end
+	leave   func()
+
 	draining atomic.Bool
 	streams  atomic.Int64 // open ones, at most maxStreams
 }
@@ -52,6 +55,7 @@ type Server struct {
 // NewServer makes a server.
 func NewServer(o Options) *Server {
 	s := &Server{options: o, directory: o.Mirror.Directory()}
+	s.leaving, s.leave = context.WithCancel(context.Background())
 	s.sockets = newSockets(o, &gateway{o.Handlers, o.Router, o.Log}, s.draining.Load)
 	s.echo = echo.NewWithConfig(echo.Config{
 		Logger:           o.Log,
@@ -102,6 +106,9 @@ func (s *Server) Run(ctx context.Context) { s.sockets.ping(ctx) }
 // TooSlow counts the sockets that were closed because their client did not read.
 func (s *Server) TooSlow() int64 { return s.sockets.slow.Load() }
 
+// Streams is how many streams of pushes are open.
+func (s *Server) Streams() int64 { return s.streams.Load() }
+
 // Drain says that this instance is not ready, refuses new sockets, and closes the open ones over a time, each told when to come back.
 // It returns when all are gone; those that do not go are cut when the context ends.
 func (s *Server) Drain(ctx context.Context, over time.Duration) {
@@ -109,6 +116,9 @@ func (s *Server) Drain(ctx context.Context, over time.Duration) {
 	s.options.Mirror.Drain()
 	s.sockets.drain(ctx, over)
 }
+
+// EndStreams has streams take no more lines: what was taken is answered, and the last answer says why there are no others.
+func (s *Server) EndStreams() { s.leave() }
 
 // connect opens a socket.
 func (s *Server) connect(c *echo.Context) error {

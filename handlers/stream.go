@@ -3,14 +3,18 @@ package handlers
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v5"
+	"golang.org/x/sync/semaphore"
 
 	"rollcall/fanout"
 )
@@ -18,7 +22,8 @@ import (
 const (
 	maxStreams    = 256              // open on this instance; one costs up to streamWindow lines
 	streamWindow  = 512              // pushes of one stream that may be on their way; then its reader waits, and with it the client
-	streamTimeout = 30 * time.Second // for the client to send the next line, and to read an answer
+	streamBytes   = 1 << 20          // of their lines, unless one alone has more
+	streamTimeout = 30 * time.Second // for the client to send something more, and to read an answer
 	lineExtra     = 1 << 10          // bytes that a line may have besides its data
 )
 
@@ -36,6 +41,7 @@ type lineProblem struct {
 
 // streamed is a line on its way: a push, or what was wrong with it.
 type streamed struct {
+	bytes  int64 // of the line
 	id     uuid.UUID
 	user   string
 	ticket *fanout.Ticket
@@ -62,61 +68,116 @@ func (s *Server) stream(c *echo.Context) error {
 	c.Response().Header().Set("Content-Type", "application/x-ndjson")
 	c.Response().Header().Set("X-Accel-Buffering", "no") // for proxies that would collect the answers
 	c.Response().WriteHeader(http.StatusOK)
-	ctx, cancel := context.WithCancel(c.Request().Context())
+	// a read that fails, as it does when its time is over, ends the request's own context; but what was read is still to be answered
+	ctx, cancel := context.WithCancel(context.WithoutCancel(c.Request().Context()))
 	defer cancel()
-	lines := s.startReading(ctx, control, c.Request().Body, wait, timeout)
-	err = s.writeAnswers(ctx, control, c.Response(), wait, lines)
+	one := s.newStream(control, wait, timeout)
+	defer context.AfterFunc(s.leaving, one.stopReading)()
+	go one.readLines(ctx, patientBody{c.Request().Body, one})
+	one.writeAnswers(ctx, patientResponse{c.Response(), one})
 	cancel()
-	for one := range lines { // the client is gone, or all is answered
-		if one.ticket != nil {
-			one.ticket.Wait(ctx)
+	for line := range one.lines { // the client is gone, or all is answered
+		if line.ticket != nil {
+			line.ticket.Wait(ctx)
 		}
 	}
-	return err
+	return nil
 }
 
-// startReading reads lines until there are no more, or the context ends; then it closes the channel.
-func (s *Server) startReading(ctx context.Context, control *http.ResponseController, body io.Reader, wait fanout.Wait, timeout time.Duration) <-chan streamed {
-	lines := make(chan streamed, streamWindow)
-	go func() {
-		defer close(lines)
-		s.readLines(ctx, control, body, wait, timeout, lines)
-	}()
-	return lines
+// stream is a POST /push of application/x-ndjson under way.
+type stream struct {
+	// static after construction
+	server  *Server
+	control *http.ResponseController
+	wait    fanout.Wait
+	timeout time.Duration
+	lines   chan streamed       // capacity streamWindow; closed after the last
+	room    *semaphore.Weighted // in bytes, for lines on their way
 }
 
-// readLines sends each line's push on its way.
-func (s *Server) readLines(ctx context.Context, control *http.ResponseController, body io.Reader, wait fanout.Wait, timeout time.Duration, lines chan<- streamed) {
+func (s *Server) newStream(control *http.ResponseController, wait fanout.Wait, timeout time.Duration) *stream {
+	return &stream{server: s, control: control, wait: wait, timeout: timeout, lines: make(chan streamed, streamWindow), room: semaphore.NewWeighted(streamBytes)}
+}
+
+// patientBody gives the client time for each read. What can't have a deadline has the server's.
+type patientBody struct {
+	io.Reader
+	*stream
+}
+
+func (b patientBody) Read(p []byte) (int, error) {
+	_ = b.control.SetReadDeadline(time.Now().Add(streamTimeout))
+	if b.server.leaving.Err() != nil { // stopReading may have come before the deadline
+		return 0, os.ErrDeadlineExceeded
+	}
+	return b.Reader.Read(p)
+}
+
+// patientResponse gives the client time for each write.
+type patientResponse struct {
+	io.Writer
+	*stream
+}
+
+func (r patientResponse) Write(p []byte) (int, error) {
+	_ = r.control.SetWriteDeadline(time.Now().Add(streamTimeout))
+	return r.Writer.Write(p)
+}
+
+// stopReading ends a read that waits for the client.
+func (s *stream) stopReading() { _ = s.control.SetReadDeadline(time.Unix(1, 0)) }
+
+// readLines sends each line's push on its way. If the stream ends otherwise than its client wants, the last answer says why.
+func (s *stream) readLines(ctx context.Context, body io.Reader) {
+	defer close(s.lines)
 	reader := bufio.NewReaderSize(body, 64<<10)
 	for number := 1; ; number++ {
-		if reader.Buffered() == 0 {
-			_ = control.SetReadDeadline(time.Now().Add(streamTimeout)) // what can't have a deadline has the server's
-		}
-		line, err := readLine(reader, s.options.MaxMessageBytes+lineExtra)
-		if err != nil && !errors.Is(err, errLongLine) && len(line) == 0 {
+		line, err := readLine(reader, s.server.options.MaxMessageBytes+lineExtra)
+		var next streamed
+		ends := false
+		switch blank := len(bytes.TrimSpace(line)) == 0; {
+		case s.server.leaving.Err() != nil:
+			next, ends = streamed{fault: &lineProblem{number, "this instance is shutting down; from this line on nothing was sent: send it to another"}}, true
+		case errors.Is(err, errLongLine):
+			next = streamed{fault: &lineProblem{number, problemOf(err).Detail}}
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			next, ends = streamed{fault: &lineProblem{number, fmt.Sprintf("the stream ends here: nothing came for %v", streamTimeout)}}, true
+		case err != nil && !errors.Is(err, io.EOF):
+			next, ends = streamed{fault: &lineProblem{number, fmt.Sprintf("the stream ends here: %v", err)}}, true
+		case blank && err != nil:
 			return
-		}
-		if len(bytes.TrimSpace(line)) == 0 && err == nil {
-			continue // an empty line asks for nothing
+		case blank: // asks for nothing
+			continue
+		default:
+			bytes := min(int64(len(line)), streamBytes)
+			if s.room.Acquire(ctx, bytes) != nil {
+				return
+			}
+			next = s.begin(line, number)
+			next.bytes = bytes
 		}
 		select {
-		case lines <- s.begin(line, err, number, wait, timeout):
+		case s.lines <- next:
 		case <-ctx.Done():
+			if next.ticket != nil {
+				next.ticket.Wait(ctx)
+			}
+			return
+		}
+		if ends {
 			return
 		}
 	}
 }
 
 // begin sends the push of one line on its way.
-func (s *Server) begin(line []byte, err error, number int, wait fanout.Wait, timeout time.Duration) streamed {
+func (s *stream) begin(line []byte, number int) streamed {
 	var body streamLine
-	if !errors.Is(err, errLongLine) {
-		err = decodeStrictly(line, &body)
-	}
-	id := newID()
 	var push fanout.Push
+	id := newID()
+	err := decodeStrictly(line, &body)
 	if err == nil {
-		push, err = s.pushOf(body.pushBody, id, wait)
+		push, err = s.server.pushOf(body.pushBody, id, s.wait)
 	}
 	if err == nil {
 		if p := checkUser("user", body.User); p != nil {
@@ -127,50 +188,50 @@ func (s *Server) begin(line []byte, err error, number int, wait fanout.Wait, tim
 		return streamed{fault: &lineProblem{number, problemOf(err).Detail}}
 	}
 	push.User = body.User
-	return streamed{id: id, user: body.User, ticket: s.options.Router.Begin([]fanout.Push{push}, time.Now().Add(timeout))}
+	return streamed{id: id, user: body.User, ticket: s.server.options.Router.Begin([]fanout.Push{push}, time.Now().Add(s.timeout))}
 }
 
-// writeAnswers writes an answer for each line, and sends them off when there is nothing more to answer at the moment.
-func (s *Server) writeAnswers(ctx context.Context, control *http.ResponseController, w io.Writer, wait fanout.Wait, lines <-chan streamed) error {
+// writeAnswers writes an answer for each line, until there are no more or the client is gone. It sends them off whenever the next must be
+// waited for.
+func (s *stream) writeAnswers(ctx context.Context, w io.Writer) {
 	buffered := bufio.NewWriterSize(w, 16<<10)
+	flush := func() error { return cmp.Or(buffered.Flush(), s.control.Flush()) }
 	var answer []byte
-	flush := func() error {
-		_ = control.SetWriteDeadline(time.Now().Add(streamTimeout))
-		if err := buffered.Flush(); err != nil {
-			return err
-		}
-		return control.Flush()
-	}
 	for {
-		var one streamed
-		var open bool
+		var next streamed
+		open := false
 		select {
-		case one, open = <-lines:
+		case next, open = <-s.lines:
 		default:
-			if err := flush(); err != nil {
-				return nil // the client is gone: there is nobody to tell
+			if flush() != nil {
+				return
 			}
-			one, open = <-lines
+			next, open = <-s.lines
 		}
 		if !open {
-			_ = flush()
-			return nil
+			_ = flush() // the client may be gone: there is nobody to tell
+			return
 		}
-		answer = append(s.appendAnswer(answer[:0], ctx, one, wait), '\n')
+		if next.ticket != nil && buffered.Buffered() > 0 && !next.ticket.Done() && flush() != nil {
+			next.ticket.Wait(ctx)
+			return
+		}
+		answer = append(s.appendAnswer(answer[:0], ctx, next), '\n')
+		s.room.Release(next.bytes)
 		if _, err := buffered.Write(answer); err != nil {
-			return nil
+			return
 		}
 	}
 }
 
 // appendAnswer waits for what became of a line, and appends that.
-func (s *Server) appendAnswer(b []byte, ctx context.Context, one streamed, wait fanout.Wait) []byte {
+func (s *stream) appendAnswer(b []byte, ctx context.Context, one streamed) []byte {
 	if one.fault != nil {
 		return append(b, mustMarshal(one.fault)...)
 	}
 	outcome := one.ticket.Wait(ctx)[0]
-	s.trace(one.id, one.user, outcome)
-	return pushAnswer{one.id.String(), one.user, wait, outcome}.appendTo(b)
+	s.server.trace(one.id, one.user, outcome)
+	return pushAnswer{one.id.String(), one.user, s.wait, outcome}.appendTo(b)
 }
 
 var errLongLine = problem(http.StatusRequestEntityTooLarge, "line_too_long", "the line is longer than a push may be")
