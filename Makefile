@@ -15,7 +15,7 @@ run: build ## run one instance in development mode, with Redis in the same proce
 	@exec ./rollcall
 
 build: check-go ## build the one binary, ./rollcall
-	@$(GO) build -o rollcall ./app
+	@CGO_ENABLED=0 $(GO) build -o rollcall ./app
 
 test: check-go ## install what the tests need (on Debian, as root) and run them all
 	@GO=$(GO) ./.ci/install

@@ -45,6 +45,7 @@ type App struct {
 	serving      part
 	pinging      part
 	profiling    part
+	verifying    part
 	failed       chan error // capacity 1: the HTTP server ended by itself
 }
 
@@ -64,7 +65,17 @@ func Start(ctx context.Context, c *Config, events map[string]handlers.Handler, l
 }
 
 func (a *App) start(ctx context.Context) error {
-	tokens, err := newTokens(ctx, a.config)
+	listener, err := net.Listen("tcp", a.config.Addr)
+	if err != nil {
+		return fmt.Errorf("--addr (ROLLCALL_ADDR): %w", err)
+	}
+	a.Addr = listener.Addr().String()
+	a.serving.stop = func() { listener.Close() }                    // until the server has it
+	a.log.Info("listening", "addr", a.Addr, "instance", a.Instance) // first of all that is logged
+
+	keys, stopKeys := context.WithCancel(a.base)
+	a.verifying.stop = stopKeys
+	tokens, err := newTokens(keys, a.config, a.log)
 	if err != nil {
 		return err
 	}
@@ -72,13 +83,6 @@ func (a *App) start(ctx context.Context) error {
 		return err
 	}
 	a.RedisURL = a.redis.url
-	listener, err := net.Listen("tcp", a.config.Addr)
-	if err != nil {
-		return fmt.Errorf("--addr (ROLLCALL_ADDR): %w", err)
-	}
-	a.Addr = listener.Addr().String()
-	a.serving.stop = func() { listener.Close() } // until the server has it
-	a.log.Info("listening", "addr", a.Addr, "instance", a.Instance)
 
 	redis := a.redis.presence()
 	mirror, sockets := presence.NewMirror(presence.MirrorOptions{Instance: a.Instance, Addr: a.Addr, Redis: redis, Log: a.log})
@@ -91,7 +95,7 @@ func (a *App) start(ctx context.Context) error {
 	handling, stopHandling := context.WithCancel(a.base)
 	a.stopHandling = stopHandling
 	if a.config.dev() {
-		a.Dev = &handlers.Dev{Secret: a.config.JWTSecret[0], APIKey: a.config.APIKeys[0]}
+		a.Dev = &handlers.Dev{Secret: a.config.JWTSecret[0], APIKey: a.config.APIKeys[0], Issuer: a.config.JWTIssuer, Audience: a.config.JWTAudience}
 	}
 	a.server = handlers.NewServer(handlers.Options{
 		Context: handling, Instance: a.Instance, Mirror: mirror, Sockets: sockets, Router: router, Receiver: a.receiver,
@@ -169,6 +173,7 @@ func (a *App) Close() {
 	a.log.Info("draining", "over", a.config.Drain.String())
 	ctx, cancel := context.WithTimeout(a.base, a.config.Drain)
 	defer cancel()
+	defer context.AfterFunc(ctx, a.stopHandling)() // or a handler could hold it up
 	a.server.Drain(ctx, a.config.Drain/2)
 	a.stop()
 	a.log.Info("stopped")
@@ -179,6 +184,7 @@ func (a *App) stop() {
 	a.serving.end()
 	a.pinging.end()
 	a.profiling.end()
+	a.verifying.end()
 	if a.stopHandling != nil {
 		a.stopHandling()
 	}

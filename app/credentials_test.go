@@ -6,16 +6,20 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/base64"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/MicahParks/jwkset"
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/gorilla/websocket"
 )
@@ -115,6 +119,53 @@ func TestEveryKeyAndSecretOfARotationWorks(t *testing.T) {
 			t.Errorf("with key %s: %d %s", key, got.Status, got.text)
 		}
 	}
+}
+
+func TestTokensOfAKeySetAreVerifiedOnceItCanBeFetched(t *testing.T) {
+	t.Parallel()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	set, err := jwkset.NewJWKFromKey(&key.PublicKey, jwkset.JWKOptions{Metadata: jwkset.JWKMetadataOptions{KID: "one", ALG: jwkset.AlgES256}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := json.Marshal(jwkset.JWKSMarshal{Keys: []jwkset.JWKMarshal{set.Marshal()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var up atomic.Bool
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if !up.Load() {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		_, _ = w.Write(text)
+	}))
+	t.Cleanup(server.Close)
+	a := startApp(t, "--jwks-url="+server.URL)
+	sign := func(kid string) string {
+		made := jwt.NewWithClaims(jwt.SigningMethodES256, jwt.RegisteredClaims{Subject: "alice"})
+		made.Header["kid"] = kid
+		signed, err := made.SignedString(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return signed
+	}
+	noKey := http.Header{"Authorization": nil}
+	got := ask(t, a, "GET", "/ws?token="+sign("one"), "", noKey)
+	wantProblem(t, got, 503, "no_keys")
+	if got.Header.Get("Retry-After") == "" {
+		t.Error("it does not say when to come again")
+	}
+	up.Store(true)
+	eventually(t, "a token that is verified", func() (int, bool) { // with an Upgrade it would be a socket
+		got := ask(t, a, "GET", "/ws?token="+sign("one"), "", noKey)
+		return got.Status, got.Status == http.StatusUpgradeRequired
+	})
+	wantProblem(t, ask(t, a, "GET", "/ws?token="+sign("other"), "", noKey), 401, "bad_token")
 }
 
 func TestTokensOfAPublicKeyAreVerified(t *testing.T) {

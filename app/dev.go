@@ -5,7 +5,8 @@ import (
 	"io"
 )
 
-// printDev prints what a newcomer needs to see it work. Secrets are printed only if this process made them up.
+// printDev prints what a newcomer needs to see it work. Secrets are printed only if this process made them up, and so is the URL of Redis,
+// which may hold a password.
 func printDev(out io.Writer, a *App, madeSecret, madeKey bool) {
 	secret, key := "<the secret you gave>", "<the API key you gave>"
 	if madeSecret {
@@ -13,6 +14,10 @@ func printDev(out io.Writer, a *App, madeSecret, madeKey bool) {
 	}
 	if madeKey {
 		key = a.Dev.APIKey
+	}
+	redis := "<the URL you gave>"
+	if a.config.inProcess() {
+		redis = a.RedisURL
 	}
 	fmt.Fprintf(out, `
 Rollcall runs in development mode. Open the page, in two tabs:
@@ -29,5 +34,5 @@ Start a second instance that joins this one:
 
 Ctrl-C stops it.
 
-`, a.Addr, key, a.RedisURL, secret)
+`, a.Addr, key, redis, secret)
 }

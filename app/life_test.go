@@ -1,7 +1,9 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
+	"fmt"
 	"os/exec"
 	"slices"
 	"strings"
@@ -10,6 +12,7 @@ import (
 
 	"github.com/gorilla/websocket"
 
+	"rollcall/handlers"
 	"rollcall/lua/redistest"
 )
 
@@ -32,6 +35,9 @@ func TestAnInstanceToldToStopSendsItsClientsOnAndExitsCleanly(t *testing.T) {
 		}
 	}
 	leaving.wantExit(0)
+	if got := ask(t, staying, "GET", "/instances", ""); !strings.Contains(got.text, `"sockets":0,"users":0,"state":"left"`) {
+		t.Errorf("instances: %s", got.text)
+	}
 	wantState(t, staying, "alice", "reconnecting", 0) // the lease was ended: it does not take the lease's time
 	back := connect(t, staying, "alice")
 	push(t, staying, "alice", `{"event":"x"}`, "online", 1)
@@ -62,9 +68,10 @@ func TestADrainingInstanceIsNotReadyAndTakesNoNewSockets(t *testing.T) {
 	if got := ask(t, a.App, "GET", "/healthz", ""); got.Status != 200 {
 		t.Errorf("healthz: %d %s", got.Status, got.text)
 	}
-	if got := ask(t, a.App, "GET", "/instances", ""); !strings.Contains(got.text, `"state":`) {
-		t.Error(got.text)
-	}
+	eventually(t, "all to see that it drains", func() (string, bool) {
+		got := ask(t, a.App, "GET", "/instances", "")
+		return got.text, strings.Contains(got.text, `"state":"draining"`)
+	})
 	stubborn.Close()
 	a.wantExit(0)
 }
@@ -171,5 +178,49 @@ func TestNoSecretIsPrintedThatWasGiven(t *testing.T) {
 	printDev(&out, a, false, false)
 	if strings.Contains(out.String(), testSecret) || strings.Contains(out.String(), testKey) {
 		t.Error(out.String())
+	}
+	out.Reset()
+	const password = "sesame"
+	given := *a
+	given.config, given.RedisURL = &Config{RedisURL: "redis://:" + password + "@example:6379"}, "redis://:"+password+"@example:6379"
+	if printDev(&out, &given, true, true); strings.Contains(out.String(), password) {
+		t.Error(out.String())
+	}
+}
+
+func TestTheLogsFirstLineSaysWhereItListens(t *testing.T) {
+	t.Parallel()
+	redis := redistest.Start(t, "--maxmemory-policy", "allkeys-lru") // which is worth a warning
+	startProcess(t, "--redis-url="+redis.URL())                      // reads that line
+}
+
+func TestAHandlerHoldsUpNoStop(t *testing.T) {
+	t.Parallel()
+	begun, ended := make(chan struct{}), make(chan error, 1)
+	release := make(chan struct{})
+	a, err := tryAppWith(t, map[string]handlers.Handler{
+		"waits": func(ctx context.Context, _ handlers.Question, _ *handlers.Answers) error {
+			begun <- struct{}{}
+			<-ctx.Done()
+			ended <- ctx.Err()
+			return nil
+		},
+		"sleeps": func(context.Context, handlers.Question, *handlers.Answers) error {
+			begun <- struct{}{}
+			<-release
+			return nil
+		},
+	}, "--drain=100ms")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, event := range []string{"waits", "sleeps"} {
+		connect(t, a, "alice").send(fmt.Sprintf(`{"event":%q}`, event))
+		<-begun
+	}
+	a.Close()
+	close(release) // only now: Close must not have waited for it
+	if err := <-ended; err != context.Canceled {
+		t.Errorf("the handler that waits was told %v", err)
 	}
 }

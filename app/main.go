@@ -26,11 +26,7 @@ func main() {
 	if command.Command() == "audit" {
 		err = c.Audit.run(os.Stdout)
 	} else {
-		log := newLog(c.LogLevel)
-		if err := takeTimerSlack(); err != nil {
-			log.Warn("no timer slack: this instance will need more processor time", "error", err)
-		}
-		err = run(&c.Config, log, os.Stdout)
+		err = run(&c.Config, newLog(c.LogLevel), os.Stdout)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "rollcall:", err)
@@ -63,12 +59,16 @@ func run(c *Config, log *slog.Logger, out io.Writer) error {
 	if err := c.check(); err != nil {
 		return err
 	}
+	noSlack := takeTimerSlack() // told when it listens, for that is the log's first line
 	signals, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	madeSecret, madeKey := c.fillDev()
 	a, err := Start(signals, c, handlers.Builtin(), log)
 	if err != nil {
 		return err
+	}
+	if noSlack != nil {
+		log.Warn("no timer slack: this instance will need more processor time", "error", noSlack)
 	}
 	if a.Dev != nil {
 		printDev(out, a, madeSecret, madeKey)

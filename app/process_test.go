@@ -12,12 +12,13 @@ import (
 	"testing"
 )
 
-// binary is the service as users run it, built once.
+// binary is the service as users run it, built once, in binaryDir.
 var binary = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "rollcall")
 	if err != nil {
 		return "", err
 	}
+	binaryDir = dir
 	path := filepath.Join(dir, "rollcall")
 	out, err := exec.Command("go", "build", "-o", path, ".").CombinedOutput()
 	if err != nil {
@@ -25,6 +26,14 @@ var binary = sync.OnceValues(func() (string, error) {
 	}
 	return path, nil
 })
+
+var binaryDir string // empty: it was not needed
+
+func removeBinary() {
+	if binaryDir != "" {
+		os.RemoveAll(binaryDir)
+	}
+}
 
 type buildError struct{ out string }
 

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 	"testing"
 
 	"rollcall/lua/redistest"
@@ -90,7 +91,50 @@ func TestPushToManyAnswersForEachInTheOrderAsked(t *testing.T) {
 	}
 	alice.wantFrame("x", `{"a":[1]}`)
 	bob.wantFrame("x", `{"a":[1]}`)
-	bob.wantFrame("x", `{"a":[1]}`)
+	push(t, apps[2], "bob", `{"event":"y"}`, "online", 1)
+	bob.wantFrame("y", "null") // who is named twice gets it once
+}
+
+func TestAThousandUsersWithLongNamesCanBeAskedAboutAtOnce(t *testing.T) {
+	t.Parallel()
+	a := startApp(t)
+	query := url.Values{}
+	for n := range 1000 {
+		query.Add("user", fmt.Sprintf("%04d", n)+strings.Repeat("é", 62)) // 128 bytes, nearly three times that in the query
+	}
+	got := ask(t, a, "GET", "/presence?"+query.Encode(), "")
+	if users, _ := got.Body["users"].([]any); got.Status != http.StatusOK || len(users) != 1000 {
+		t.Errorf("%d, %d users", got.Status, len(users))
+	}
+}
+
+func TestHEADIsAnsweredWhereGETIs(t *testing.T) {
+	t.Parallel()
+	a := startApp(t)
+	for _, path := range []string{"/", "/rollcall.js", "/healthz", "/readyz", "/presence", "/presence/alice", "/instances", "/metrics"} {
+		if got := ask(t, a, "HEAD", path, ""); got.Status != http.StatusOK || got.text != "" {
+			t.Errorf("%s: %d %q", path, got.Status, got.text)
+		}
+	}
+}
+
+func TestPagesElsewhereMayLoadTheClientAndReadWhyASocketWasRefused(t *testing.T) {
+	t.Parallel()
+	const elsewhere = "https://app.example"
+	a := startApp(t, "--allowed-origins="+elsewhere)
+	if got := ask(t, a, "GET", "/rollcall.js", ""); got.Header.Get("Access-Control-Allow-Origin") != "*" {
+		t.Errorf("the client: %v", got.Header)
+	}
+	got := ask(t, a, "GET", "/ws?token=garbage", "", http.Header{"Origin": {elsewhere}, "Authorization": nil})
+	wantProblem(t, got, 401, "bad_token")
+	if got.Header.Get("Access-Control-Allow-Origin") != elsewhere || got.Header.Get("Vary") != "Origin" {
+		t.Errorf("a refusal: %v", got.Header)
+	}
+	got = ask(t, a, "GET", "/ws", "", http.Header{"Origin": {"https://evil.example"}, "Authorization": nil})
+	wantProblem(t, got, 403, "bad_origin")
+	if allowed := got.Header.Get("Access-Control-Allow-Origin"); allowed != "" {
+		t.Errorf("%s may read it", allowed)
+	}
 }
 
 func TestEmitAuthenticatedReachesEveryDeviceOfEveryUserAndNoOther(t *testing.T) {

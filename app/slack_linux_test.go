@@ -61,6 +61,10 @@ func startWithSlack(child *exec.Cmd, slack time.Duration) error {
 }
 
 func TestAnInstanceBeginsAgainWithTimerSlack(t *testing.T) {
+	runtime.LockOSThread() // the thread ends with this test
+	if err := unix.Prctl(unix.PR_SET_TIMERSLACK, uintptr(usualSlack), 0, 0, 0); err != nil {
+		t.Fatal(err)
+	}
 	p := startProcess(t)
 	env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", p.cmd.Process.Pid))
 	if err != nil {

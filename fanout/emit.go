@@ -50,7 +50,7 @@ func (r *Router) broadcast(ctx context.Context, channel string, e envelope, wait
 	var g *gather
 	var tally *presence.Tally
 	if wait {
-		g = newGather()
+		g = newGather(e.id != uuid.Nil)
 		var err error
 		if e.ask, err = r.receiver.asks.begin(g.onReply); err != nil {
 			return Outcome{}, err

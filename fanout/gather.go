@@ -19,7 +19,8 @@ const (
 
 // gather collects what became of one push at all sockets: from the tally of the local ones, and from the replies of other owners.
 type gather struct {
-	done chan struct{} // closed when all is known
+	done  chan struct{} // closed when all is known
+	acked bool          // what is written counts as unanswered too until it is confirmed
 
 	mu sync.Mutex
 	// mu guards the following
@@ -39,7 +40,7 @@ type ownerReply struct {
 	stray    bool
 }
 
-func newGather() *gather { return &gather{done: make(chan struct{})} }
+func newGather(acked bool) *gather { return &gather{done: make(chan struct{}), acked: acked} }
 
 // onLocal takes the counts of this instance's own sockets.
 func (g *gather) onLocal(counts presence.Counts) {
@@ -96,6 +97,9 @@ func (g *gather) result() (counts presence.Counts, replies []ownerReply) {
 		told := 0
 		for _, r := range g.replies {
 			told += r.counts.Written + r.counts.Dropped + r.counts.Gone
+			if !g.acked {
+				told += r.counts.Unanswered
+			}
 		}
 		counts.Unanswered += max(silent, g.sockets-told)
 	}

@@ -11,7 +11,7 @@ func (l *lane) begin(o *order) error {
 	if o.push.Wait == Routed {
 		return nil
 	}
-	g := newGather()
+	g := newGather(o.push.Wait == Acked)
 	ask, err := l.router.receiver.asks.begin(g.onReply)
 	if err != nil {
 		return err

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/google/uuid"
+
 	"rollcall/presence"
 )
 
@@ -80,7 +82,7 @@ func (l *lane) enqueueInTurn(o *order, servedHere bool) {
 		return
 	}
 	if servedHere {
-		o.inquiry.gather.onLocal(presence.Counts{})
+		presence.List(nil).Deliver(uuid.Nil, presence.Message{Tally: o.tally()})
 	} else {
 		o.local = l.serve(o)
 	}
@@ -201,11 +203,12 @@ func (l *lane) run(ctx context.Context) {
 func (l *lane) drain(ctx context.Context) {
 	for {
 		runtime.Gosched() // let those who are about to push do so: they share the call
-		batch := l.take()
+		sharing := l.router.sharing()
+		batch := l.take(sharing)
 		if len(batch) == 0 {
 			return
 		}
-		l.route(ctx, batch)
+		l.route(ctx, batch, sharing)
 	}
 }
 
@@ -223,8 +226,9 @@ func (l *lane) close(ctx context.Context) {
 	l.drain(ctx)
 }
 
-// take removes from the queue what one call may carry, without what its callers have given up.
-func (l *lane) take() []*order {
+// take removes from the queue what one call may carry, without what its callers have given up; nothing only if nothing is left. sharing:
+// the call carries a frame in common but once.
+func (l *lane) take(sharing bool) []*order {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	batch := make([]*order, 0, min(len(l.queue), batchMost))
@@ -232,19 +236,21 @@ func (l *lane) take() []*order {
 	var shared *presence.Shared // of the last
 	for taken < len(l.queue) && len(batch) < batchMost && bytes < batchBytes {
 		o := l.queue[taken]
-		if len(o.skip) > 0 && len(batch) > 0 {
-			break // it gets a call of its own
+		alone := len(o.skip) > 0 // it gets a call of its own
+		if alone && len(batch) > 0 {
+			break
 		}
 		taken++
 		l.dismissLocked(o)
-		if o.claim() {
-			batch = append(batch, o)
-			if o.push.Shared == nil || o.push.Shared != shared {
-				bytes += len(o.push.Frame)
-			}
-			shared = o.push.Shared
+		if !o.claim() {
+			continue
 		}
-		if len(o.skip) > 0 {
+		batch = append(batch, o)
+		if !sharing || o.push.Shared == nil || o.push.Shared != shared {
+			bytes += len(o.push.Frame)
+		}
+		shared = o.push.Shared
+		if alone {
 			break
 		}
 	}

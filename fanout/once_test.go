@@ -195,11 +195,34 @@ func TestSettlementsThatFindNoRoomAreDroppedAndCounted(t *testing.T) {
 	if got := s.dropped.Load(); got != 1 || len(s.waiting) != 1 {
 		t.Errorf("%d were counted, %d wait", got, len(s.waiting))
 	}
-	s.forget(large)
+	if left := s.round(t.Context()); left != 0 {
+		t.Errorf("%d are left", left)
+	}
 	s.later(settlement{})
 	if got := s.dropped.Load(); got != 1 || len(s.waiting) != 1 {
 		t.Errorf("with room again %d were counted, %d wait", got, len(s.waiting))
 	}
+}
+
+func TestASettlementThatCantBeToldHoldsUpNoOther(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
+		a := startNode(t, "a", options(server, 1))
+		a.hang()
+		name, stored := claimed(t, server)
+		s := newSettler(a.router.redis, nil)
+		const wrong = "is a list"
+		if err := server.Ask("RPUSH", wrong, "x").Error(); err != nil {
+			t.Fatal(err)
+		}
+		s.later(settlement{name: wrong, claim: "x"})
+		s.later(settlement{name: name, claim: strings.TrimSpace(stored), answer: "done"})
+		if left := s.round(t.Context()); left != 1 {
+			t.Errorf("%d are left", left)
+		}
+		if _, stored = claimed(t, server); !strings.HasSuffix(stored, "done") {
+			t.Errorf("stored %q", stored)
+		}
+	})
 }
 
 func TestAnInstanceHasRedisRememberABoundedNumberOfAnswers(t *testing.T) {

@@ -19,11 +19,11 @@ const usualHead = 12
 
 // route sends one batch. It is not tried again if it fails: it may have got through, or get through later, when other calls have. Calls
 // are numbered, so that their messages are then known to be late.
-func (l *lane) route(ctx context.Context, batch []*order) {
+func (l *lane) route(ctx context.Context, batch []*order, sharing bool) {
 	ctx, cancel := context.WithTimeout(ctx, l.router.redis.Timeout)
 	defer cancel()
 	began := time.Now()
-	answers, err := l.call(ctx, batch)
+	answers, err := l.call(ctx, batch, sharing)
 	l.router.meter.Batch(len(batch), time.Since(began), err)
 	if failed := err != nil; failed != l.failing { // once, however many pushes fail
 		l.failing = failed
@@ -48,12 +48,16 @@ func unpack(answer int64) (state presence.State, reached, sockets int) {
 }
 
 // call runs push.lua and returns a number for each order.
-func (l *lane) call(ctx context.Context, batch []*order) ([]int64, error) {
+func (l *lane) call(ctx context.Context, batch []*order, sharing bool) ([]int64, error) {
 	redis := l.router.redis
 	l.calls++
 	head := envelope{kind: kindCall, ask: l.calls, sender: l.router.instance}.append(nil)
 	skipped := " " + strings.Join(append([]string{l.router.instance}, batch[0].skip...), " ") + " "
-	frames, numbers := l.framesInCommon(batch)
+	var frames []string
+	var numbers []byte
+	if sharing {
+		frames, numbers = framesInCommon(batch)
+	}
 	shares := func(i int) bool { return len(numbers) > 0 && numbers[i] > 0 }
 	args := make([]string, 0, 7+2*len(batch)+len(frames))
 	args = append(args, redis.Publish, redis.Keys.Channels(l.shard), skipped, strconv.FormatInt(redis.Grace.Milliseconds(), 10),
@@ -80,12 +84,12 @@ func (l *lane) call(ctx context.Context, batch []*order) ([]int64, error) {
 	return answers, err
 }
 
+// sharing says whether all instances understand frames in common.
+func (r *Router) sharing() bool { return r.receiver.mirror.CommonProtocol() >= sharingProtocol }
+
 // framesInCommon are envelopes with the frames that more than one of the orders have, and for each order the number of its frame, from 1;
 // 0 if it has its own. No numbers: none has. A call has too few orders for numbers to be more than a byte.
-func (l *lane) framesInCommon(batch []*order) (frames []string, numbers []byte) {
-	if l.router.receiver.mirror.CommonProtocol() < sharingProtocol {
-		return nil, nil
-	}
+func framesInCommon(batch []*order) (frames []string, numbers []byte) {
 	var first map[*presence.Shared]int // the order that has it first
 	for i, o := range batch {
 		shared := o.push.Shared

@@ -84,36 +84,34 @@ func (s *settler) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		for one, more := s.first(); more; one, more = s.first() {
-			if err := s.tell(ctx, one); err == nil {
-				s.forget(one)
-			} else if time.Now().After(one.until) {
-				s.dropped.Add(1)
-				s.forget(one)
-			} else {
-				pause(ctx, settleAgain)
-			}
-			if ctx.Err() != nil {
-				return
-			}
+		for left := s.round(ctx); left > 0 && ctx.Err() == nil; left = s.round(ctx) {
+			pause(ctx, settleAgain)
 		}
 	}
 }
 
-func (s *settler) first() (one settlement, more bool) {
+// round tells each once, for a shard that can't be told must not keep those of others waiting, and returns how many are left.
+func (s *settler) round(ctx context.Context) (left int) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.waiting) == 0 {
-		s.waiting = nil
-		return settlement{}, false
+	all := s.waiting
+	s.waiting = nil
+	s.mu.Unlock()
+	for i, one := range all {
+		err := s.tell(ctx, one)
+		s.mu.Lock()
+		switch {
+		case err != nil && time.Now().Before(one.until):
+			s.waiting = append(s.waiting, one)
+		case err != nil:
+			s.dropped.Add(1)
+			fallthrough
+		default:
+			s.bytes -= one.size()
+		}
+		s.mu.Unlock()
+		all[i] = settlement{} // lets go of the answer
 	}
-	return s.waiting[0], true
-}
-
-// forget removes the first one.
-func (s *settler) forget(one settlement) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.bytes -= one.size()
-	s.waiting = s.waiting[1:]
+	return len(s.waiting)
 }

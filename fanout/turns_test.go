@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -149,4 +150,78 @@ func TestARouterThatStopsRoutesWhatItHadBegunToTake(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 	alice.wantFrames("x")
+}
+
+func TestASecondAttemptThatIsGivenUpKeepsNothingWaitingBehindIt(t *testing.T) {
+	a := startNode(t, "a", options(redistest.StartInProcess(t), 1))
+	l := newLane(0, a.router) // that does not run
+	order := func(user string, skip ...string) *order {
+		o := &newTicket([]Push{{User: user}}, time.Now().Add(time.Minute)).orders[0]
+		o.skip = skip
+		l.enqueue(o)
+		return o
+	}
+	taken := func() (users []string) {
+		for _, o := range l.take(true) {
+			users = append(users, o.push.User)
+		}
+		return users
+	}
+	order("given up", "b").settle(queued, Outcome{Err: context.Canceled}, 0)
+	order("alice")
+	order("bob")
+	order("second attempt", "b")
+	order("another", "c")
+	order("cathy")
+	order("last given up").settle(queued, Outcome{Err: context.Canceled}, 0)
+	for _, want := range [][]string{{"alice", "bob"}, {"second attempt"}, {"another"}, {"cathy"}, nil} {
+		if got := taken(); !slices.Equal(got, want) {
+			t.Errorf("took %q, want %q", got, want)
+		}
+	}
+}
+
+func TestAFrameInCommonCountsOnceInACallOnlyIfItIsSentOnce(t *testing.T) {
+	a := startNode(t, "a", options(redistest.StartInProcess(t), 1))
+	l := newLane(0, a.router) // that does not run
+	var users []string
+	for n := range batchMost {
+		users = append(users, userOf(n))
+	}
+	for sharing, want := range map[bool]int{true: batchMost, false: 17} {
+		ticket := newTicket(toMany(users, strings.Repeat("x", 64_000)), time.Now().Add(time.Minute))
+		for i := range ticket.orders {
+			l.enqueue(&ticket.orders[i])
+		}
+		if got := len(l.take(sharing)); got != want {
+			t.Errorf("sharing %v: a call has %d", sharing, got)
+		}
+		for len(l.take(true)) > 0 {
+		}
+	}
+}
+
+func TestSocketsThatNobodyToldOfAreCountedOnce(t *testing.T) {
+	for name, c := range map[string]struct {
+		acked   bool
+		replies []presence.Counts
+		reached int
+		sockets int
+		want    int // unanswered
+	}{
+		"all replied":                    {false, []presence.Counts{{Written: 2}}, 1, 2, 0},
+		"nobody replied":                 {false, nil, 2, 3, 3},
+		"one knows not of one of its":    {false, []presence.Counts{{Written: 1, Unanswered: 1}}, 2, 3, 2},
+		"one waits for a client":         {true, []presence.Counts{{Written: 2, Unanswered: 1}}, 2, 3, 2},
+		"who is silent has one at least": {false, []presence.Counts{{Written: 3}}, 2, 3, 1},
+	} {
+		g := newGather(c.acked)
+		for n, counts := range c.replies {
+			g.onReply(userOf(n), ownerReply{counts: counts}.append(nil))
+		}
+		g.onRouted(c.reached, c.sockets)
+		if got, _ := g.result(); got.Unanswered != c.want {
+			t.Errorf("%s: %d unanswered, want %d", name, got.Unanswered, c.want)
+		}
+	}
 }

@@ -26,10 +26,13 @@ type Tokens struct {
 type TokenOptions struct {
 	Secrets   []string    // for HMAC; each of them verifies
 	PublicKey any         // *rsa.PublicKey, *ecdsa.PublicKey or ed25519.PublicKey
-	KeySet    jwt.Keyfunc // finds a key by the token's header, as a JWKS does
+	KeySet    jwt.Keyfunc // finds a key by the token's header, as a JWKS does; ErrNoKeys if it has none at all
 	Issuer    string      // empty: not checked
 	Audience  string      // empty: not checked
 }
+
+// ErrNoKeys is for a set of keys that could not be fetched yet.
+var ErrNoKeys = errors.New("handlers: no keys to verify tokens with")
 
 var (
 	hmacMethods      = []string{"HS256", "HS384", "HS512"}
@@ -75,7 +78,9 @@ func (o TokenOptions) keyFor(token *jwt.Token) (any, error) {
 // User verifies a token and returns its subject.
 func (t *Tokens) User(token string) (string, error) {
 	var claims jwt.RegisteredClaims
-	if _, err := t.parser.ParseWithClaims(token, &claims, t.keys); err != nil {
+	if _, err := t.parser.ParseWithClaims(token, &claims, t.keys); errors.Is(err, ErrNoKeys) {
+		return "", ErrNoKeys
+	} else if err != nil {
 		return "", problem(http.StatusUnauthorized, "bad_token", "token: %s", tokenFault(err))
 	}
 	if p := checkUser("token: sub", claims.Subject); p != nil {
@@ -98,6 +103,8 @@ func tokenFault(err error) string {
 		return "has another issuer (iss) than is wanted here"
 	case errors.Is(err, jwt.ErrTokenInvalidAudience):
 		return "is for another audience (aud)"
+	case errors.Is(err, jwt.ErrTokenRequiredClaimMissing):
+		return "lacks a claim that is wanted here: iss or aud"
 	case errors.Is(err, jwt.ErrTokenSignatureInvalid):
 		return "its signature does not verify here: another key, or an algorithm (alg) that is not accepted"
 	case errors.Is(err, jwt.ErrTokenInvalidClaims):

@@ -42,15 +42,20 @@ func readBody(c *echo.Context, limit int64, v any) error {
 	if mediaType(r) != "application/json" {
 		return problem(http.StatusUnsupportedMediaType, "bad_content_type", "Content-Type: want application/json, not %q", r.Header.Get("Content-Type"))
 	}
-	text, err := io.ReadAll(http.MaxBytesReader(c.Response(), r.Body, limit))
+	text, err := readAll(c.Response(), r, limit)
 	if err != nil {
-		var tooLarge *http.MaxBytesError
-		if errors.As(err, &tooLarge) {
-			return err
-		}
-		return problem(http.StatusBadRequest, "bad_body", "the body could not be read: %v", err)
+		return err
 	}
 	return decodeStrictly(text, v)
+}
+
+// readAll reads a body of at most so many bytes.
+func readAll(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
+	text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+	if tooLarge := (*http.MaxBytesError)(nil); err != nil && !errors.As(err, &tooLarge) {
+		err = problem(http.StatusBadRequest, "bad_body", "the body could not be read: %v", err)
+	}
+	return text, err
 }
 
 func mediaType(r *http.Request) string {

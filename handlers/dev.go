@@ -14,16 +14,22 @@ const devTokenTime = 12 * time.Hour
 
 // Dev gives anybody on this machine what the page needs to be any user, and to push.
 type Dev struct {
-	Secret string // tokens are signed with
-	APIKey string
+	Secret   string // tokens are signed with
+	APIKey   string
+	Issuer   string // of tokens; empty: they have none
+	Audience string
 }
 
 // Token makes a token for a user.
 func (d *Dev) Token(user string) (string, error) {
 	now := time.Now()
-	return jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.RegisteredClaims{
-		Subject: user, IssuedAt: jwt.NewNumericDate(now), ExpiresAt: jwt.NewNumericDate(now.Add(devTokenTime)),
-	}).SignedString([]byte(d.Secret))
+	claims := jwt.RegisteredClaims{
+		Subject: user, Issuer: d.Issuer, IssuedAt: jwt.NewNumericDate(now), ExpiresAt: jwt.NewNumericDate(now.Add(devTokenTime)),
+	}
+	if d.Audience != "" {
+		claims.Audience = jwt.ClaimStrings{d.Audience}
+	}
+	return jwt.NewWithClaims(jwt.SigningMethodHS256, claims).SignedString([]byte(d.Secret))
 }
 
 // token answers GET /dev/token.

@@ -40,8 +40,15 @@ func (s *sockets) drain(ctx context.Context, over time.Duration) {
 	for _, socket := range s.roll.all() {
 		socket.cut()
 	}
-	<-gone
+	select {
+	case <-gone:
+	case <-time.After(cutTime):
+		s.options.Log.Warn("stopping while handlers are still at work on messages of clients")
+	}
 }
+
+// cutTime is for what is at work for a client to notice that its socket is cut and its context has ended.
+const cutTime = time.Second
 
 // withdraw takes sockets from the map that all instances see, and waits until what was sent to them before is on its way to the
 // clients: whatever is answered as taken is written before the client is sent away. Every socket stays open.

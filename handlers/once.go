@@ -41,7 +41,7 @@ func (s *Server) once(next echo.HandlerFunc) echo.HandlerFunc {
 
 // fingerprintOf tells requests apart: by method, path, query and body, which it leaves to be read again.
 func fingerprintOf(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+	body, err := readAll(w, r, limit)
 	if err != nil {
 		return nil, err
 	}

@@ -60,6 +60,10 @@ func problemOf(err error) *Problem {
 	case errors.Is(err, fanout.ErrUnreachable), errors.Is(err, context.DeadlineExceeded):
 		return problem(http.StatusServiceUnavailable, "redis_unreachable",
 			"Redis is out of reach, and no socket on this instance took it; sockets on other instances may or may not have: try again in a second")
+	case errors.Is(err, context.Canceled):
+		return problem(http.StatusRequestTimeout, "given_up", "the client did not wait for the answer")
+	case errors.Is(err, ErrNoKeys):
+		return problem(http.StatusServiceUnavailable, "no_keys", "the keys that verify tokens can't be fetched at the moment; try again in a second")
 	case echo.StatusCode(err) == http.StatusNotFound:
 		return problem(http.StatusNotFound, "not_found", "there is nothing at this path")
 	case echo.StatusCode(err) == http.StatusMethodNotAllowed:

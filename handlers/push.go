@@ -122,22 +122,28 @@ func (s *Server) pushMany(c *echo.Context) error {
 		return err
 	}
 	push.Shared = &presence.Shared{}
-	pushes := make([]fanout.Push, len(body.Users))
-	for i, user := range body.Users {
+	pushes := make([]fanout.Push, 0, len(body.Users))
+	place := make(map[string]int, len(body.Users)) // among the pushes, by user: who is named twice gets one
+	for _, user := range body.Users {
 		if p := checkUser("users", user); p != nil {
 			return p
 		}
-		push.User = user
-		pushes[i] = push
+		if _, named := place[user]; !named {
+			place[user] = len(pushes)
+			push.User = user
+			pushes = append(pushes, push)
+		}
 	}
-	ticket := s.options.Router.Begin(pushes, time.Now().Add(timeout))
-	answer := fmt.Appendf(make([]byte, 0, len(pushes)*usualAnswer), `{"id":%q,"results":[`, id)
-	for i, outcome := range ticket.Wait(c.Request().Context()) {
+	outcomes := s.options.Router.Begin(pushes, time.Now().Add(timeout)).Wait(c.Request().Context())
+	for i, outcome := range outcomes {
 		s.trace(id, pushes[i].User, outcome)
+	}
+	answer := fmt.Appendf(make([]byte, 0, len(body.Users)*usualAnswer), `{"id":%q,"results":[`, id)
+	for i, user := range body.Users {
 		if i > 0 {
 			answer = append(answer, ',')
 		}
-		answer = pushAnswer{"", pushes[i].User, wait, outcome}.appendTo(answer)
+		answer = pushAnswer{"", user, wait, outcomes[place[user]]}.appendTo(answer)
 	}
 	return c.JSONBlob(http.StatusOK, append(answer, "]}\n"...))
 }

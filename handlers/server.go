@@ -5,6 +5,9 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/http"
+	"net/url"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -69,10 +72,10 @@ func NewServer(o Options) *Server {
 
 func (s *Server) routes() {
 	e := s.echo
-	e.Use(recoverPanics)
+	e.Use(recoverPanics, wantQuery)
 	e.GET("/ws", s.connect)
-	e.GET("/healthz", s.healthz)
-	e.GET("/readyz", s.readyz)
+	s.get("/healthz", s.healthz)
+	s.get("/readyz", s.readyz)
 	s.serveStatic()
 	if s.options.Dev != nil {
 		dev := e.Group("/dev", onlyLoopbackHosts)
@@ -81,20 +84,60 @@ func (s *Server) routes() {
 	}
 
 	key := requireKey(s.options.APIKeys)
-	e.POST("/push", s.pushMany, key, s.once)
-	e.POST("/push/:user", s.push, key, s.once)
+	waits := onlyQuery("wait", "timeout")
+	e.POST("/push", s.pushMany, key, waits, s.once)
+	e.POST("/push/:user", s.push, key, waits, s.once)
 	e.POST("/push/", s.push, key) // the empty user id, to be told what is wrong with it
-	e.POST("/emit/all", s.emit(presence.Everybody), key, s.once)
-	e.POST("/emit/authenticated", s.emit(presence.Authenticated), key, s.once)
-	e.GET("/presence", s.presence, key)
-	e.GET("/presence/count", s.count, key)
-	e.GET("/presence/:user", s.user, key)
-	e.GET("/presence/", s.user, key)
-	e.DELETE("/presence/:user", s.kickUser, key)
-	e.DELETE("/sockets/:id", s.kickSocket, key)
-	e.GET("/instances", s.instances, key)
-	e.GET("/audit", s.audit, key)
-	e.GET("/metrics", echo.WrapHandler(s.options.Metrics), key)
+	e.POST("/emit/all", s.emit(presence.Everybody), key, waits, s.once)
+	e.POST("/emit/authenticated", s.emit(presence.Authenticated), key, waits, s.once)
+	s.get("/presence", s.presence, key)
+	s.get("/presence/count", s.count, key)
+	s.get("/presence/:user", s.user, key)
+	s.get("/presence/", s.user, key)
+	e.DELETE("/presence/:user", s.kickUser, key, onlyQuery("except", "reason"))
+	e.DELETE("/sockets/:id", s.kickSocket, key, onlyQuery("reason"))
+	s.get("/instances", s.instances, key)
+	s.get("/audit", s.audit, key)
+	s.get("/metrics", echo.WrapHandler(s.options.Metrics), key)
+}
+
+// get answers GET, and HEAD, to which net/http sends no body.
+func (s *Server) get(path string, handler echo.HandlerFunc, middleware ...echo.MiddlewareFunc) {
+	s.echo.GET(path, handler, middleware...)
+	s.echo.HEAD(path, handler, middleware...)
+}
+
+// onlyQuery refuses what is done with sockets if the query has anything else than these, or one of them twice: a slip would reach other
+// sockets than were meant.
+func onlyQuery(names ...string) echo.MiddlewareFunc {
+	return func(next echo.HandlerFunc) echo.HandlerFunc {
+		return func(c *echo.Context) error {
+			if c.Request().URL.RawQuery == "" {
+				return next(c)
+			}
+			for name, values := range c.QueryParams() {
+				switch {
+				case !slices.Contains(names, name):
+					return problem(http.StatusBadRequest, "bad_query", "%s: nothing of that name is known here; there is %s", name, strings.Join(names, ", "))
+				case len(values) > 1:
+					return problem(http.StatusBadRequest, "bad_query", "%s: given %d times; give one", name, len(values))
+				}
+			}
+			return next(c)
+		}
+	}
+}
+
+// wantQuery refuses a query that can't be read: parts of it would be left out without a word.
+func wantQuery(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c *echo.Context) error {
+		if query := c.Request().URL.RawQuery; query != "" {
+			if _, err := url.ParseQuery(query); err != nil {
+				return problem(http.StatusBadRequest, "bad_query", "the query can't be read: %v; what is special in a value is percent-encoded", err)
+			}
+		}
+		return next(c)
+	}
 }
 
 // ServeHTTP makes a Server an http.Handler.
@@ -113,7 +156,9 @@ func (s *Server) Streams() int64 { return s.streams.Load() }
 // It returns when all are gone; those that do not go are cut when the context ends.
 func (s *Server) Drain(ctx context.Context, over time.Duration) {
 	s.draining.Store(true)
-	s.options.Mirror.Drain()
+	telling, cancel := context.WithTimeout(ctx, withdrawTime)
+	defer cancel()
+	s.options.Mirror.Drain(telling)
 	s.sockets.drain(ctx, over)
 }
 
@@ -129,6 +174,10 @@ func (s *Server) connect(c *echo.Context) error {
 	if !originAllowed(r, s.options.AllowedOrigins) {
 		return problem(http.StatusForbidden, "bad_origin", "Origin: pages of %q may not connect here; its operator can allow it with --allowed-origins",
 			r.Header.Get("Origin"))
+	}
+	if origin := r.Header.Get("Origin"); origin != "" { // or the client, where it was refused as a socket, could not read why
+		c.Response().Header().Set("Access-Control-Allow-Origin", origin)
+		c.Response().Header().Set("Vary", "Origin")
 	}
 	token, err := tokenFrom(r)
 	if err != nil {
@@ -168,13 +217,14 @@ func (s *Server) serveStatic() {
 			header.Set("X-Content-Type-Options", "nosniff")
 			header.Set("Referrer-Policy", "no-referrer")
 			header.Set("Cache-Control", "no-cache")
+			header.Set("Access-Control-Allow-Origin", "*") // for pages elsewhere to import the client: the files are the same for all
 			http.ServeFileFS(c.Response(), c.Request(), s.options.Static, name)
 			return nil
 		}
 	}
-	s.echo.GET("/", serve("index.html"))
+	s.get("/", serve("index.html"))
 	for _, file := range files {
-		s.echo.GET("/"+file.Name(), serve(file.Name()))
+		s.get("/"+file.Name(), serve(file.Name()))
 	}
 }
 

@@ -184,7 +184,12 @@ func (s *sockets) receive(session *melody.Session, frame []byte) {
 			fmt.Sprintf("the frame has %d bytes; the limit is %d", len(frame), s.options.MaxMessageBytes)}, ""))
 		return
 	}
-	s.onOwnStack(func() { s.gateway.answer(s.options.Context, socket, frame) })
+	s.onOwnStack(func() {
+		if err := safely(func() error { s.gateway.answer(s.options.Context, socket, frame); return nil }); err != nil {
+			s.options.Log.Error("message", "user", socket.User, "error", err)
+		}
+	})
+	_ = socket.conn.SetReadDeadline(time.Now().Add(pongWait)) // its pongs wait behind this message
 }
 
 // closed runs when the client sends a close frame.

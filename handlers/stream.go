@@ -65,6 +65,9 @@ func (s *Server) stream(c *echo.Context) error {
 	if err := control.EnableFullDuplex(); err != nil { // or nothing more could be read after the first answer
 		return err
 	}
+	if response, err := echo.UnwrapResponse(c.Response()); err == nil && c.Request().Header.Get("Expect") == "100-continue" {
+		response.ResponseWriter.WriteHeader(http.StatusContinue) // curl would wait a second for it, for it is not sent once the answer has begun
+	}
 	c.Response().Header().Set("Content-Type", "application/x-ndjson")
 	c.Response().Header().Set("X-Accel-Buffering", "no") // for proxies that would collect the answers
 	c.Response().WriteHeader(http.StatusOK)
@@ -73,7 +76,11 @@ func (s *Server) stream(c *echo.Context) error {
 	defer cancel()
 	one := s.newStream(control, wait, timeout)
 	defer context.AfterFunc(s.leaving, one.stopReading)()
-	go one.readLines(ctx, patientBody{c.Request().Body, one})
+	go func() {
+		if err := safely(func() error { one.readLines(ctx, patientBody{c.Request().Body, one}); return nil }); err != nil {
+			s.options.Log.Error("stream", "error", err)
+		}
+	}()
 	one.writeAnswers(ctx, patientResponse{c.Response(), one})
 	cancel()
 	for line := range one.lines { // the client is gone, or all is answered

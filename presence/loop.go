@@ -3,6 +3,7 @@ package presence
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"strconv"
 	"time"
@@ -251,9 +252,14 @@ func (s *shard) renew(ctx context.Context) error {
 		s.sweeps.Go(func() { s.sweep(ctx) })
 	}
 	if s.index == 0 {
-		_, err = s.mirror.announce(ctx)
+		shards, err := s.mirror.announce(ctx)
+		if errors.Is(err, ErrStale) { // which says nothing of the lease
+			return fmt.Errorf("presence: the others use %d shards now, and this instance %d: they do not find its users; all must use the same number",
+				shards, len(s.mirror.shards))
+		}
+		return err
 	}
-	return err
+	return nil
 }
 
 // sweep makes one pass through the owners, unless one is under way.
@@ -281,6 +287,9 @@ func (s *shard) leave(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTimeout)
 	defer cancel()
 	err := s.step(ctx, false)
+	if err == nil && s.index == 0 {
+		_, err = s.mirror.announce(ctx) // or the record would be that of the last renewal, and call a short drain a crash
+	}
 	if err == nil {
 		_, err = s.mirror.redis.lease(ctx, s.index, s.token, strconv.FormatInt(s.version, 10), 0, nil)
 	}

@@ -172,8 +172,13 @@ func (m *Mirror) Remirror(shard int) { m.shards[shard].againAll() }
 // Heartbeats is how many heartbeats were sent through the instance's channel in a shard since the last call.
 func (m *Mirror) Heartbeats(shard int) int64 { return m.shards[shard].heartbeats.Swap(0) }
 
-// Drain marks this instance as one that is about to leave.
-func (m *Mirror) Drain() { m.draining.Store(true) }
+// Drain marks this instance as one that is about to leave, here and, if Redis can be told within the context, for all others.
+func (m *Mirror) Drain(ctx context.Context) {
+	m.draining.Store(true)
+	if _, err := m.announce(ctx); err != nil {
+		m.log.Warn("the others are not told that this instance drains", "error", err)
+	}
+}
 
 // Stats are how the mirror does now.
 type Stats struct {

@@ -179,6 +179,37 @@ func TestPagesListEveryPresentUserAndRespectTheLimit(t *testing.T) {
 	})
 }
 
+func TestPagesThatEndWithinAStepLeaveNobodyOut(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
+		c := newCluster(t, server, 8)
+		a := c.startInstance("a")
+		const users = 6000
+		for n := range users {
+			a.sockets.Add(&Socket{User: fmt.Sprintf("user:%d", n), Conn: &inbox{}})
+		}
+		a.settle()
+		for _, limit := range []int{5, 26, 44, 188, 215} { // such that pages end within steps
+			if got, _ := page(t, a, limit); len(got) != users {
+				t.Errorf("limit %d: %d users are listed", limit, len(got))
+			}
+		}
+	})
+}
+
+func TestOthersWhoUseAnotherNumberOfShardsSayNothingOfALease(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
+		c := newCluster(t, server, 1)
+		m, _ := NewMirror(MirrorOptions{Instance: "a", Redis: c.redis, Log: slog.New(slog.DiscardHandler)}) // its loops do not run
+		if err := m.Open(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		server.Do(c.client, "SET", c.redis.Keys.AgreedShards(), "4")
+		if err := m.shards[0].renew(t.Context()); err == nil || errors.Is(err, ErrStale) || !strings.Contains(err.Error(), "use 4 shards") {
+			t.Errorf("renewed: %v", err)
+		}
+	})
+}
+
 // page lists everybody, once each, by name.
 func page(t *testing.T, i *instance, limit int) (users []string, pages int) {
 	t.Helper()
@@ -246,7 +277,7 @@ func TestInstancesAreListedWithTheStateOfTheirLease(t *testing.T) {
 		c.redis.Lease = time.Second
 		a, b := c.startInstance("a"), c.startInstance("b")
 		b.join("bob")
-		b.Drain()
+		b.Drain(t.Context())
 		eventually(t, "b to be draining with one socket", func() bool {
 			records, err := a.Directory().Instances(t.Context())
 			if err != nil {

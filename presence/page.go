@@ -86,6 +86,9 @@ func (d *Directory) Page(ctx context.Context, from string, limit int) (Answer, e
 func (d *Directory) redisPage(ctx context.Context, at cursor, limit int) (Answer, error) {
 	answer := Answer{Users: []User{}}
 	count := limit
+	if at.after != "" { // the page before ended within a step, which was this small
+		count = 1
+	}
 	for at.shard < d.redis.Keys.Shards() && len(answer.Users) < limit {
 		step, err := d.redis.page(ctx, at.shard, at.step, count)
 		if err != nil {
