@@ -78,6 +78,7 @@ func TestPushesOfOneInstanceForOneUserArriveInOrder(t *testing.T) {
 func TestAStrayPushHealsTheMirror(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
 		o := options(server, 1)
+		o.lease = time.Hour // and with it the time until an audit would find out
 		a, b := startNode(t, "a", o), startNode(t, "b", o)
 		alice := b.join("alice")
 		// b forgets her without a word to the mirror, as if a write had been lost

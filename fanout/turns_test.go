@@ -11,6 +11,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
+	"github.com/redis/rueidis"
+
 	"rollcall/lua/redistest"
 	"rollcall/presence"
 )
@@ -224,4 +227,79 @@ func TestSocketsThatNobodyToldOfAreCountedOnce(t *testing.T) {
 			t.Errorf("%s: %d unanswered, want %d", name, got.Unanswered, c.want)
 		}
 	}
+}
+
+func TestASecondLookFindsWhereTheUserIsNowUnlessALaterPushWasTaken(t *testing.T) {
+	for _, later := range []bool{false, true} {
+		redistest.Each(t, func(t *testing.T, server *redistest.Server) {
+			o := options(server, 1)
+			a, b, c := startNode(t, "a", o), startNode(t, "b", o), startNode(t, "c", o)
+			alice := c.join("alice")
+			shows := func(owner string) { // what Redis shows of her
+				server.Do(server.Client(), "HSET", presence.NewKeys(o.prefix, 1).Owners(0), "alice", "1 "+owner+".1:1")
+			}
+			shows("b")
+			ticket := a.router.Begin([]Push{{User: "alice", Frame: []byte("first"), Wait: Written}}, time.Now().Add(patience))
+			l := a.router.lanes[0]
+			turn := l.turnOf("alice")
+			turn.Lock() // the second look has to wait for it
+			outcome := make(chan Outcome, 1)
+			go func() { outcome <- ticket.Wait(t.Context())[0] }()
+			eventually(t, "b to say that she is not there", func() bool { return b.receiver.Dropped.Strays.Load() == 1 })
+			shows("c")
+			want, frames := Outcome{State: presence.Online, Instances: 1, Sockets: presence.Counts{Written: 1}}, []string{"first", "last"}
+			if later {
+				l.enqueueInTurn(&newTicket([]Push{{User: "alice", Frame: []byte("later")}}, time.Now().Add(patience)).orders[0], false)
+				want, frames = Outcome{State: presence.Online}, []string{"later", "last"}
+			}
+			turn.Unlock()
+			if got := <-outcome; got != want {
+				t.Errorf("later push %v: %+v, want %+v", later, got, want)
+			}
+			a.wantPush("alice", "last", presence.Online, 1)
+			alice.wantFrames(frames...)
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			if len(l.watched) > 0 {
+				t.Errorf("%d users are watched for ever", len(l.watched))
+			}
+		})
+	}
+}
+
+// keeper is a connection that keeps the frames themselves, as one whose client does not read.
+type keeper struct {
+	inbox
+	kept [][]byte
+}
+
+func (k *keeper) Send(messages ...presence.Message) bool {
+	for _, message := range messages {
+		k.kept = append(k.kept, message.Frame)
+	}
+	return true
+}
+
+func TestAFrameInCommonThatIsKeptKeepsNotTheRestOfItsMessage(t *testing.T) {
+	a := startNode(t, "a", options(redistest.StartInProcess(t), 1))
+	alice := &keeper{}
+	a.sockets.Add(&presence.Socket{ID: uuid.New(), User: "alice", Conn: alice})
+	const messages, large = 32, 1 << 20
+	heap := func() uint64 {
+		var stats runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&stats)
+		return stats.HeapAlloc
+	}
+	before := heap()
+	for range messages {
+		message := envelope{kind: kindFrame, frame: []byte("small")}.append(nil)
+		message = envelope{kind: kindPushShared, user: "alice"}.append(message)
+		message = envelope{kind: kindPush, user: "bob", frame: make([]byte, large)}.append(message)
+		a.receiver.handle(t.Context(), rueidis.PubSubMessage{Channel: "x", Message: string(message)})
+	}
+	if grown := int64(heap()) - int64(before); len(alice.kept) != messages || grown > messages*large/2 {
+		t.Errorf("%d frames were kept, with %d bytes", len(alice.kept), grown)
+	}
+	runtime.KeepAlive(alice)
 }
