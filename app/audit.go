@@ -21,7 +21,7 @@ type auditCommand struct {
 func (a *auditCommand) run(out io.Writer) error {
 	request, err := http.NewRequest(http.MethodGet, strings.TrimSuffix(a.URL, "/")+"/audit", nil)
 	if err != nil {
-		return fmt.Errorf("--url (ROLLCALL_AUDIT_URL): %w", err)
+		return fmt.Errorf("--url (ROLLCALL_URL): %w", err)
 	}
 	request.Header.Set("Authorization", "Bearer "+a.APIKey)
 	client := http.Client{Timeout: requestTimeout}
@@ -60,8 +60,15 @@ func printAudits(out io.Writer, audits []presence.Audit, unanswered []string) er
 	if err := table.Flush(); err != nil {
 		return err
 	}
-	if differences > 0 || len(unanswered) > 0 {
-		return fmt.Errorf("%d differences, which are being mended, and %d instances that did not answer: ask again", differences, len(unanswered))
+	var faults []string
+	if differences > 0 {
+		faults = append(faults, fmt.Sprintf("differences, which are being mended: %d", differences))
+	}
+	if len(unanswered) > 0 {
+		faults = append(faults, fmt.Sprintf("instances that did not answer: %d", len(unanswered)))
+	}
+	if len(faults) > 0 {
+		return fmt.Errorf("%s; ask again", strings.Join(faults, "; "))
 	}
 	return nil
 }

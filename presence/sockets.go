@@ -48,7 +48,7 @@ type Socket struct {
 
 	retired bool // guarded by the map: counts no more, but still gets what is pushed
 
-	mark   uint64      // owned by the goroutine that joined the socket, until told is set: see Mirror.Join
+	mark   uint64      // owned by the goroutine that joined the socket, until untold is cleared: see Mirror.Join
 	untold atomic.Bool // the client was told it is not reachable, and not yet that it is
 }
 
