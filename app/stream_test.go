@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"syscall"
@@ -162,6 +163,32 @@ func TestAStreamWhoseClientGoesAwayHarmsNobody(t *testing.T) {
 	s.body.Close() // it went away without a word
 	push(t, a, "alice", `{"event":"y"}`, "online", 1)
 	alice.wantFrame("y", "null")
+}
+
+func TestAConnectionServesRequestsAfterAStream(t *testing.T) {
+	t.Parallel()
+	a := startApp(t)
+	conn, err := net.Dial("tcp", a.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	answers := bufio.NewReader(conn)
+	line := `{"user":"alice","event":"x"}` + "\n"
+	for range 2 { // a stream, and a request whose context must not have ended with it
+		fmt.Fprintf(conn, "POST /push HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Type: application/x-ndjson\r\nContent-Length: %d\r\n\r\n%s", testKey, len(line), line)
+		fmt.Fprintf(conn, "POST /push/alice HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nContent-Length: 13\r\n\r\n{\"event\":\"x\"}", testKey)
+		for range 2 {
+			response, err := http.ReadResponse(answers, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			text, err := io.ReadAll(response.Body)
+			if err != nil || response.StatusCode != http.StatusOK || !strings.Contains(string(text), "offline") {
+				t.Errorf("%d %s, %v", response.StatusCode, text, err)
+			}
+		}
+	}
 }
 
 func TestAnAnswerOfAStreamDoesNotWaitForTheNext(t *testing.T) {

@@ -47,9 +47,8 @@ type Server struct {
 	echo      *echo.Echo
 	sockets   *sockets
 	directory *presence.Directory
-
-	leaving context.Context // ends when streams are to end
-	leave   func()
+	leaving   context.Context // ended by leave: streams are to end
+	leave     func()
 
 	draining atomic.Bool
 	streams  atomic.Int64 // open ones, at most maxStreams

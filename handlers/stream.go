@@ -83,7 +83,8 @@ func (s *Server) stream(c *echo.Context) error {
 	}()
 	one.writeAnswers(ctx, patientResponse{c.Response(), one})
 	cancel()
-	for line := range one.lines { // the client is gone, or all is answered
+	one.stopReading() // the client is gone, or all is answered
+	for line := range one.lines {
 		if line.ticket != nil {
 			line.ticket.Wait(ctx)
 		}
@@ -143,6 +144,8 @@ func (s *stream) readLines(ctx context.Context, body io.Reader) {
 		var next streamed
 		ends := false
 		switch blank := len(bytes.TrimSpace(line)) == 0; {
+		case blank && errors.Is(err, io.EOF):
+			return
 		case s.server.leaving.Err() != nil:
 			next, ends = streamed{fault: &lineProblem{number, "this instance is shutting down; from this line on nothing was sent: send it to another"}}, true
 		case errors.Is(err, errLongLine):
@@ -151,8 +154,6 @@ func (s *stream) readLines(ctx context.Context, body io.Reader) {
 			next, ends = streamed{fault: &lineProblem{number, fmt.Sprintf("the stream ends here: nothing came for %v", streamTimeout)}}, true
 		case err != nil && !errors.Is(err, io.EOF):
 			next, ends = streamed{fault: &lineProblem{number, fmt.Sprintf("the stream ends here: %v", err)}}, true
-		case blank && err != nil:
-			return
 		case blank: // asks for nothing
 			continue
 		default:
@@ -198,9 +199,9 @@ func (s *stream) begin(line []byte, number int) streamed {
 	return streamed{id: id, user: body.User, ticket: s.server.options.Router.Begin([]fanout.Push{push}, time.Now().Add(s.timeout))}
 }
 
-// writeAnswers writes an answer for each line, until there are no more or the client is gone. It sends them off whenever the next must be
-// waited for.
-func (s *stream) writeAnswers(ctx context.Context, w io.Writer) {
+// writeAnswers writes an answer for each line, and says whether that were all, or the client is gone. It sends them off whenever the next
+// must be waited for.
+func (s *stream) writeAnswers(ctx context.Context, w io.Writer) (all bool) {
 	buffered := bufio.NewWriterSize(w, 16<<10)
 	flush := func() error { return cmp.Or(buffered.Flush(), s.control.Flush()) }
 	var answer []byte
@@ -211,22 +212,21 @@ func (s *stream) writeAnswers(ctx context.Context, w io.Writer) {
 		case next, open = <-s.lines:
 		default:
 			if flush() != nil {
-				return
+				return false
 			}
 			next, open = <-s.lines
 		}
 		if !open {
-			_ = flush() // the client may be gone: there is nobody to tell
-			return
+			return flush() == nil
 		}
 		if next.ticket != nil && buffered.Buffered() > 0 && !next.ticket.Done() && flush() != nil {
 			next.ticket.Wait(ctx)
-			return
+			return false
 		}
 		answer = append(s.appendAnswer(answer[:0], ctx, next), '\n')
 		s.room.Release(next.bytes)
 		if _, err := buffered.Write(answer); err != nil {
-			return
+			return false
 		}
 	}
 }
