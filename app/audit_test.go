@@ -24,7 +24,7 @@ func TestTheAuditCommandTellsOfAllInstancesAndFailsIfTheyDiffer(t *testing.T) {
 	}
 	client := redis.Client()
 	redis.Do(client, "HDEL", "rollcall:1:{0}:owners", "bob")
-	if table, err := audit(); err == nil || !strings.Contains(err.Error(), "1 differences") {
+	if table, err := audit(); err == nil || !strings.Contains(err.Error(), "differences, which are being mended: 1") {
 		t.Errorf("%s, %v", table, err)
 	}
 	wantState(t, a, "bob", "online", 1)
