@@ -106,3 +106,19 @@ func (c *cluster) entry(user string) string {
 	entry, _ := c.server.Do(c.client, "HGET", c.redis.Keys.Owners(0), user).ToString()
 	return entry
 }
+
+func TestTheCommonProtocolIsTheFirstUntilAllAreKnownAgain(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
+		c := newCluster(t, server, 1)
+		c.redis.Lease = 500 * time.Millisecond
+		a := c.startInstance("a")
+		has := func(protocol int) {
+			t.Helper()
+			eventually(t, fmt.Sprint("the protocol ", protocol), func() bool { return a.CommonProtocol() == protocol })
+		}
+		has(Protocol)
+		server.Do(c.client, "DEL", c.redis.Keys.Leases(0), c.redis.Keys.Instances(), c.redis.Keys.Owners(0))
+		has(1)
+		has(Protocol)
+	})
+}

@@ -242,5 +242,11 @@ func (m *Mirror) announce(ctx context.Context) (agreedShards int, err error) {
 }
 
 // CommonProtocol is the protocol that all instances understand. It is known anew with each renewal of a lease: so long an instance of an
-// earlier version, if it starts beside later ones, may be sent what it does not understand.
-func (m *Mirror) CommonProtocol() int { return int(m.protocol.Load()) }
+// earlier version, if it starts beside later ones, may be sent what it does not understand. It is the first one while others may not have
+// told Redis, which had lost it, that they are there.
+func (m *Mirror) CommonProtocol() int {
+	if !m.Believed(0) || m.shards[0].recentLoss() {
+		return 1
+	}
+	return int(m.protocol.Load())
+}
