@@ -174,20 +174,22 @@ func TestAConnectionServesRequestsAfterAStream(t *testing.T) {
 	}
 	defer conn.Close()
 	answers := bufio.NewReader(conn)
-	line := `{"user":"alice","event":"x"}` + "\n"
-	for range 2 { // a stream, and a request whose context must not have ended with it
-		fmt.Fprintf(conn, "POST /push HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Type: application/x-ndjson\r\nContent-Length: %d\r\n\r\n%s", testKey, len(line), line)
-		fmt.Fprintf(conn, "POST /push/alice HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nContent-Length: 13\r\n\r\n{\"event\":\"x\"}", testKey)
-		for range 2 {
-			response, err := http.ReadResponse(answers, nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			text, err := io.ReadAll(response.Body)
-			if err != nil || response.StatusCode != http.StatusOK || !strings.Contains(string(text), "offline") {
-				t.Errorf("%d %s, %v", response.StatusCode, text, err)
-			}
+	post := func(path, contentType, body string) {
+		t.Helper()
+		fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n%s",
+			path, testKey, contentType, len(body), body)
+		response, err := http.ReadResponse(answers, nil)
+		if err != nil {
+			t.Fatal(err)
 		}
+		text, err := io.ReadAll(response.Body)
+		if err != nil || response.StatusCode != http.StatusOK || !strings.Contains(string(text), "offline") {
+			t.Errorf("%s: %d %s, %v", path, response.StatusCode, text, err)
+		}
+	}
+	for range 100 { // a stream, and a request whose context must not have ended with it
+		post("/push", "application/x-ndjson", `{"user":"alice","event":"x"}`+"\n")
+		post("/push/alice", "application/json", `{"event":"x"}`)
 	}
 }
 

@@ -81,9 +81,10 @@ func (s *Server) stream(c *echo.Context) error {
 			s.options.Log.Error("stream", "error", err)
 		}
 	}()
-	one.writeAnswers(ctx, patientResponse{c.Response(), one})
+	if all := one.writeAnswers(ctx, patientResponse{c.Response(), one}); !all { // the client is gone
+		one.stopReading() // only then: a read that fails ends the context of whatever comes through this connection later
+	}
 	cancel()
-	one.stopReading() // the client is gone, or all is answered
 	for line := range one.lines {
 		if line.ticket != nil {
 			line.ticket.Wait(ctx)
