@@ -70,8 +70,9 @@ func (a *App) start(ctx context.Context) error {
 		return fmt.Errorf("--addr (ROLLCALL_ADDR): %w", err)
 	}
 	a.Addr = listener.Addr().String()
-	a.serving.stop = func() { listener.Close() }                    // until the server has it
-	a.log.Info("listening", "addr", a.Addr, "instance", a.Instance) // first of all that is logged
+	a.serving.stop = func() { listener.Close() } // until the server has it
+	// first of all that is logged
+	a.log.Info("listening", "addr", a.Addr, "instance", a.Instance)
 
 	keys, stopKeys := context.WithCancel(a.base)
 	a.verifying.stop = stopKeys
@@ -158,7 +159,7 @@ func (a *App) serve(listener net.Listener) {
 }
 
 func (a *App) stopServing() {
-	ctx, cancel := context.WithTimeout(a.base, handlers.MaxWait+time.Second) // the longest that a push in hand may take
+	ctx, cancel := context.WithTimeout(a.base, fanout.MaxWait+time.Second) // the longest that a push in hand may take
 	defer cancel()
 	if err := a.http.Shutdown(ctx); err != nil {
 		a.http.Close()

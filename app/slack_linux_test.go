@@ -50,19 +50,23 @@ func TestAProcessTakesTimerSlackUnlessSomebodyChoseAnother(t *testing.T) {
 func startWithSlack(child *exec.Cmd, slack time.Duration) error {
 	done := make(chan error)
 	go func() {
-		runtime.LockOSThread() // and never unlocks: the thread ends with this goroutine
-		if err := unix.Prctl(unix.PR_SET_TIMERSLACK, uintptr(slack), 0, 0, 0); err != nil {
-			done <- err
-			return
+		err := setSlack(slack)
+		if err == nil {
+			err = child.Start()
 		}
-		done <- child.Start()
+		done <- err
 	}()
 	return <-done
 }
 
+// setSlack gives this goroutine a thread with a slack, which ends with it.
+func setSlack(slack time.Duration) error {
+	runtime.LockOSThread() // and never unlocks
+	return unix.Prctl(unix.PR_SET_TIMERSLACK, uintptr(slack), 0, 0, 0)
+}
+
 func TestAnInstanceBeginsAgainWithTimerSlack(t *testing.T) {
-	runtime.LockOSThread() // the thread ends with this test
-	if err := unix.Prctl(unix.PR_SET_TIMERSLACK, uintptr(usualSlack), 0, 0, 0); err != nil {
+	if err := setSlack(usualSlack); err != nil {
 		t.Fatal(err)
 	}
 	p := startProcess(t)

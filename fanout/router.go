@@ -135,11 +135,11 @@ func deadline(ctx context.Context) time.Time {
 	if at, ok := ctx.Deadline(); ok {
 		return at
 	}
-	return time.Now().Add(maxWait)
+	return time.Now().Add(MaxWait)
 }
 
-// maxWait is how long the caller of a push may wait for sockets and clients.
-const maxWait = 5 * time.Second
+// MaxWait is how long the caller of a push may wait for sockets and clients.
+const MaxWait = 5 * time.Second
 
 // Begin sends pushes on their way, behind all that this instance took earlier for the same users, and does not wait. Until a moment
 // owners may take to tell what became of them; what is not even sent by then is given up. The ticket must be waited with: nobody else

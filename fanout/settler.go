@@ -99,14 +99,13 @@ func (s *settler) round(ctx context.Context) (left int) {
 	for i, one := range all {
 		err := s.tell(ctx, one)
 		s.mu.Lock()
-		switch {
-		case err != nil && time.Now().Before(one.until):
+		if err != nil && time.Now().Before(one.until) {
 			s.waiting = append(s.waiting, one)
-		case err != nil:
-			s.dropped.Add(1)
-			fallthrough
-		default:
+		} else {
 			s.bytes -= one.size()
+			if err != nil {
+				s.dropped.Add(1)
+			}
 		}
 		s.mu.Unlock()
 		all[i] = settlement{} // lets go of the answer

@@ -2,6 +2,7 @@ package fanout
 
 import (
 	"fmt"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -173,4 +174,61 @@ func TestWrittenIsToldOfAFrameInCommonToo(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestAFrameInCommonCountsOnceInACallOnlyIfItIsSentOnce(t *testing.T) {
+	a := startNode(t, "a", options(redistest.StartInProcess(t), 1))
+	l := newLane(0, a.router) // that does not run
+	var users []string
+	for n := range batchMost {
+		users = append(users, userOf(n))
+	}
+	for sharing, want := range map[bool]int{true: batchMost, false: 17} {
+		ticket := newTicket(toMany(users, strings.Repeat("x", 64_000)), time.Now().Add(time.Minute))
+		for i := range ticket.orders {
+			l.enqueue(&ticket.orders[i])
+		}
+		if got := len(l.take(sharing)); got != want {
+			t.Errorf("sharing %v: a call has %d", sharing, got)
+		}
+		for len(l.take(true)) > 0 {
+		}
+	}
+}
+
+// keeper is a connection that keeps the frames themselves, as one whose client does not read.
+type keeper struct {
+	inbox
+	kept [][]byte
+}
+
+func (k *keeper) Send(messages ...presence.Message) bool {
+	for _, message := range messages {
+		k.kept = append(k.kept, message.Frame)
+	}
+	return true
+}
+
+func TestAFrameInCommonThatIsKeptKeepsNotTheRestOfItsMessage(t *testing.T) {
+	a := startNode(t, "a", options(redistest.StartInProcess(t), 1))
+	alice := &keeper{}
+	a.sockets.Add(&presence.Socket{ID: uuid.New(), User: "alice", Conn: alice})
+	const messages, large = 32, 1 << 20
+	heap := func() uint64 {
+		var stats runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&stats)
+		return stats.HeapAlloc
+	}
+	before := heap()
+	for range messages {
+		message := envelope{kind: kindFrame, frame: []byte("small")}.append(nil)
+		message = envelope{kind: kindPushShared, user: "alice"}.append(message)
+		message = envelope{kind: kindPush, user: "bob", frame: make([]byte, large)}.append(message)
+		a.receiver.handle(t.Context(), rueidis.PubSubMessage{Channel: "x", Message: string(message)})
+	}
+	if grown := int64(heap()) - int64(before); len(alice.kept) != messages || grown > messages*large/2 {
+		t.Errorf("%d frames were kept, with %d bytes", len(alice.kept), grown)
+	}
+	runtime.KeepAlive(alice)
 }

@@ -147,7 +147,7 @@ func TestAStreamReadsOnlySoFarAheadOfItsAnswers(t *testing.T) {
 			if got := s.waiting(); got != ahead {
 				t.Errorf("%d lines were sent on their way, want %d", got, ahead)
 			}
-			one.room.Release((<-one.lines).bytes)
+			one.room.Release((<-one.lines).size)
 			synctest.Wait()
 			if got, want := s.waiting(), ahead+1; got != want {
 				t.Errorf("after one answer %d lines were sent on their way, want %d", got, want)

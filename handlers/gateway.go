@@ -181,4 +181,11 @@ func safely(f func() error) (err error) {
 	return f()
 }
 
+// logPanic, deferred, makes a panic a line of the log.
+func logPanic(log *slog.Logger, what string, args ...any) {
+	if p := recover(); p != nil {
+		log.Error(what, append(args, "error", panicked(p))...)
+	}
+}
+
 func stack() []byte { return debug.Stack() }

@@ -20,7 +20,6 @@ const (
 	usersSize = 256 << 10 // bytes that their names may add to a body
 
 	defaultWait = 2 * time.Second // until a push that could not be sent is given up, and what is not known of it is unanswered
-	MaxWait     = 5 * time.Second // the longest that a request may have to wait
 
 	usualAnswer = 128 // bytes that most answers to a push fit into
 )
@@ -210,8 +209,8 @@ func waitFrom(c *echo.Context) (fanout.Wait, time.Duration, error) {
 		return wait, defaultWait, nil
 	}
 	timeout, err := time.ParseDuration(given)
-	if err != nil || timeout <= 0 || timeout > MaxWait {
-		return 0, 0, problem(http.StatusBadRequest, "bad_timeout", "timeout: want a duration up to %v, such as 500ms, not %q", MaxWait, given)
+	if err != nil || timeout <= 0 || timeout > fanout.MaxWait {
+		return 0, 0, problem(http.StatusBadRequest, "bad_timeout", "timeout: want a duration up to %v, such as 500ms, not %q", fanout.MaxWait, given)
 	}
 	return wait, timeout, nil
 }

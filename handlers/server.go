@@ -57,7 +57,7 @@ type Server struct {
 // NewServer makes a server.
 func NewServer(o Options) *Server {
 	s := &Server{options: o, directory: o.Mirror.Directory()}
-	s.leaving, s.leave = context.WithCancel(context.Background())
+	s.leaving, s.leave = context.WithCancel(o.Context)
 	s.sockets = newSockets(o, &gateway{o.Handlers, o.Router, o.Log}, s.draining.Load)
 	s.echo = echo.NewWithConfig(echo.Config{
 		Logger:           o.Log,

@@ -185,9 +185,8 @@ func (s *sockets) receive(session *melody.Session, frame []byte) {
 		return
 	}
 	s.onOwnStack(func() {
-		if err := safely(func() error { s.gateway.answer(s.options.Context, socket, frame); return nil }); err != nil {
-			s.options.Log.Error("message", "user", socket.User, "error", err)
-		}
+		defer logPanic(s.options.Log, "message", "user", socket.User)
+		s.gateway.answer(s.options.Context, socket, frame)
 	})
 	_ = socket.conn.SetReadDeadline(time.Now().Add(pongWait)) // its pongs wait behind this message
 }

@@ -41,7 +41,7 @@ type lineProblem struct {
 
 // streamed is a line on its way: a push, or what was wrong with it.
 type streamed struct {
-	bytes  int64 // of the line
+	size   int64 // of the stream's room that it takes, in bytes
 	id     uuid.UUID
 	user   string
 	ticket *fanout.Ticket
@@ -77,9 +77,8 @@ func (s *Server) stream(c *echo.Context) error {
 	one := s.newStream(control, wait, timeout)
 	defer context.AfterFunc(s.leaving, one.stopReading)()
 	go func() {
-		if err := safely(func() error { one.readLines(ctx, patientBody{c.Request().Body, one}); return nil }); err != nil {
-			s.options.Log.Error("stream", "error", err)
-		}
+		defer logPanic(s.options.Log, "stream")
+		one.readLines(ctx, patientBody{c.Request().Body, one})
 	}()
 	if all := one.writeAnswers(ctx, patientResponse{c.Response(), one}); !all { // the client is gone
 		one.stopReading() // only then: a read that fails ends the context of whatever comes through this connection later
@@ -142,49 +141,58 @@ func (s *stream) readLines(ctx context.Context, body io.Reader) {
 	reader := bufio.NewReaderSize(body, 64<<10)
 	for number := 1; ; number++ {
 		line, err := readLine(reader, s.server.options.MaxMessageBytes+lineExtra)
-		var next streamed
-		ends := false
-		switch blank := len(bytes.TrimSpace(line)) == 0; {
-		case blank && errors.Is(err, io.EOF):
-			return
-		case s.server.leaving.Err() != nil:
-			next, ends = streamed{fault: &lineProblem{number, "this instance is shutting down; from this line on nothing was sent: send it to another"}}, true
-		case errors.Is(err, errLongLine):
-			next = streamed{fault: &lineProblem{number, problemOf(err).Detail}}
-		case errors.Is(err, os.ErrDeadlineExceeded):
-			next, ends = streamed{fault: &lineProblem{number, fmt.Sprintf("the stream ends here: nothing came for %v", streamTimeout)}}, true
-		case err != nil && !errors.Is(err, io.EOF):
-			next, ends = streamed{fault: &lineProblem{number, fmt.Sprintf("the stream ends here: %v", err)}}, true
-		case blank: // asks for nothing
-			continue
-		default:
-			bytes := min(int64(len(line)), streamBytes)
-			if s.room.Acquire(ctx, bytes) != nil {
-				return
-			}
-			next = s.begin(line, number)
-			next.bytes = bytes
-		}
-		select {
-		case s.lines <- next:
-		case <-ctx.Done():
-			if next.ticket != nil {
-				next.ticket.Wait(ctx)
-			}
+		blank := len(bytes.TrimSpace(line)) == 0
+		if blank && errors.Is(err, io.EOF) {
 			return
 		}
-		if ends {
+		if why := s.whyEnds(err); why != "" {
+			s.hand(ctx, streamed{fault: &lineProblem{number, why}})
+			return
+		}
+		if blank && err == nil {
+			continue // it asks for nothing
+		}
+		size := min(int64(len(line)), streamBytes)
+		if s.room.Acquire(ctx, size) != nil || !s.hand(ctx, s.begin(line, err, number, size)) {
 			return
 		}
 	}
 }
 
-// begin sends the push of one line on its way.
-func (s *stream) begin(line []byte, number int) streamed {
+// whyEnds says why the stream ends here; empty if it does not, or its client ends it.
+func (s *stream) whyEnds(err error) string {
+	switch {
+	case s.server.leaving.Err() != nil:
+		return "this instance is shutting down; from this line on nothing was sent: send it to another"
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return fmt.Sprintf("the stream ends here: nothing came for %v", streamTimeout)
+	case err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, errLongLine):
+		return fmt.Sprintf("the stream ends here: %v", err)
+	}
+	return ""
+}
+
+// hand gives a line to the writer of answers; false if the context has ended, and nobody answers any more.
+func (s *stream) hand(ctx context.Context, one streamed) bool {
+	select {
+	case s.lines <- one:
+		return true
+	case <-ctx.Done():
+		if one.ticket != nil {
+			one.ticket.Wait(ctx)
+		}
+		return false
+	}
+}
+
+// begin sends the push of one line on its way. err is that of reading the line, size its part of the stream's room.
+func (s *stream) begin(line []byte, err error, number int, size int64) streamed {
 	var body streamLine
-	var push fanout.Push
+	if !errors.Is(err, errLongLine) {
+		err = decodeStrictly(line, &body)
+	}
 	id := newID()
-	err := decodeStrictly(line, &body)
+	var push fanout.Push
 	if err == nil {
 		push, err = s.server.pushOf(body.pushBody, id, s.wait)
 	}
@@ -194,10 +202,10 @@ func (s *stream) begin(line []byte, number int) streamed {
 		}
 	}
 	if err != nil {
-		return streamed{fault: &lineProblem{number, problemOf(err).Detail}}
+		return streamed{size: size, fault: &lineProblem{number, problemOf(err).Detail}}
 	}
 	push.User = body.User
-	return streamed{id: id, user: body.User, ticket: s.server.options.Router.Begin([]fanout.Push{push}, time.Now().Add(s.timeout))}
+	return streamed{size: size, id: id, user: body.User, ticket: s.server.options.Router.Begin([]fanout.Push{push}, time.Now().Add(s.timeout))}
 }
 
 // writeAnswers writes an answer for each line, and says whether that were all, or the client is gone. It sends them off whenever the next
@@ -225,7 +233,7 @@ func (s *stream) writeAnswers(ctx context.Context, w io.Writer) (all bool) {
 			return false
 		}
 		answer = append(s.appendAnswer(answer[:0], ctx, next), '\n')
-		s.room.Release(next.bytes)
+		s.room.Release(next.size)
 		if _, err := buffered.Write(answer); err != nil {
 			return false
 		}

@@ -3,14 +3,11 @@ package lua
 import (
 	"fmt"
 	"io/fs"
-	"maps"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
-
-	"github.com/redis/rueidis"
 
 	"rollcall/lua/redistest"
 )
@@ -232,109 +229,5 @@ func TestSinceIsWhenTheUserCameAndSeenWhenTheLastSocketWent(t *testing.T) {
 		mirror("1", "0", "200000")
 		score, _ := server.Do(s.client, "ZSCORE", s.key("seen"), "alice").AsFloat64()
 		near("seen", int64(score), 200000)
-	})
-}
-
-func TestPushReachesOwnersUnderLiveLeasesOnly(t *testing.T) {
-	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
-		s := newState(t, server)
-		messages := make(chan rueidis.PubSubMessage, 10)
-		listen(t, s, messages, s.key("to:a"), s.key("to:b"), s.key("to:c"))
-		for _, token := range []string{"a.1", "b.1", "c.1", "deaf.1"} {
-			s.want(s.lease(token, "", 10000), OK)
-		}
-		s.want(s.mirror("a.1", "0", "alice", "2", "bob", "1", "cathy", "0", "frank", "3"), OK)
-		s.want(s.mirror("b.1", "0", "alice", "1"), OK)
-		s.want(s.mirror("c.1", "0", "alice", "1", "dave", "1"), OK)
-		s.age("c.1", 12000) // lapsed
-		s.want(s.mirror("deaf.1", "0", "erin", "1", "frank", "1"), OK)
-		users := []string{"alice", "bob", "cathy", "dave", "erin", "frank", "nobody"}
-		envelopes := []string{"<1>", "<2>", "<3>", "<4>", "<5>", "<6>", "<7>"}
-		args := append([]string{"PUBLISH", s.key("to:"), " b ", "15000", "<0>", "7", ""}, append(users, envelopes...)...)
-		reply := s.run(Push, []string{"owners", "leases"}, args...)
-		var got []int64
-		for _, message := range reply {
-			n, _ := message.AsInt64()
-			got = append(got, n)
-		}
-		// b is the sender and nobody listens for deaf, so only a took anything
-		const instance, socket = 4, 4 * 65536
-		if want := []int64{2 + instance + 2*socket, 2 + instance + socket, 1, 1, 2, 2 + instance + 3*socket, 0}; !slices.Equal(got, want) {
-			t.Errorf("answers %v, want %v", got, want)
-		}
-		if message := <-messages; message.Channel != s.key("to:a") || message.Message != "<0><1><2><6>" {
-			t.Errorf("published %q to %s, want <0><1><2><6> to a", message.Message, message.Channel)
-		}
-		if len(messages) > 0 {
-			t.Errorf("published more: %v", <-messages)
-		}
-	})
-}
-
-func TestAFrameInCommonGoesWhereItIsNeededAndOnceInARow(t *testing.T) {
-	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
-		s := newState(t, server)
-		messages := make(chan rueidis.PubSubMessage, 10)
-		listen(t, s, messages, s.key("to:a"), s.key("to:b"))
-		for _, token := range []string{"a.1", "b.1"} {
-			s.want(s.lease(token, "", 10000), OK)
-		}
-		s.want(s.mirror("a.1", "0", "alice", "1"), OK)
-		s.want(s.mirror("b.1", "0", "bob", "1"), OK)
-		args := []string{"PUBLISH", s.key("to:"), " c ", "15000", "<0>", "6", "\x01\x00\x01\x00\x01\x02"}
-		args = append(args, "alice", "bob", "alice", "alice", "alice", "alice")
-		args = append(args, "<1>", "<2>", "<3>", "<4>", "<5>", "<6>")
-		args = append(args, "{1}", "{2}")
-		s.run(Push, []string{"owners", "leases"}, args...)
-		got := map[string]string{}
-		for range 2 {
-			message := <-messages
-			got[message.Channel] = message.Message
-		}
-		want := map[string]string{s.key("to:a"): "<0>{1}<1><3><4><5>{2}<6>", s.key("to:b"): "<0><2>"}
-		if !maps.Equal(got, want) {
-			t.Errorf("published %q, want %q", got, want)
-		}
-	})
-}
-
-func TestInstancesFindTheLowestProtocol(t *testing.T) {
-	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
-		s := newState(t, server)
-		wantLowest := func(instance, record string, want int64) {
-			t.Helper()
-			reply := s.run(Announce, []string{"instances", "leases", "shards"}, instance, record, "1")
-			if got, err := reply[2].AsInt64(); err != nil || got != want {
-				t.Errorf("%s finds the protocol %d, %v, want %d", instance, got, err, want)
-			}
-		}
-		for _, instance := range []string{"a", "b", "old"} {
-			s.want(s.lease(instance+".1", "", 10000), OK)
-		}
-		wantLowest("a", `{"id":"a","protocol":3}`, 3)
-		wantLowest("b", `{"id":"b","protocol":2}`, 2)
-		wantLowest("old", `{"id":"old"}`, 1)
-		wantLowest("a", `{"id":"a","protocol":3}`, 1)
-		server.Do(s.client, "HDEL", s.key("leases"), "old.1")
-		wantLowest("a", `{"id":"a","protocol":3}`, 2)
-	})
-}
-
-func TestInstancesMustAgreeOnTheNumberOfShards(t *testing.T) {
-	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
-		s := newState(t, server)
-		announce := func(instance, shards string) Status {
-			return s.status(s.run(Announce, []string{"instances", "leases", "shards"}, instance, "{}", shards))
-		}
-		s.want(s.lease("a.1", "", 10000), OK)
-		s.want(announce("a", "1"), OK)
-		s.want(announce("b", "2"), Stale)
-		s.want(s.lease("b.1", "", 10000), OK)
-		s.want(announce("b", "1"), OK)
-		server.Do(s.client, "HDEL", s.key("leases"), "a.1")
-		s.want(announce("b", "1"), OK)
-		if instances, _ := server.Do(s.client, "HKEYS", s.key("instances")).AsStrSlice(); !slices.Equal(instances, []string{"b"}) {
-			t.Errorf("instances %v, want b alone: a has no lease", instances)
-		}
 	})
 }

@@ -287,11 +287,13 @@ func (s *shard) leave(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTimeout)
 	defer cancel()
 	err := s.step(ctx, false)
-	if err == nil && s.index == 0 {
-		_, err = s.mirror.announce(ctx) // or the record would be that of the last renewal, and call a short drain a crash
-	}
 	if err == nil {
+		var untold error
+		if s.index == 0 {
+			_, untold = s.mirror.announce(ctx) // that no socket is left; the lease ends whether or not it could be told
+		}
 		_, err = s.mirror.redis.lease(ctx, s.index, s.token, strconv.FormatInt(s.version, 10), 0, nil)
+		err = errors.Join(err, untold)
 	}
 	if err != nil {
 		s.mirror.log.Warn("leaving without ending the lease", "shard", s.index, "error", err)

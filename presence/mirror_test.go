@@ -207,6 +207,11 @@ func TestOthersWhoUseAnotherNumberOfShardsSayNothingOfALease(t *testing.T) {
 		if err := m.shards[0].renew(t.Context()); err == nil || errors.Is(err, ErrStale) || !strings.Contains(err.Error(), "use 4 shards") {
 			t.Errorf("renewed: %v", err)
 		}
+		m.shards[0].leave(t.Context())
+		step, err := c.redis.page(t.Context(), 0, 0, 1)
+		if err != nil || step.leases.Standing("a.1", step.now, c.redis.Grace) == Live {
+			t.Errorf("it has left, and its lease is %v, %v", step.leases, err)
+		}
 	})
 }
 

@@ -1,0 +1,72 @@
+package fanout
+
+import (
+	"testing"
+	"time"
+
+	"rollcall/lua/redistest"
+	"rollcall/presence"
+)
+
+func TestASecondLookFindsWhereTheUserIsNowUnlessALaterPushWasTaken(t *testing.T) {
+	for _, later := range []bool{false, true} {
+		redistest.Each(t, func(t *testing.T, server *redistest.Server) {
+			o := options(server, 1)
+			a, b, c := startNode(t, "a", o), startNode(t, "b", o), startNode(t, "c", o)
+			alice := c.join("alice")
+			shows := func(owner string) { // what Redis shows of her
+				server.Do(server.Client(), "HSET", presence.NewKeys(o.prefix, 1).Owners(0), "alice", "1 "+owner+".1:1")
+			}
+			shows("b")
+			ticket := a.router.Begin([]Push{{User: "alice", Frame: []byte("first"), Wait: Written}}, time.Now().Add(patience))
+			l := a.router.lanes[0]
+			turn := l.turnOf("alice")
+			turn.Lock() // the second look has to wait for it
+			outcome := make(chan Outcome, 1)
+			go func() { outcome <- ticket.Wait(t.Context())[0] }()
+			eventually(t, "b to say that she is not there", func() bool { return b.receiver.Dropped.Strays.Load() == 1 })
+			shows("c")
+			want, frames := Outcome{State: presence.Online, Instances: 1, Sockets: presence.Counts{Written: 1}}, []string{"first", "last"}
+			if later {
+				l.enqueueInTurn(&newTicket([]Push{{User: "alice", Frame: []byte("later")}}, time.Now().Add(patience)).orders[0], false)
+				want, frames = Outcome{State: presence.Online}, []string{"later", "last"}
+			}
+			turn.Unlock()
+			if got := <-outcome; got != want {
+				t.Errorf("later push %v: %+v, want %+v", later, got, want)
+			}
+			a.wantPush("alice", "last", presence.Online, 1)
+			alice.wantFrames(frames...)
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			if len(l.watched) > 0 {
+				t.Errorf("%d users are watched for ever", len(l.watched))
+			}
+		})
+	}
+}
+
+func TestSocketsThatNobodyToldOfAreCountedOnce(t *testing.T) {
+	for name, c := range map[string]struct {
+		acked   bool
+		replies []presence.Counts
+		reached int
+		sockets int
+		want    int // unanswered
+	}{
+		"all replied":                    {false, []presence.Counts{{Written: 2}}, 1, 2, 0},
+		"nobody replied":                 {false, nil, 2, 3, 3},
+		"one knows not of one of its":    {false, []presence.Counts{{Written: 1, Unanswered: 1}}, 2, 3, 2},
+		"one waits for a client":         {true, []presence.Counts{{Written: 2, Unanswered: 1}}, 2, 3, 2},
+		"who is silent has one at least": {false, []presence.Counts{{Written: 3}}, 2, 3, 1},
+	} {
+		g := newGather(c.acked)
+		for n, counts := range c.replies {
+			g.onReply(userOf(n), ownerReply{counts: counts}.append(nil))
+		}
+		g.onRouted(c.reached, c.sockets)
+		if got, _ := g.result(); got.Unanswered != c.want {
+			t.Errorf("%s: %d unanswered, want %d", name, got.Unanswered, c.want)
+		}
+	}
+}
