@@ -51,7 +51,7 @@ func measureBulk(ctx context.Context, s *stage) ([]row, error) {
 
 // streamed pushes over streams as fast as they take it, and measures the cost until all have arrived.
 func (p *pushing) streamed(ctx context.Context, duration time.Duration) (cost, error) {
-	return p.untilArrived(ctx, func() (int64, error) {
+	return p.untilArrivedUntimed(ctx, func() (int64, error) {
 		counts, errs := make([]int64, streams), make([]error, streams)
 		var streaming sync.WaitGroup
 		for i := range streams {
@@ -75,7 +75,7 @@ func (p *pushing) manyEach(ctx context.Context, duration time.Duration) (cost, e
 		users[i] = strconv.Quote(userName(int64(i)))
 	}
 	list := `,"users":[` + strings.Join(users, ",") + `]`
-	return p.untilArrived(ctx, func() (int64, error) {
+	return p.untilArrivedUntimed(ctx, func() (int64, error) {
 		calls, err := flatOut(ctx, manyCallers, duration, func(caller int) error { return p.pushMany(caller, list) })
 		return calls * manyPushes, err
 	})

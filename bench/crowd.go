@@ -121,6 +121,22 @@ func (c *crowd) each(do func(i int, m *member) error) error {
 	return errors.Join(errs...)
 }
 
+// restBetweenReads is long enough that few writes to sockets wake the clients, and so short that a socket holds a few frames.
+const restBetweenReads = 20 * time.Millisecond
+
+// readingRarely measures a load of which nobody wants to know the delays. A write through the loopback to a client that waits for it has
+// to wake that client, at the server's cost. Clients elsewhere would not be woken by the server, so while the load lasts these wait for nothing.
+func (c *crowd) readingRarely(ctx context.Context, load func() (cost, error)) (cost, error) {
+	rest := func(rest time.Duration) error {
+		return c.each(func(_ int, m *member) error { return m.call(ctx, "Rest", rest, &struct{}{}) })
+	}
+	if err := rest(restBetweenReads); err != nil {
+		return cost{}, err
+	}
+	found, err := load()
+	return found, errors.Join(err, rest(0))
+}
+
 // arrivals are those of all sockets.
 func (c *crowd) arrivals(ctx context.Context) (Arrivals, error) {
 	counts := make([]Arrivals, len(c.members))

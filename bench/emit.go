@@ -124,12 +124,14 @@ func (e *emitting) flatOut(ctx context.Context, callers int) (cost, error) {
 			return cost{}, err
 		}
 	}
-	return e.measure(ctx, e.redis, pids(e.servers), func() (int64, error) {
-		emits, err := flatOut(ctx, callers, e.duration/turnRounds, func(i int) error { return e.emit(dialed[i]) })
-		if err == nil {
-			_, err = awaitArrivals(ctx, e.deliveries(), e.crowd.arrivals)
-		}
-		return emits * int64(e.audience), err
+	return e.crowd.readingRarely(ctx, func() (cost, error) {
+		return e.measure(ctx, e.redis, pids(e.servers), func() (int64, error) {
+			emits, err := flatOut(ctx, callers, e.duration/turnRounds, func(i int) error { return e.emit(dialed[i]) })
+			if err == nil {
+				_, err = awaitArrivals(ctx, e.deliveries(), e.crowd.arrivals)
+			}
+			return emits * int64(e.audience), err
+		})
 	})
 }
 

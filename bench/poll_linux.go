@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/gorilla/websocket"
 )
@@ -16,6 +18,8 @@ import (
 type poll struct {
 	// static after construction
 	epoll int
+
+	rest atomic.Int64 // ns between two looks
 
 	mu sync.Mutex
 	// mu guards the following
@@ -77,8 +81,14 @@ func (p *poll) run() {
 		for _, event := range events[:max(0, n)] {
 			p.read(event.Fd, buffer)
 		}
+		if n < len(events) { // or else there is more
+			time.Sleep(time.Duration(p.rest.Load()))
+		}
 	}
 }
+
+// setRest sets how long to wait between two looks, and returns when no look is late by what was set before.
+func (p *poll) setRest(rest time.Duration) { time.Sleep(time.Duration(p.rest.Swap(int64(rest)))) }
 
 // read takes what has come for a socket.
 func (p *poll) read(fd int32, buffer []byte) {

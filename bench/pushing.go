@@ -57,7 +57,7 @@ func (s *stage) preparePushing(ctx context.Context, w setting) (*pushing, error)
 
 // flatOut pushes as fast as the callers can.
 func (p *pushing) flatOut(ctx context.Context, duration time.Duration) (cost, error) {
-	return p.untilArrived(ctx, func() (int64, error) {
+	return p.untilArrivedUntimed(ctx, func() (int64, error) {
 		return flatOut(ctx, len(p.callers), duration, func(caller int) error { return p.push(caller, time.Time{}) })
 	})
 }
@@ -65,6 +65,11 @@ func (p *pushing) flatOut(ctx context.Context, duration time.Duration) (cost, er
 // steady pushes at a rate that leaves time to spare, so that the delays are not those of queues.
 func (p *pushing) steady(ctx context.Context, rate int, duration time.Duration) (cost, error) {
 	return p.untilArrived(ctx, func() (int64, error) { return paced(ctx, len(p.callers), rate, duration, p.push) })
+}
+
+// untilArrivedUntimed is untilArrived for a load of which nobody wants to know the delays.
+func (p *pushing) untilArrivedUntimed(ctx context.Context, load func() (int64, error)) (cost, error) {
+	return p.crowd.readingRarely(ctx, func() (cost, error) { return p.untilArrived(ctx, load) })
 }
 
 // untilArrived measures the cost of pushes until all have arrived.

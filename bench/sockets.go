@@ -129,6 +129,12 @@ func dialAs(dialer *websocket.Dialer, addr, user, secret string) (*websocket.Con
 	return conn, nil
 }
 
+// Rest sets for how long the clients look at nothing after they have read all there was; 0: they read at once.
+func (s *Sockets) Rest(rest time.Duration, _ *struct{}) error {
+	s.poll.setRest(rest)
+	return nil
+}
+
 // Arrivals tells what has arrived so far.
 func (s *Sockets) Arrivals(_ struct{}, arrivals *Arrivals) error {
 	*arrivals = s.tally.arrivals()
