@@ -2,6 +2,7 @@ package fanout
 
 import (
 	"context"
+	"errors"
 
 	"rollcall/presence"
 )
@@ -61,8 +62,14 @@ func (o *order) inquire(ctx context.Context) {
 	second := again.Wait(ctx)[0]
 	o.outcome.Sockets.Add(second.Sockets)
 	o.outcome.Instances += second.Instances
-	if second.Err == nil {
+	switch {
+	case second.Err == nil:
 		o.outcome.State = second.State
+	case !errors.Is(second.Err, ErrUnreachable): // it was not sent, so what the first look found stands
+	case o.outcome.Instances == 0:
+		o.outcome = Outcome{Err: second.Err}
+	default:
+		o.outcome.Partial = true
 	}
 }
 

@@ -1,6 +1,7 @@
 package fanout
 
 import (
+	"errors"
 	"testing"
 	"time"
 
@@ -41,6 +42,36 @@ func TestASecondLookFindsWhereTheUserIsNowUnlessALaterPushWasTaken(t *testing.T)
 			defer l.mu.Unlock()
 			if len(l.watched) > 0 {
 				t.Errorf("%d users are watched for ever", len(l.watched))
+			}
+		})
+	}
+}
+
+func TestASecondLookThatFailsIsNotAnsweredAsIfItHadFoundNobody(t *testing.T) {
+	for also, want := range map[string]Outcome{
+		"":       {Err: ErrUnreachable},
+		" c.1:1": {State: presence.Online, Instances: 1, Partial: true, Sockets: presence.Counts{Written: 1}},
+	} {
+		redistest.Each(t, func(t *testing.T, server *redistest.Server) {
+			o := options(server, 1)
+			a, b, c := startNode(t, "a", o), startNode(t, "b", o), startNode(t, "c", o)
+			c.join("alice")
+			owners := presence.NewKeys(o.prefix, 1).Owners(0)
+			server.Do(server.Client(), "HSET", owners, "alice", "1 b.1:1"+also)
+			ticket := a.router.Begin([]Push{{User: "alice", Frame: []byte("first"), Wait: Written}}, time.Now().Add(patience))
+			turn := a.router.lanes[0].turnOf("alice")
+			turn.Lock() // the second look has to wait for it
+			outcome := make(chan Outcome, 1)
+			go func() { outcome <- ticket.Wait(t.Context())[0] }()
+			eventually(t, "b to say that she is not there", func() bool { return b.receiver.Dropped.Strays.Load() == 1 })
+			server.Do(server.Client(), "SET", owners, "of another type, which push.lua can't read")
+			turn.Unlock()
+			got := <-outcome
+			if !errors.Is(got.Err, want.Err) {
+				t.Errorf("with%q: %v, want %v", also, got.Err, want.Err)
+			}
+			if got.Err = want.Err; got != want {
+				t.Errorf("with%q: %+v, want %+v", also, got, want)
 			}
 		})
 	}

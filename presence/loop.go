@@ -198,8 +198,10 @@ func (m mark) change(user string, sockets *Sockets) change {
 	switch {
 	case count == Gone && m.left:
 		count, at = Left, m.at
-	case count == Gone:
+	case count == Gone && !m.at.IsZero():
 		at = m.at
+	case count == Gone:
+		at = time.Now()
 	case count == 0 && m.known:
 		count = kept // where the user was offline before, as for an instance that hung, a grace does not begin
 	}
@@ -227,8 +229,8 @@ func (s *shard) putBack(taken map[string]mark) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for user, older := range taken {
-		newer, marked := s.dirty[user]
-		if !marked {
+		newer := s.dirty[user]
+		if newer.at.IsZero() { // nothing has changed since
 			newer = older
 		}
 		newer.known = older.known

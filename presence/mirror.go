@@ -122,19 +122,16 @@ func (m *Mirror) Join(ctx context.Context, socket *Socket) (reachable bool) {
 		return true // nothing of it is mirrored
 	}
 	s := m.shardOf(socket.User)
-	socket.mark = s.marked()
-	if s.waitSettled(ctx, socket.mark) {
-		return true
-	}
-	m.sockets.untold.Add(1)
-	socket.untold.Store(true)
-	return s.isSettled(socket.mark) && m.told(socket) // it may have settled just now
+	mark := s.marked()
+	return s.waitSettled(ctx, mark) || !s.tellLater(socket, mark)
 }
 
 // Leave removes a socket. onPurpose: its client said it will not be back.
 func (m *Mirror) Leave(socket *Socket, onPurpose bool) {
 	m.sockets.Remove(socket, onPurpose)
-	m.told(socket)
+	if socket.User != "" {
+		m.shardOf(socket.User).tellNoMore(socket)
+	}
 }
 
 // Retire makes sockets count no more, and waits until no instance finds them any more, or the context ends.
@@ -152,15 +149,6 @@ func (m *Mirror) Retire(ctx context.Context, sockets []*Socket) error {
 		}
 	}
 	return nil
-}
-
-// told reports whether this call took the socket off the untold ones.
-func (m *Mirror) told(socket *Socket) bool {
-	if !socket.untold.CompareAndSwap(true, false) {
-		return false
-	}
-	m.sockets.untold.Add(-1)
-	return true
 }
 
 // Again writes a user's count once more: somebody saw that Redis had it wrong.

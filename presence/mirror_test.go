@@ -1,6 +1,7 @@
 package presence
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -138,6 +139,50 @@ func TestWithoutRedisAUserIsToBeWrittenOnceHoweverOftenSocketsComeAndGo(t *testi
 	}
 	if got := m.Stats().Dirty; got != len(users) {
 		t.Errorf("%d users are to be written, want %d", got, len(users))
+	}
+}
+
+func TestAGoodbyeThatCouldNotBeWrittenIsNotForgottenWhenTheUserIsMarkedOnceMore(t *testing.T) {
+	m, _ := NewMirror(MirrorOptions{Instance: "a", Redis: Redis{Keys: NewKeys(redistest.Prefix(), 1)}})
+	s, left := m.shards[0], time.Now()
+	s.touch("alice", false, true, left)
+	taken := s.dirty // by a flush
+	s.dirty = map[string]mark{}
+	m.Again("alice") // somebody still believed that she is here
+	s.putBack(taken) // the flush failed
+	if got := s.dirty["alice"].change("alice", m.sockets); got != (change{"alice", Left, left, true}) {
+		t.Errorf("to be written: %+v", got)
+	}
+}
+
+func TestWhoCouldNotBeReachedIsToldWhenThatIsOverUnlessGoneByThen(t *testing.T) {
+	m, _ := NewMirror(MirrorOptions{Instance: "a", Redis: Redis{Keys: NewKeys(redistest.Prefix(), 1)}})
+	noTime, cancel := context.WithCancel(t.Context())
+	cancel()
+	goes, goesBox := newSocket("alice")
+	stays, staysBox := newSocket("alice")
+	late, lateBox := newSocket("bob")
+	m.Join(noTime, goes)
+	m.Join(noTime, stays)
+	s := m.shards[0]
+	mark := s.marked()
+	if m.Join(noTime, late) {
+		t.Error("reachable, and nothing was ever written")
+	}
+	m.Leave(goes, false)
+	s.settle(mark)
+	<-staysBox.reachable
+	for name, box := range map[string]*inbox{"who is gone": goesBox, "who came after the write began": lateBox} {
+		select {
+		case <-box.reachable:
+			t.Errorf("%s is told", name)
+		default:
+		}
+	}
+	s.settle(s.marked())
+	<-lateBox.reachable
+	if len(s.untold) > 0 {
+		t.Errorf("%d are remembered for ever", len(s.untold))
 	}
 }
 

@@ -46,12 +46,17 @@ type shard struct {
 	marks    uint64          // how often a user was marked
 	settled  uint64          // the marks up to here are in Redis
 	progress chan struct{}   // closed and replaced when settled grows
+	untold   untold
 }
+
+// untold are sockets whose clients were told that they can't be reached, and must be told when they can: when the marks up to each
+// one's are settled.
+type untold map[*Socket]uint64
 
 // mark is what there is to tell of a dirty user who has no sockets, and whether Redis had heard of the user before.
 type mark struct {
 	left  bool      // closed the last socket on purpose
-	at    time.Time // when the last socket went
+	at    time.Time // when the last socket went; zero: the user is marked although nothing has changed
 	known bool      // was mirrored before
 	kept  int       // epoch under which Redis was told that the user is kept; 0: none
 }
@@ -59,7 +64,8 @@ type mark struct {
 func newShard(index int, m *Mirror) *shard {
 	return &shard{
 		index: index, mirror: m, token: Token{m.instance, 1}, fresh: true,
-		wake: make(chan struct{}, 1), dirty: map[string]mark{}, staying: map[string]mark{}, progress: make(chan struct{}),
+		wake: make(chan struct{}, 1), dirty: map[string]mark{}, staying: map[string]mark{}, untold: untold{},
+		progress: make(chan struct{}),
 	}
 }
 
@@ -82,7 +88,7 @@ func (s *shard) touch(user string, came, left bool, at time.Time) {
 func (s *shard) again(user string, known bool) {
 	s.mu.Lock()
 	if _, marked := s.dirty[user]; !marked { // what is marked was not written yet
-		s.dirty[user] = mark{at: time.Now(), known: known}
+		s.dirty[user] = mark{known: known}
 	}
 	s.markedLocked()
 	s.mu.Unlock()
@@ -121,12 +127,6 @@ func (s *shard) currentToken() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.current
-}
-
-func (s *shard) isSettled(mark uint64) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.settled >= mark
 }
 
 // waitSettled waits until everything marked up to a mark is in Redis.
@@ -171,34 +171,52 @@ func (s *shard) believed(now time.Time) bool {
 	return now.Sub(s.mirror.started) < time.Duration(s.believedUntil.Load())
 }
 
-// settle makes known that everything marked up to a mark is in Redis.
+// settle makes known that everything marked up to a mark is in Redis, also to the clients who wait for that.
 func (s *shard) settle(mark uint64) {
-	s.mu.Lock()
-	grown := mark > s.settled
-	if grown {
-		s.settled = mark
-		s.behind = time.Time{}
-		if len(s.dirty) > 0 {
-			s.behind = time.Now() // it came during the flush
-		}
-		close(s.progress)
-		s.progress = make(chan struct{})
-	}
-	s.mu.Unlock()
-	if grown {
-		s.tellReachable()
+	for _, socket := range s.settleMarks(mark) {
+		socket.Conn.Reachable()
 	}
 }
 
-// tellReachable tells the sockets that joined unreachable, and are reachable now.
-func (s *shard) tellReachable() {
-	m := s.mirror
-	if m.sockets.untold.Load() == 0 {
-		return
+// settleMarks returns the untold sockets that can be reached now.
+func (s *shard) settleMarks(mark uint64) (reachable []*Socket) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if mark <= s.settled {
+		return nil
 	}
-	m.sockets.Each(func(socket *Socket) {
-		if socket.untold.Load() && m.shardOf(socket.User) == s && s.isSettled(socket.mark) && m.told(socket) {
-			socket.Conn.Reachable()
+	s.settled = mark
+	s.behind = time.Time{}
+	if len(s.dirty) > 0 {
+		s.behind = time.Now() // it came during the flush
+	}
+	close(s.progress)
+	s.progress = make(chan struct{})
+	for socket, mark := range s.untold {
+		if mark <= s.settled {
+			delete(s.untold, socket)
+			reachable = append(reachable, socket)
 		}
-	})
+	}
+	if len(s.untold) == 0 && len(reachable) > 0 {
+		s.untold = untold{} // a map keeps the size that it had once
+	}
+	return reachable
+}
+
+// tellLater has a socket's client told when everything up to a mark is settled; false if it is.
+func (s *shard) tellLater(socket *Socket, mark uint64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.settled >= mark {
+		return false
+	}
+	s.untold[socket] = mark
+	return true
+}
+
+func (s *shard) tellNoMore(socket *Socket) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.untold, socket)
 }

@@ -47,9 +47,6 @@ type Socket struct {
 	Conn Conn
 
 	retired bool // guarded by the map: counts no more, but still gets what is pushed
-
-	mark   uint64      // owned by the goroutine that joined the socket, until untold is cleared: see Mirror.Join
-	untold atomic.Bool // the client was told it is not reachable, and not yet that it is
 }
 
 // Audience is who an emit is for.
@@ -76,7 +73,7 @@ type Sockets struct {
 
 	stripes [64]stripe // their number: far more than the cores that could want one at once
 
-	sockets, users, untold atomic.Int64
+	sockets, users atomic.Int64
 
 	graces graces
 }
