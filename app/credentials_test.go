@@ -48,6 +48,7 @@ func TestABadTokenIsRefusedAndSaysWhy(t *testing.T) {
 		"not yet valid":     {good("alice", set("nbf", time.Now().Add(time.Hour).Unix())), "not valid yet"},
 		"another issuer":    {good("alice", set("iss", "https://evil.example")), "issuer"},
 		"another audience":  {good("alice", set("aud", "other")), "audience"},
+		"no issuer":         {good("alice", func(c jwt.MapClaims) { delete(c, "iss") }), "lacks a claim"},
 		"no subject":        {good("", func(c jwt.MapClaims) { delete(c, "sub") }), "is empty"},
 		"a numeric subject": {good("", set("sub", 7)), "is not a JWT"},
 		"a long subject":    {good(strings.Repeat("x", 129)), "too long"},

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 
 	"github.com/alecthomas/kong"
@@ -44,6 +45,8 @@ func newLog(level string) *slog.Logger {
 // commands are what the binary does. Without a word it serves.
 type commands struct {
 	Config
+	Version kong.VersionFlag `env:"-" help:"Print which version this is, and with which Go it was built."`
+
 	Serve struct{}     `cmd:"" default:"1" help:"Run an instance. This is what happens if no command is given."`
 	Audit auditCommand `cmd:"" help:"Compare every instance's own map of sockets with Redis. Exit status 1 if they differ."`
 }
@@ -51,7 +54,17 @@ type commands struct {
 // newParser reads settings from flags and the environment.
 func newParser(c *commands) *kong.Kong {
 	return kong.Must(c, kong.Name("rollcall"), kong.DefaultEnvars("ROLLCALL"), kong.ShortUsageOnError(),
+		kong.Vars{"version": version()},
 		kong.Description("Who is online, and reach this user now. With no settings at all it runs in development mode, on a Redis of its own."))
+}
+
+// version is that of the module or, if it was built from a checkout, of the commit.
+func version() string {
+	built, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "rollcall, of an unknown version"
+	}
+	return fmt.Sprintf("rollcall %s, %s", built.Main.Version, built.GoVersion)
 }
 
 // run runs an instance until the process is told to stop, or the instance can't go on.

@@ -1,9 +1,14 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
+	"os"
+	"os/exec"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -189,6 +194,30 @@ func TestASettingThatCannotWorkIsRefusedAndNamed(t *testing.T) {
 	}
 }
 
+func TestTheBinaryTellsItsVersionAndTakesNoneForASetting(t *testing.T) {
+	t.Parallel()
+	command := exec.Command(mustBinary(t), "--version")
+	command.Env = append(os.Environ(), "ROLLCALL_VERSION=1.2.3") // as images have it
+	said, err := command.CombinedOutput()
+	if err != nil || !regexp.MustCompile(`^rollcall \S+, go1\.\S+\n$`).Match(said) {
+		t.Errorf("%v: %q", err, said)
+	}
+}
+
+func TestASecretThatCanBeGuessedIsWarnedOf(t *testing.T) {
+	t.Parallel()
+	for secret, warned := range map[string]bool{strings.Repeat("x", safeSecret-1): true, strings.Repeat("x", safeSecret): false} {
+		var logged bytes.Buffer
+		c := &Config{RedisURL: "redis://127.0.0.1:1", JWTSecret: []string{strings.Repeat("y", safeSecret), secret}}
+		if _, err := newTokens(t.Context(), c, slog.New(slog.NewTextHandler(&logged, nil))); err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Contains(logged.String(), "secret"); got != warned || strings.Contains(logged.String(), "xx") {
+			t.Errorf("%d bytes: %q", len(secret), logged.String())
+		}
+	}
+}
+
 func TestDevModeAnswersOnLocalhostOnly(t *testing.T) {
 	t.Parallel()
 	a := startApp(t)
@@ -210,6 +239,10 @@ func TestDevModeAnswersOnLocalhostOnly(t *testing.T) {
 	got := ask(t, a, "GET", "/dev/token?user=alice", "")
 	dial(t, fmt.Sprintf("ws://%s/ws?token=%s", a.Addr, got.Body["token"]), nil)
 	wantProblem(t, ask(t, a, "GET", "/dev/token?user=", ""), 400, "bad_user")
+
+	strict := startApp(t, "--jwt-issuer=https://id.example", "--jwt-audience=rollcall")
+	got = ask(t, strict, "GET", "/dev/token?user=alice", "")
+	dial(t, fmt.Sprintf("ws://%s/ws?token=%s", strict.Addr, got.Body["token"]), nil) // made as this instance wants them
 
 	plain := startApp(t, "--redis-url="+a.RedisURL)
 	for _, path := range []string{"/dev/key", "/dev/token?user=alice"} {

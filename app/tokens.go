@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/MicahParks/keyfunc/v3"
@@ -17,6 +18,9 @@ import (
 // newTokens makes the verifier of the settings' keys, which may be fetched until the context ends.
 func newTokens(ctx context.Context, c *Config, log *slog.Logger) (*handlers.Tokens, error) {
 	o := handlers.TokenOptions{Secrets: c.JWTSecret, Issuer: c.JWTIssuer, Audience: c.JWTAudience}
+	if slices.ContainsFunc(c.JWTSecret, func(secret string) bool { return len(secret) < safeSecret }) && !c.dev() {
+		log.Warn("a secret of --jwt-secret is short: who has a token of it may find it out", "want bytes", safeSecret)
+	}
 	if c.JWTPublicKey != "" {
 		pem, err := os.ReadFile(c.JWTPublicKey)
 		if err != nil {
@@ -34,6 +38,9 @@ func newTokens(ctx context.Context, c *Config, log *slog.Logger) (*handlers.Toke
 	}
 	return handlers.NewTokens(o), nil
 }
+
+// safeSecret is how many bytes a secret of HS256 must have: RFC 7518, 3.2.
+const safeSecret = 32
 
 // askAgain is how often keys are fetched because a token names one that is not known. Meanwhile such tokens are refused at once.
 const askAgain = 5 * time.Second

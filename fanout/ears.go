@@ -135,6 +135,7 @@ func (r *Receiver) heartbeat(channel string) {
 	for shard := range r.ears {
 		if channel == r.keys.Channels(shard)+r.instance {
 			r.ears[shard].heard.Add(1)
+			r.ears[shard].deaf.Store(false)
 		}
 	}
 }

@@ -31,13 +31,17 @@ type nodeOptions struct {
 	shards  int
 	timeout time.Duration
 	lease   time.Duration
-	client  rueidis.Client // nil: a plain one
+	client  rueidis.Client                 // nil: a plain one
+	dial    func() (rueidis.Client, error) // for subscriptions; nil: a plain one
 }
 
 func startNode(t *testing.T, name string, o nodeOptions) *node {
 	t.Helper()
 	if o.client == nil {
 		o.client = o.server.Client()
+	}
+	if o.dial == nil {
+		o.dial = func() (rueidis.Client, error) { return rueidis.NewClient(o.server.Option()) }
 	}
 	redis := presence.Redis{
 		Client: o.client, Keys: presence.NewKeys(o.prefix, o.shards), Publish: "PUBLISH",
@@ -46,8 +50,7 @@ func startNode(t *testing.T, name string, o nodeOptions) *node {
 	log := slog.New(slog.DiscardHandler)
 	n := &node{t: t, name: name}
 	n.mirror, n.sockets = presence.NewMirror(presence.MirrorOptions{Instance: name, Redis: redis, Log: log})
-	n.receiver = NewReceiver(ReceiverOptions{Instance: name, Redis: redis, Sockets: n.sockets, Mirror: n.mirror, Log: log,
-		Dial: func() (rueidis.Client, error) { return rueidis.NewClient(o.server.Option()) }})
+	n.receiver = NewReceiver(ReceiverOptions{Instance: name, Redis: redis, Sockets: n.sockets, Mirror: n.mirror, Log: log, Dial: o.dial})
 	n.router = NewRouter(RouterOptions{Instance: name, Redis: redis, Sockets: n.sockets, Receiver: n.receiver, Meter: NoMeter{}, Log: log})
 	n.begin(n.receiver.Run)
 	select {
@@ -218,5 +221,5 @@ func (n *node) wantPush(user, frame string, state presence.State, instances int)
 }
 
 func options(server *redistest.Server, shards int) nodeOptions {
-	return nodeOptions{server, redistest.Prefix(), shards, 5 * time.Second, 10 * time.Second, nil}
+	return nodeOptions{server: server, prefix: redistest.Prefix(), shards: shards, timeout: 5 * time.Second, lease: 10 * time.Second}
 }

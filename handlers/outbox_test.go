@@ -14,6 +14,7 @@ type box struct {
 	outbox
 	room       bool // messages are written at once
 	handedOver []string
+	asked      []*presence.Tally
 }
 
 func newBox() *box {
@@ -49,6 +50,7 @@ func (b *box) put(frames ...string) (taken, full bool) {
 func (b *box) ask(frame string, ack uuid.UUID) *presence.Counts {
 	counts := &presence.Counts{Unanswered: -1}
 	tally := presence.NewTally(ack, func(c presence.Counts) { *counts = c })
+	b.asked = append(b.asked, tally)
 	sockets := presence.NewSockets(0, nil)
 	sockets.Add(&presence.Socket{ID: uuid.New(), Conn: &boxConn{b}})
 	sockets.Emit([]*presence.Emit{{To: presence.Everybody, Message: presence.Message{Frame: []byte(frame), Tally: tally}}})
@@ -177,6 +179,25 @@ func TestAClientThatConfirmsNothingCostsBoundedMemory(t *testing.T) {
 	}
 	if last := counts[len(counts)-1]; *last != (presence.Counts{Written: 1, Unanswered: 1}) {
 		t.Errorf("%+v", *last)
+	}
+}
+
+func TestConfirmationsThatNobodyWaitsForAnyMoreMakeRoomForOthers(t *testing.T) {
+	b := newBox()
+	b.writeAll() // the welcome
+	for range maxUnacked {
+		b.ask("x", uuid.New())
+	}
+	b.asked[7].Expire()
+	push := uuid.New()
+	counts := b.ask("y", push)
+	b.writeAll()
+	b.acked(push)
+	if *counts != (presence.Counts{Written: 1, Acked: 1}) {
+		t.Errorf("%+v", *counts)
+	}
+	if len(b.receipts.unacked) != maxUnacked-1 {
+		t.Errorf("%d are tracked", len(b.receipts.unacked))
 	}
 }
 

@@ -100,7 +100,9 @@ func writeProblem(w http.ResponseWriter, p *Problem) {
 		header.Set("Retry-After", "1") // seconds
 	}
 	w.WriteHeader(p.Status)
-	_ = json.NewEncoder(w).Encode(p) // the client may be gone: there is nobody left to tell
+	text := json.NewEncoder(w)
+	text.SetEscapeHTML(false) // people read it in terminals, and it is no HTML
+	_ = text.Encode(p)        // the client may be gone: there is nobody left to tell
 }
 
 // recoverPanics makes a panic in one request a problem of that request alone.

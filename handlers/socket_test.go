@@ -96,6 +96,27 @@ func TestAClientThatAnswersNoPingIsDisconnected(t *testing.T) {
 	})
 }
 
+func TestAPanicOverAFrameCostsThatFrameAlone(t *testing.T) {
+	s := newTestSockets(t)
+	s.gateway = nil // so that to answer panics
+	client := connectTo(t, s)
+	wait := make(chan struct{}, 2)
+	client.SetPongHandler(func(string) error { wait <- struct{}{}; return nil })
+	go func() {
+		for {
+			if _, _, err := client.ReadMessage(); err != nil {
+				return
+			}
+		}
+	}()
+	for range cap(wait) {
+		if err := errors.Join(client.WriteMessage(websocket.TextMessage, []byte("{}")), client.WriteMessage(websocket.PingMessage, nil)); err != nil {
+			t.Fatal(err)
+		}
+		<-wait // what is read after the frame is answered
+	}
+}
+
 func TestARefusedHandshakeEndsTheRequestAndTheSocket(t *testing.T) {
 	s, answer := newTestSockets(t), httptest.NewRecorder()
 	s.serve(answer, httptest.NewRequest(http.MethodGet, "/ws", nil), "")
