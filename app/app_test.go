@@ -25,7 +25,7 @@ import (
 )
 
 const (
-	testSecret = "the-secret-of-tests"
+	testSecret = "the-secret-of-tests-is-32-bytes-."
 	testKey    = "the-key-of-tests"
 	patience   = time.Minute // after which a test gives up; nothing is ever right because it was fast
 )
@@ -35,10 +35,20 @@ func TestMain(m *testing.M) {
 		tellTimerSlack()
 		return
 	}
-	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) { removeBinary(); os.Exit(code) }), goleak.IgnoreAnyFunction("net/http.(*persistConn).readLoop"), goleak.IgnoreAnyFunction("net/http.(*persistConn).writeLoop"),
+	options := []goleak.Option{goleak.Cleanup(func(code int) { removeBinary(); os.Exit(code) })}
+	for _, lasting := range []string{
+		"net/http.(*persistConn).readLoop",
+		"net/http.(*persistConn).writeLoop",
 		// links to Redis whose connection was closed while they held something back
-		goleak.IgnoreAnyFunction("github.com/Shopify/toxiproxy/v2/toxics.(*LatencyToxic).Pipe"),
-		goleak.IgnoreAnyFunction("github.com/Shopify/toxiproxy/v2/toxics.(*BandwidthToxic).Pipe"))
+		"github.com/Shopify/toxiproxy/v2/toxics.(*LatencyToxic).Pipe",
+		"github.com/Shopify/toxiproxy/v2/toxics.(*BandwidthToxic).Pipe",
+		"github.com/Shopify/toxiproxy/v2/toxics.(*NoopToxic).Pipe",
+		// waits for five seconds to close connections to nodes that have left a Cluster
+		"github.com/redis/rueidis.(*clusterClient)._refresh.func2",
+	} {
+		options = append(options, goleak.IgnoreAnyFunction(lasting))
+	}
+	goleak.VerifyTestMain(m, options...)
 }
 
 // startApp starts an instance with settings as a user gives them; without --redis-url, on a Redis of its own.
