@@ -47,16 +47,17 @@ func (o *order) inquire(ctx context.Context) {
 			strays++
 		}
 	}
-	if strays == 0 {
-		return
-	}
 	o.outcome.Instances -= strays
-	if ctx.Err() != nil || o.repeat {
-		return
+	if strays > 0 && !o.repeat && ctx.Err() == nil {
+		o.lookAgain(ctx, asked)
 	}
+}
+
+// lookAgain tries once more, with other owners than were asked before, and adds what came of that to the outcome.
+func (o *order) lookAgain(ctx context.Context, asked []string) {
 	again := newTicket([]Push{o.push}, o.ticket.until)
 	again.orders[0].skip, again.orders[0].repeat = asked, true
-	if !i.lane.enqueueAgain(&again.orders[0], o) {
+	if !o.inquiry.lane.enqueueAgain(&again.orders[0], o) {
 		return
 	}
 	second := again.Wait(ctx)[0]

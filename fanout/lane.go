@@ -47,7 +47,8 @@ type lane struct {
 	watched  map[string]*watch // by user; at most one for each open inquiry
 
 	expires time.Time   // when the first caller stops waiting; zero: nobody waits
-	expiry  *time.Timer // runs expire then; nil until it is needed first
+	expired time.Time   // when expire ran last
+	expiry  *time.Timer // runs expire when it is time for that; nil until it is needed first
 }
 
 func newLane(shard int, r *Router) *lane {
@@ -151,6 +152,7 @@ func (l *lane) expire() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now, first := time.Now(), time.Time{}
+	l.expired = now
 	for _, o := range l.queue {
 		switch until := o.ticket.until; {
 		case !until.After(now):
@@ -160,24 +162,19 @@ func (l *lane) expire() {
 		}
 	}
 	if l.expires = first; !first.IsZero() {
-		l.expireAtLocked(later(first, now.Add(expireEvery)))
+		l.expireAtLocked(first)
 	}
 }
 
+// expireAtLocked has expire run at a moment, or as soon after as it may.
 func (l *lane) expireAtLocked(at time.Time) {
 	l.expires = at
+	in := max(time.Until(at), time.Until(l.expired.Add(expireEvery)))
 	if l.expiry == nil {
-		l.expiry = time.AfterFunc(time.Until(at), l.expire)
+		l.expiry = time.AfterFunc(in, l.expire)
 	} else {
-		l.expiry.Reset(time.Until(at))
+		l.expiry.Reset(in)
 	}
-}
-
-func later(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
 }
 
 func (l *lane) signal() {
