@@ -91,8 +91,16 @@ func (d *Directory) Count(ctx context.Context) (present int64, asOf Moment, stal
 	return present, Moment(now), slices.ContainsFunc(d.shards, (*shard).recentLoss), nil
 }
 
-// Instances lists the instances that have a lease, by id.
-func (d *Directory) Instances(ctx context.Context) ([]Record, error) { return d.redis.instances(ctx) }
+// Instances lists the instances that have a lease, by id. What they count is as old as the last renewal of their lease, but this one's.
+func (d *Directory) Instances(ctx context.Context) ([]Record, error) {
+	records, err := d.redis.instances(ctx)
+	for i := range records {
+		if records[i].ID == d.instance {
+			records[i].Sockets, records[i].Users = d.sockets.Totals()
+		}
+	}
+	return records, err
+}
 
 func (d *Directory) localLookup(names []string) Answer {
 	answer := Answer{Users: make([]User, len(names)), AsOf: thisMoment(), Stale: true}

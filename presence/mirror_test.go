@@ -327,6 +327,10 @@ func TestInstancesAreListedWithTheStateOfTheirLease(t *testing.T) {
 		c.redis.Lease = time.Second
 		a, b := c.startInstance("a"), c.startInstance("b")
 		b.join("bob")
+		a.join("alice")
+		if records, err := a.Directory().Instances(t.Context()); err != nil || records[0].Sockets != 1 || records[0].Users != 1 {
+			t.Errorf("of itself a tells %+v, %v", records, err)
+		}
 		b.Drain(t.Context())
 		eventually(t, "b to be draining with one socket", func() bool {
 			records, err := a.Directory().Instances(t.Context())
