@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -133,5 +135,40 @@ func TestARequestWhoseFirstIsUnderWayIsNotDoneAgain(t *testing.T) {
 	}
 	if got := <-answers; got.Status != 200 {
 		t.Errorf("%d %s", got.Status, got.text)
+	}
+}
+
+func TestWhatIsRememberedDoesNotDependOnHowLongTheFirstCallerWaits(t *testing.T) {
+	t.Parallel()
+	a := startApp(t)
+	alice := connect(t, a, "alice")
+	for n := range 20 { // for the instance notices in its own time that the caller is gone
+		path, key := "/push/alice?wait=acked&timeout=5s", fmt.Sprint(n)
+		ctx, giveUp := context.WithCancel(t.Context())
+		request, err := http.NewRequestWithContext(ctx, "POST", "http://"+a.Addr+path, strings.NewReader(`{"event":"x"}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		request.Header = http.Header{"Idempotency-Key": {key}, "Authorization": {"Bearer " + testKey}, "Content-Type": {"application/json"}}
+		gone := make(chan error, 1)
+		go func() {
+			response, err := http.DefaultClient.Do(request)
+			if err == nil {
+				response.Body.Close()
+			}
+			gone <- err
+		}()
+		id := alice.wantFrame("x", "null").ID
+		giveUp()
+		if err := <-gone; !errors.Is(err, context.Canceled) {
+			t.Fatalf("answered before: %v", err)
+		}
+		wantProblem(t, ask(t, a, "POST", path, `{"event":"x"}`, keyed(key)), http.StatusConflict, "under_way")
+		alice.send(fmt.Sprintf(`{"event":"rollcall:ack","data":{"id":%q}}`, id))
+		again := eventually(t, "the outcome", func() (answer, bool) {
+			got := ask(t, a, "POST", path, `{"event":"x"}`, keyed(key))
+			return got, got.Status != http.StatusConflict
+		})
+		wantSockets(t, again, sockets(1, 1, 0, 0, 0))
 	}
 }

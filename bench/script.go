@@ -56,7 +56,7 @@ func measureScript(ctx context.Context, s *stage) ([]row, error) {
 var emptyScript = rueidis.NewLuaScript("return 0")
 
 func (s *stage) measureScripted(ctx context.Context, redis *redisServer, script *rueidis.Lua, keys presence.Keys, batch int) (cost, error) {
-	args := []string{"PUBLISH", keys.Channels(0), " sender ", "15000", emptyEnvelope, strconv.Itoa(batch), ""}
+	args := []string{"PUBLISH", keys.Channels(0), " sender ", "15000", emptyEnvelope, strconv.Itoa(batch), "", "sender.1"}
 	for i := range batch {
 		args = append(args, userName(int64((i%2)*s.users/2+i/2)))
 	}

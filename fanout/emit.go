@@ -29,6 +29,9 @@ func (r *Router) Emit(ctx context.Context, emit Emit) (Outcome, error) {
 		e.id = emit.ID
 	}
 	return r.broadcast(ctx, channel, e, emit.Wait != Routed, func(tally *presence.Tally) int {
+		// also if the caller waits no longer: what our own sockets get must be known, or it may be said that nobody got it
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), MaxWait)
+		defer cancel()
 		here := presence.Emit{To: emit.To, Message: presence.Message{Frame: emit.Frame, Tally: tally}}
 		if r.receiver.emitter.finish(ctx, &here) != nil {
 			return 0 // or we don't know of any

@@ -2,11 +2,13 @@ package fanout
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/redis/rueidis"
 
 	"rollcall/lua/redistest"
@@ -192,6 +194,48 @@ func TestALaneRefusesWhatFindsNoRoomAndServesTheRest(t *testing.T) {
 		t.Errorf("%d refused, %d taken", refused, len(taken))
 	}
 	alice.wantFrames(taken...)
+}
+
+func TestNobodyIsSaidToBeOfflineByARedisThatForgot(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
+		o := options(server, 1)
+		o.lease = time.Minute // nobody notices until there is something to write
+		a, b := startNode(t, "a", o), startNode(t, "b", o)
+		here, there := a.join("alice"), b.join("bob")
+		keys := presence.NewKeys(o.prefix, 1)
+		server.Do(server.Client(), "DEL", keys.Owners(0), keys.Leases(0))
+		if got := a.push("alice", "x"); got != (Outcome{State: presence.Unknown, Instances: 1, Partial: true}) {
+			t.Errorf("push to who is here: %+v", got)
+		}
+		here.wantFrames("x")
+		for what, got := range map[string]Outcome{
+			"push": a.push("bob", "x"), "push to nobody": a.push("nobody", "x"), "kick": a.router.Kick(t.Context(), "bob", uuid.Nil, ""),
+		} {
+			if !errors.Is(got.Err, ErrUnreachable) {
+				t.Errorf("%s: %+v", what, got)
+			}
+		}
+		a.join("cathy") // which shows a what is lost; b may not know yet
+		if got := a.push("bob", "x"); !errors.Is(got.Err, ErrUnreachable) {
+			t.Errorf("after a noticed: %+v", got)
+		}
+		b.join("dave")
+		a.wantPush("bob", "y", presence.Online, 1)
+		there.wantFrames("y")
+	})
+}
+
+func TestAnEmitThatOurOwnSocketsGotIsNotRefusedBecauseItsCallerWaitsNoLonger(t *testing.T) {
+	a := startNode(t, "a", options(redistest.StartInProcess(t), 1))
+	alice := a.join("alice")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for range 20 {
+		if got, err := a.router.Emit(ctx, Emit{Frame: []byte("x")}); err != nil || got != (Outcome{Instances: 1, Partial: true}) {
+			t.Errorf("%+v, %v", got, err)
+		}
+		alice.wantFrames("x")
+	}
 }
 
 func TestARouterThatStoppedRefuses(t *testing.T) {

@@ -47,6 +47,9 @@ func (o *order) inquire(ctx context.Context) {
 			strays++
 		}
 	}
+	if o.outcome.Err != nil || o.outcome.Partial {
+		return // Redis did not say who was asked: others may have it already
+	}
 	o.outcome.Instances -= strays
 	if strays > 0 && !o.repeat && ctx.Err() == nil {
 		o.lookAgain(ctx, asked)

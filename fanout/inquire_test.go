@@ -77,6 +77,31 @@ func TestASecondLookThatFailsIsNotAnsweredAsIfItHadFoundNobody(t *testing.T) {
 	}
 }
 
+func TestAPushOfWhichRedisDidNotSayWhoWasAskedIsNotTriedAgain(t *testing.T) {
+	for local, want := range []Outcome{
+		{Err: ErrUnreachable},
+		{State: presence.Unknown, Instances: 1, Partial: true},
+	} {
+		redistest.Each(t, func(t *testing.T, server *redistest.Server) {
+			a, _, alice := startWithAlice(t, server)
+			ticket, l := newTicket([]Push{{User: "alice", Frame: []byte("once"), Wait: Written}}, time.Now().Add(patience)), a.router.lanes[0]
+			o := &ticket.orders[0]
+			if err := l.admit(o); err != nil || !o.claim() {
+				t.Fatal(err)
+			}
+			o.local = local // sockets here got it
+			o.inquiry.gather.onLocal(presence.Counts{})
+			o.inquiry.gather.onReply("c", ownerReply{stray: true}.append(nil)) // and alice's reply is under way
+			o.settle(sent, Outcome{Err: ErrUnreachable}, 0)
+			if got := ticket.Wait(t.Context())[0]; got != want {
+				t.Errorf("%+v, want %+v", got, want)
+			}
+			a.wantPush("alice", "last", presence.Online, 1)
+			alice.wantFrames("last")
+		})
+	}
+}
+
 func TestSocketsThatNobodyToldOfAreCountedOnce(t *testing.T) {
 	for name, c := range map[string]struct {
 		acked   bool

@@ -32,15 +32,22 @@ func (l *lane) route(ctx context.Context, batch []*order, sharing bool) {
 	if err != nil {
 		err = fmt.Errorf("%w: %w", ErrUnreachable, err)
 	}
+	recentLoss := l.router.receiver.mirror.RecentLoss(l.shard)
 	for i, o := range batch {
 		if err != nil {
 			o.settle(sent, Outcome{Err: err}, 0)
+			continue
+		}
+		state, reached, elsewhere := unpack(answers[i])
+		if state == presence.Unknown || recentLoss && state != presence.Online { // others may have sockets, and Redis does not know
+			o.settle(sent, Outcome{Err: errForgotten}, 0)
 		} else {
-			state, reached, elsewhere := unpack(answers[i])
 			o.settle(sent, Outcome{State: state, Instances: reached}, elsewhere)
 		}
 	}
 }
+
+var errForgotten = fmt.Errorf("%w: it has lost what it held", ErrUnreachable)
 
 // unpack reads a number of push.lua's answer.
 func unpack(answer int64) (state presence.State, reached, sockets int) {
@@ -59,9 +66,9 @@ func (l *lane) call(ctx context.Context, batch []*order, sharing bool) ([]int64,
 		frames, numbers = framesInCommon(batch)
 	}
 	shares := func(i int) bool { return len(numbers) > 0 && numbers[i] > 0 }
-	args := make([]string, 0, 7+2*len(batch)+len(frames))
+	args := make([]string, 0, 8+2*len(batch)+len(frames))
 	args = append(args, redis.Publish, redis.Keys.Channels(l.shard), skipped, strconv.FormatInt(redis.Grace.Milliseconds(), 10),
-		rueidis.BinaryString(head), strconv.Itoa(len(batch)), rueidis.BinaryString(numbers))
+		rueidis.BinaryString(head), strconv.Itoa(len(batch)), rueidis.BinaryString(numbers), l.router.receiver.mirror.Token(l.shard))
 	size := 0
 	for i, o := range batch {
 		args = append(args, o.push.User)

@@ -37,7 +37,7 @@ type Outcome struct {
 
 // Errors of an Outcome.
 var (
-	ErrUnreachable = errors.New("fanout: redis is out of reach")
+	ErrUnreachable = errors.New("fanout: redis is out of reach") // or can't know, for it has lost what it held
 	ErrBusy        = errors.New("fanout: too many pushes are waiting for redis")
 	ErrAsking      = errors.New("fanout: too many questions are waiting for replies")
 	ErrClosing     = errors.New("fanout: this instance is shutting down")

@@ -2,6 +2,7 @@ package handlers
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"io"
 	"net/http"
@@ -28,6 +29,8 @@ func (s *Server) once(next echo.HandlerFunc) echo.HandlerFunc {
 		if err != nil {
 			return err
 		}
+		// what is remembered must not depend on how long this caller waits: to give up and ask again is what the key is for
+		c.SetRequest(c.Request().WithContext(context.WithoutCancel(c.Request().Context())))
 		answer, again, err := s.options.Router.Once(c.Request().Context(), keys[0], fingerprint, func() ([]byte, error) { return record(c, next) })
 		if err != nil {
 			return err

@@ -59,7 +59,7 @@ func problemOf(err error) *Problem {
 		return problem(http.StatusServiceUnavailable, "draining", "this instance is shutting down; nothing was sent, try another")
 	case errors.Is(err, fanout.ErrUnreachable), errors.Is(err, context.DeadlineExceeded):
 		return problem(http.StatusServiceUnavailable, "redis_unreachable",
-			"Redis is out of reach, and no socket on this instance took it; sockets on other instances may or may not have: try again in a second")
+			"Redis is out of reach or has just lost what it held, and no socket on this instance took it; sockets on other instances may or may not have: try again in a second")
 	case errors.Is(err, context.Canceled):
 		return problem(http.StatusRequestTimeout, "given_up", "the client did not wait for the answer")
 	case errors.Is(err, ErrNoKeys):

@@ -120,6 +120,9 @@ func (s *Server) audit(c *echo.Context) error {
 			live = append(live, record.ID)
 		}
 	}
+	if !slices.Contains(live, s.options.Instance) {
+		live = append(live, s.options.Instance) // whatever Redis believes: this one is there to be asked
+	}
 	audits, unanswered, err := s.options.Router.Audit(ctx, live)
 	if err != nil {
 		return err

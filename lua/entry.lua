@@ -2,7 +2,7 @@
 --
 -- An entry (a value of the owners hash):  <since, ms> <token>:<sockets> <token>:<sockets> …
 
-local OFFLINE, RECONNECTING, ONLINE = 0, 1, 2 -- states of a user
+local OFFLINE, RECONNECTING, ONLINE, UNKNOWN = 0, 1, 2, 3 -- states of a user
 
 local function entry_state(entry, standing)
   local state = OFFLINE

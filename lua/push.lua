@@ -10,14 +10,15 @@
 -- ARGV[5] head      what each message begins with
 -- ARGV[6] count     of envelopes
 -- ARGV[7] numbers   a byte for each envelope: the number of its frame, if it has one in common with others; else 0. Empty: none has
--- ARGV[8…] user, user, …, then envelope, envelope, … in the same order, then those frames. A message has a frame before the envelopes in a
+-- ARGV[8] caller    its token. If that is not live, then Redis has lost what the caller told it, and so perhaps what others did
+-- ARGV[9…] user, user, …, then envelope, envelope, … in the same order, then those frames. A message has a frame before the envelopes in a
 --          row that need it.
--- Returns a number for each envelope, in that order: state + 4 × (reached + 65536 × sockets), being the user's state, how many other
--- instances took it, and how many sockets of the user they have. One number, for making them is a good part of the work.
+-- Returns a number for each envelope, in that order: state + 4 × (reached + 65536 × sockets), being the user's state (UNKNOWN if nobody
+-- took it and Redis has lost what it held), how many other instances took it, and how many sockets of the user they have. One number, for making them is a good part of the work.
 
 local owners, leases = KEYS[1], KEYS[2]
 local publish, channels, skipped, grace, head, count = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
-local numbers, users_at, envelopes_at, frames_at = ARGV[7], 7, 7 + count, 7 + 2 * count
+local numbers, caller, users_at, envelopes_at, frames_at = ARGV[7], ARGV[8], 8, 8 + count, 8 + 2 * count
 
 local standing = standings(leases, redis_now(), grace)
 local entries = redis.call('HMGET', owners, unpack(ARGV, users_at + 1, users_at + count))
@@ -72,6 +73,6 @@ end
 for _, read in pairs(known) do
   for k, batch in ipairs(read.batches) do read.answer = read.answer + (batch.taken and read.adds[k] or 0) end
 end
-local reply = {}
-for i = 1, count do reply[i] = found[i] and found[i].answer or OFFLINE end
+local reply, least = {}, standing[caller] == LIVE and OFFLINE or UNKNOWN -- the answer of whom nobody has
+for i = 1, count do reply[i] = math.max(least, found[i] and found[i].answer or OFFLINE) end
 return reply

@@ -82,24 +82,28 @@ func (d *Directory) Lookup(ctx context.Context, names []string) (Answer, error) 
 // behind count until they are swept. If Redis can't be asked, it counts the users with sockets here, and is stale; if Redis has just
 // lost what it held, it is stale too.
 func (d *Directory) Count(ctx context.Context) (present int64, asOf Moment, stale bool, err error) {
-	present, now, err := d.redis.count(ctx)
+	present, now, leases, err := d.redis.count(ctx)
 	if err != nil {
 		d.logObjection(err)
 		_, users := d.sockets.Totals()
 		return int64(users), thisMoment(), true, nil
 	}
-	return present, Moment(now), slices.ContainsFunc(d.shards, (*shard).recentLoss), nil
+	return present, Moment(now), !d.shards[0].holds(leases, now) || slices.ContainsFunc(d.shards, (*shard).recentLoss), nil
 }
 
 // Instances lists the instances that have a lease, by id. What they count is as old as the last renewal of their lease, but this one's.
+// It fails if Redis can't be asked, or has just lost what it held.
 func (d *Directory) Instances(ctx context.Context) ([]Record, error) {
 	records, err := d.redis.instances(ctx)
-	for i := range records {
-		if records[i].ID == d.instance {
-			records[i].Sockets, records[i].Users = d.sockets.Totals()
-		}
+	if err != nil {
+		return nil, err
 	}
-	return records, err
+	own := slices.IndexFunc(records, func(r Record) bool { return r.ID == d.instance })
+	if own < 0 {
+		return nil, errForgetful
+	}
+	records[own].Sockets, records[own].Users = d.sockets.Totals()
+	return records, nil
 }
 
 func (d *Directory) localLookup(names []string) Answer {

@@ -83,6 +83,7 @@ func (s *shard) orRaiseEpoch(err error) error {
 	s.token.Epoch++
 	s.version, s.unsettled, s.fresh = 0, false, true
 	s.believedUntil.Store(0)
+	s.refilling.Store(true)
 	s.lost.Store(int64(time.Since(s.mirror.started)))
 	s.signal() // at once, if this is the first failure in a row
 	return err
@@ -196,7 +197,7 @@ func (s *shard) takeStaying() {
 func (m mark) change(user string, sockets *Sockets) change {
 	count, at := sockets.count(user)
 	switch {
-	case count == Gone && m.left:
+	case count == Gone && m.left && time.Since(m.at) < backoffMax: // later, others may have begun a grace since
 		count, at = Left, m.at
 	case count == Gone && !m.at.IsZero():
 		at = m.at
@@ -229,9 +230,12 @@ func (s *shard) putBack(taken map[string]mark) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for user, older := range taken {
-		newer := s.dirty[user]
+		newer, marked := s.dirty[user]
 		if newer.at.IsZero() { // nothing has changed since
 			newer = older
+			if marked {
+				newer.kept = 0 // but somebody saw that Redis was not told, or has it wrong
+			}
 		}
 		newer.known = older.known
 		s.dirty[user] = newer
@@ -248,6 +252,7 @@ func (s *shard) renew(ctx context.Context) error {
 	s.believe(started)
 	s.heartbeats.Add(1)
 	s.retired = nil
+	s.refilling.Store(false)
 	grace := s.mirror.redis.Grace
 	s.sweeper.Store(answer.leases.Sweeper(answer.now, grace) == s.token.String())
 	if s.sweeper.Load() && answer.leases.AnyDead(answer.now, grace) {

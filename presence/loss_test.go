@@ -2,6 +2,7 @@ package presence
 
 import (
 	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -105,6 +106,40 @@ func (c *cluster) entry(user string) string {
 	c.t.Helper()
 	entry, _ := c.server.Do(c.client, "HGET", c.redis.Keys.Owners(0), user).ToString()
 	return entry
+}
+
+func TestWhatCountsOrListsSaysThatRedisForgotBeforeAnybodyNoticed(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
+		c := newCluster(t, server, 1)
+		c.redis.Lease = time.Minute
+		a := c.startInstance("a")
+		a.join("alice")
+		server.Do(c.client, "DEL", c.redis.Keys.Leases(0), c.redis.Keys.Instances(), c.redis.Keys.Owners(0))
+		if present, _, stale, err := a.Directory().Count(t.Context()); !stale || err != nil {
+			t.Errorf("counted %d, stale %v, %v", present, stale, err)
+		}
+		if records, err := a.Directory().Instances(t.Context()); err == nil {
+			t.Errorf("listed %v", records)
+		}
+	})
+}
+
+func TestALossIsRecentUntilAllAreThereAgainHoweverLongThatTakes(t *testing.T) {
+	m, _ := NewMirror(MirrorOptions{Instance: "a", Redis: Redis{Keys: NewKeys(redistest.Prefix(), 1)}, Log: slog.New(slog.DiscardHandler)})
+	m.started = m.started.Add(-time.Hour)
+	s := m.shards[0]
+	_ = s.orRaiseEpoch(ErrStale)
+	s.lost.Store(1) // an hour ago
+	if !s.recentLoss() {
+		t.Error("not all users are there again")
+	}
+	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
+		c := newCluster(t, server, 1)
+		a := c.startInstance("a")
+		server.Do(c.client, "DEL", c.redis.Keys.Leases(0))
+		a.join("alice")
+		eventually(t, "them to be there", func() bool { return !a.shards[0].refilling.Load() })
+	})
 }
 
 func TestTheCommonProtocolIsTheFirstUntilAllAreKnownAgain(t *testing.T) {

@@ -157,6 +157,12 @@ func (m *Mirror) Again(user string) { m.shardOf(user).again(user, false) }
 // Remirror writes all users of a shard once more: the instance did not hear what happened for a while.
 func (m *Mirror) Remirror(shard int) { m.shards[shard].againAll() }
 
+// Token is the token under which a shard's users are mirrored now; empty before Open.
+func (m *Mirror) Token(shard int) string { return m.shards[shard].currentToken() }
+
+// RecentLoss says whether Redis has lost what it held in a shard so lately that other instances may not have told it anew.
+func (m *Mirror) RecentLoss(shard int) bool { return m.shards[shard].recentLoss() }
+
 // Heartbeats is how many heartbeats were sent through the instance's channel in a shard since the last call.
 func (m *Mirror) Heartbeats(shard int) int64 { return m.shards[shard].heartbeats.Swap(0) }
 

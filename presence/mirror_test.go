@@ -155,6 +155,24 @@ func TestAGoodbyeThatCouldNotBeWrittenIsNotForgottenWhenTheUserIsMarkedOnceMore(
 	}
 }
 
+func TestAGoodbyeThatComesLateEndsNoGraceThatBeganSince(t *testing.T) {
+	m, _ := NewMirror(MirrorOptions{Instance: "a", Redis: Redis{Keys: NewKeys(redistest.Prefix(), 1)}})
+	late := mark{left: true, at: time.Now().Add(-backoffMax), known: true}
+	if got := late.change("alice", m.sockets); got.sockets != Gone || got.at != late.at {
+		t.Errorf("to be written: %+v", got)
+	}
+}
+
+func TestWhoIsMarkedOnceMoreIsWrittenOnceMoreEvenIfAWriteFailed(t *testing.T) {
+	m, _ := NewMirror(MirrorOptions{Instance: "a", Redis: Redis{Keys: NewKeys(redistest.Prefix(), 1)}})
+	s := m.shards[0]
+	s.again("alice", true)
+	s.putBack(map[string]mark{"alice": {kept: 1, at: time.Now()}})
+	if got := s.dirty["alice"]; got.kept != 0 || got.at.IsZero() {
+		t.Errorf("marked: %+v", got)
+	}
+}
+
 func TestWhoCouldNotBeReachedIsToldWhenThatIsOverUnlessGoneByThen(t *testing.T) {
 	m, _ := NewMirror(MirrorOptions{Instance: "a", Redis: Redis{Keys: NewKeys(redistest.Prefix(), 1)}})
 	noTime, cancel := context.WithCancel(t.Context())
@@ -220,6 +238,32 @@ func TestPagesListEveryPresentUserAndRespectTheLimit(t *testing.T) {
 			if present, _, stale, err := a.Directory().Count(t.Context()); present != int64(size.users) || stale || err != nil {
 				t.Errorf("%+v: counted %d, %v, %v", size, present, stale, err)
 			}
+		}
+	})
+}
+
+func TestACursorWithinAStepIsNotTrustedWhenTheHashHasAnotherSize(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
+		c := newCluster(t, server, 1)
+		a := c.startInstance("a")
+		const users = 600
+		for n := range users {
+			a.sockets.Add(&Socket{User: fmt.Sprintf("user:%d", n), Conn: &inbox{}})
+		}
+		a.settle()
+		next, seen := cursor{next: 1 << 60, after: "z"}.String(), map[string]bool{}
+		for next != "" {
+			answer, err := a.Directory().Page(t.Context(), next, 50)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, u := range answer.Users {
+				seen[u.Name] = true
+			}
+			next = answer.Next
+		}
+		if len(seen) != users {
+			t.Errorf("%d users are listed", len(seen))
 		}
 	})
 }

@@ -25,6 +25,7 @@ type cursor struct {
 	local bool   // among this instance's own users: Redis could not be asked
 	shard int    //
 	step  uint64 // of HSCAN
+	next  uint64 // step to which this one led when `after` was listed; if it leads elsewhere now, the hash has another size
 	after string // the last user listed of this step; empty = none yet
 }
 
@@ -33,7 +34,7 @@ func (c cursor) String() string {
 	if c.local {
 		kind = "l"
 	}
-	return base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, "%s:%d:%d:%s", kind, c.shard, c.step, c.after))
+	return base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, "%s:%d:%d:%d:%s", kind, c.shard, c.step, c.next, c.after))
 }
 
 // parseCursor reads what String wrote; empty is the beginning.
@@ -45,8 +46,8 @@ func parseCursor(text string, shards int) (cursor, error) {
 	if err != nil {
 		return cursor{}, ErrCursor
 	}
-	words := strings.SplitN(string(raw), ":", 4)
-	if len(words) != 4 || (words[0] != "r" && words[0] != "l") {
+	words := strings.SplitN(string(raw), ":", 5)
+	if len(words) != 5 || (words[0] != "r" && words[0] != "l") {
 		return cursor{}, ErrCursor
 	}
 	shard, err := strconv.Atoi(words[1])
@@ -57,7 +58,11 @@ func parseCursor(text string, shards int) (cursor, error) {
 	if err != nil {
 		return cursor{}, ErrCursor
 	}
-	return cursor{local: words[0] == "l", shard: shard, step: step, after: words[3]}, nil
+	next, err := strconv.ParseUint(words[3], 10, 64)
+	if err != nil {
+		return cursor{}, ErrCursor
+	}
+	return cursor{local: words[0] == "l", shard: shard, step: step, next: next, after: words[4]}, nil
 }
 
 // Page lists at most limit (1 to MaxPage) present users from a cursor on. Pages may be shorter than the limit; only one without a
@@ -99,6 +104,9 @@ func (d *Directory) redisPage(ctx context.Context, at cursor, limit int) (Answer
 			return Answer{}, errForgetful
 		}
 		answer.AsOf, answer.Stale = Moment(step.now), answer.Stale || s.recentLoss()
+		if step.next != at.next {
+			at.after = "" // the step holds others now, who were not listed
+		}
 		users := presentAfter(step.users, at.after)
 		room := limit - len(answer.Users)
 		whole := at.step == 0 && step.next == 0
@@ -112,7 +120,7 @@ func (d *Directory) redisPage(ctx context.Context, at cursor, limit int) (Answer
 			count = limit - len(answer.Users)
 		case whole || count == 1: // can't be had in smaller steps
 			answer.Users = append(answer.Users, users[:room]...)
-			at.after = users[room-1].Name
+			at.after, at.next = users[room-1].Name, step.next
 		case len(answer.Users) > 0: // the next page begins with this step
 			answer.Next = at.String()
 			return answer, nil

@@ -129,7 +129,7 @@ func lapsedState(last string) string {
 	return "lost"
 }
 
-func (r Redis) count(ctx context.Context) (present, now int64, err error) {
+func (r Redis) count(ctx context.Context) (present, now int64, leases Leases, err error) {
 	ctx, cancel := context.WithTimeout(ctx, r.Timeout)
 	defer cancel()
 	commands := make(rueidis.Commands, 0, r.Keys.Shards())
@@ -139,12 +139,12 @@ func (r Redis) count(ctx context.Context) (present, now int64, err error) {
 	for _, reply := range r.Client.DoMulti(ctx, commands...) {
 		n, err := reply.AsInt64()
 		if err != nil {
-			return 0, 0, fmt.Errorf("presence: count: %w", err)
+			return 0, 0, nil, fmt.Errorf("presence: count: %w", err)
 		}
 		present += n
 	}
-	_, _, now, err = r.lookup(ctx, 0, []string{""}) // nobody is called that; TIME alone might ask a node of a Cluster that is dead
-	return present, now, err
+	_, leases, now, err = r.lookup(ctx, 0, []string{""}) // nobody is called that; TIME alone might ask a node of a Cluster that is dead
+	return present, now, leases, err
 }
 
 // readUser reads one entry; nil is a user without one.

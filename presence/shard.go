@@ -30,6 +30,7 @@ type shard struct {
 
 	believedUntil atomic.Int64 // ns since the mirror was made
 	lost          atomic.Int64 // when Redis was last found not to hold the lease, ns since the mirror was made; 0: never
+	refilling     atomic.Bool  // from a loss until all users are there again
 	heartbeats    atomic.Int64 // sent since they were last asked about
 	sweeper       atomic.Bool  // it was this token's turn to sweep when last renewed
 	sweeping      atomic.Bool
@@ -151,8 +152,11 @@ func (s *shard) holds(leases Leases, now int64) bool {
 	return leases.Standing(s.currentToken(), now, s.mirror.redis.Grace) == Live
 }
 
-// recentLoss says whether Redis was found not to hold the lease, and other instances may not have noticed yet that theirs is lost too.
-func (s *shard) recentLoss() bool { return s.lostWithin(s.mirror.redis.RenewEvery() + backoffMax) }
+// recentLoss says whether Redis was found not to hold the lease, and does not hold all of our users again, or other instances may not have
+// noticed yet that theirs is lost too.
+func (s *shard) recentLoss() bool {
+	return s.refilling.Load() || s.lostWithin(s.mirror.redis.RenewEvery()+backoffMax)
+}
 
 // tooSoonToGo says whether others may still have to tell Redis, which has lost it, that they have a user whom we have no more. Until
 // they had the time of a grace for that, nobody goes.
