@@ -149,12 +149,20 @@ func (s *shard) convict(ctx context.Context, suspects []string, result *Audit, d
 	s.mirror.auditing.Lock() // for two that do this at once would both count what one mends
 	defer s.mirror.auditing.Unlock()
 	for first := 0; first < len(suspects); first += auditBatch {
-		differ, err := s.differing(ctx, suspects[first:min(first+auditBatch, len(suspects))])
+		some := suspects[first:min(first+auditBatch, len(suspects))]
+		before := map[string]int{} // counts of whom nothing is on its way
+		for _, user := range some {
+			if !s.isDirty(user) {
+				before[user] = s.mirror.sockets.Count(user)
+			}
+		}
+		differ, err := s.differing(ctx, some)
 		if err != nil {
 			return err
 		}
 		for _, user := range differ {
-			if s.isDirty(user) {
+			count, still := before[user]
+			if !still || s.isDirty(user) || s.mirror.sockets.Count(user) != count {
 				continue // it has changed meanwhile
 			}
 			if s.mirror.sockets.Count(user) == Gone {

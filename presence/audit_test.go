@@ -1,7 +1,10 @@
 package presence
 
 import (
+	"context"
 	"fmt"
+	"runtime"
+	"sync"
 	"testing"
 	"time"
 
@@ -52,6 +55,31 @@ func TestTheAuditFindsMissingUsersWrongCountsAndGhostsAndMendsThem(t *testing.T)
 			t.Errorf("%d differences in all, the oldest for %v", differences, oldest)
 		}
 	})
+}
+
+func TestWhoComesAndGoesIsNoDifference(t *testing.T) {
+	server := redistest.Start(t)
+	a := newCluster(t, server, 1).startInstance("a")
+	ctx, cancel := context.WithCancel(t.Context())
+	var churn sync.WaitGroup
+	for w := range 4 {
+		churn.Go(func() {
+			for n := 0; ctx.Err() == nil; n++ {
+				socket, _ := newSocket(fmt.Sprintf("user%d-%d", w, n%200))
+				a.sockets.Add(socket)
+				runtime.Gosched()
+				a.Leave(socket, n%2 == 0)
+			}
+		})
+	}
+	for range 100 {
+		if found, err := a.Audit(t.Context()); err != nil || found.Missing+found.Ghosts > 0 {
+			t.Errorf("%+v, %v", found, err)
+			break
+		}
+	}
+	cancel()
+	churn.Wait()
 }
 
 func TestAGraceThatEndedElsewhereIsNoDifference(t *testing.T) {

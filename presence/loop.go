@@ -143,8 +143,10 @@ func (s *shard) flush(ctx context.Context) error {
 	if len(s.dirty) > 0 { // an empty one stays theirs who mark
 		taken, s.dirty = s.dirty, map[string]mark{}
 	}
+	s.flying = taken
 	marks := s.marks
 	s.mu.Unlock()
+	defer s.landed()
 
 	tooSoon := s.tooSoonToGo()
 	batch := make([]change, 0, min(len(taken), mirrorBatch))
@@ -155,7 +157,7 @@ func (s *shard) flush(ctx context.Context) error {
 			told := mark.kept == s.token.Epoch
 			s.stay(user, mark)
 			if told {
-				delete(taken, user)
+				s.unload(taken, user)
 				continue
 			}
 		}
@@ -221,9 +223,23 @@ func (s *shard) write(ctx context.Context, batch []change, taken map[string]mark
 	s.believe(started)
 	s.version++
 	for _, c := range batch {
-		delete(taken, c.user)
+		s.unload(taken, c.user)
 	}
 	return nil
+}
+
+// unload takes a user off those who are being written.
+func (s *shard) unload(taken map[string]mark, user string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(taken, user)
+}
+
+// landed says that nobody is being written any more.
+func (s *shard) landed() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.flying = nil
 }
 
 func (s *shard) putBack(taken map[string]mark) {

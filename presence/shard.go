@@ -43,6 +43,7 @@ type shard struct {
 	current  string          // the token, for others than the run loop
 	behind   time.Time       // since when something is marked that is not in Redis; zero: nothing is
 	dirty    map[string]mark // users whose count must be written; at most the local users and those just gone
+	flying   map[string]mark // users who are being written; nil: nobody is
 	staying  map[string]mark // users who are gone, but Redis was told that they are in their grace: see tooSoonToGo
 	marks    uint64          // how often a user was marked
 	settled  uint64          // the marks up to here are in Redis
@@ -120,8 +121,9 @@ func (s *shard) isDirty(user string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	_, dirty := s.dirty[user]
+	_, flying := s.flying[user]
 	_, staying := s.staying[user]
-	return dirty || staying
+	return dirty || flying || staying
 }
 
 func (s *shard) currentToken() string {
