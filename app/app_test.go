@@ -124,13 +124,9 @@ type answer struct {
 // ask makes an HTTP request as a backend with a key; headers overwrite what it would send, and an empty one leaves it out.
 func ask(t *testing.T, a *App, method, path, body string, headers ...http.Header) answer {
 	t.Helper()
-	request, err := http.NewRequestWithContext(context.Background(), method, "http://"+a.Addr+path, strings.NewReader(body))
+	request, err := requestTo(context.Background(), a, method, path, body)
 	if err != nil {
 		t.Fatal(err)
-	}
-	request.Header.Set("Authorization", "Bearer "+testKey)
-	if body != "" {
-		request.Header.Set("Content-Type", "application/json")
 	}
 	for _, header := range headers {
 		maps.Copy(request.Header, header)
@@ -151,6 +147,19 @@ func ask(t *testing.T, a *App, method, path, body string, headers ...http.Header
 		}
 	}
 	return got
+}
+
+// requestTo is a request of a backend with a key.
+func requestTo(ctx context.Context, a *App, method, path, body string) (*http.Request, error) {
+	request, err := http.NewRequestWithContext(ctx, method, "http://"+a.Addr+path, strings.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	request.Header.Set("Authorization", "Bearer "+testKey)
+	if body != "" {
+		request.Header.Set("Content-Type", "application/json")
+	}
+	return request, nil
 }
 
 // push pushes to a user and wants the answer to say this.

@@ -145,11 +145,11 @@ func TestWhatIsRememberedDoesNotDependOnHowLongTheFirstCallerWaits(t *testing.T)
 	for n := range 20 { // for the instance notices in its own time that the caller is gone
 		path, key := "/push/alice?wait=acked&timeout=5s", fmt.Sprint(n)
 		ctx, giveUp := context.WithCancel(t.Context())
-		request, err := http.NewRequestWithContext(ctx, "POST", "http://"+a.Addr+path, strings.NewReader(`{"event":"x"}`))
+		request, err := requestTo(ctx, a, "POST", path, `{"event":"x"}`)
 		if err != nil {
 			t.Fatal(err)
 		}
-		request.Header = http.Header{"Idempotency-Key": {key}, "Authorization": {"Bearer " + testKey}, "Content-Type": {"application/json"}}
+		request.Header.Set("Idempotency-Key", key)
 		gone := make(chan error, 1)
 		go func() {
 			response, err := http.DefaultClient.Do(request)

@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -196,12 +195,10 @@ func (n *site) call(method, path, body string) (got answer, ok bool, err error) 
 }
 
 func (w *world) ask(a *App, method, path, body string) (got answer, err error) {
-	request, err := http.NewRequestWithContext(context.Background(), method, "http://"+a.Addr+path, strings.NewReader(body))
+	request, err := requestTo(context.Background(), a, method, path, body)
 	if err != nil {
 		return got, err
 	}
-	request.Header.Set("Authorization", "Bearer "+testKey)
-	request.Header.Set("Content-Type", "application/json")
 	response, err := w.calls.Do(request)
 	if err != nil {
 		return got, err

@@ -39,6 +39,9 @@ func (o *order) inquire(ctx context.Context) {
 	i.gather.wait(ctx, i.tally)
 	counts, replies := i.gather.result()
 	o.outcome.Sockets = counts
+	if o.outcome.Err != nil || o.outcome.Partial {
+		return // Redis did not say who was asked: others may have it already
+	}
 	var asked []string
 	strays := 0
 	for _, r := range replies {
@@ -46,9 +49,6 @@ func (o *order) inquire(ctx context.Context) {
 		if r.stray {
 			strays++
 		}
-	}
-	if o.outcome.Err != nil || o.outcome.Partial {
-		return // Redis did not say who was asked: others may have it already
 	}
 	o.outcome.Instances -= strays
 	if strays > 0 && !o.repeat && ctx.Err() == nil {

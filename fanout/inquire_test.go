@@ -19,20 +19,15 @@ func TestASecondLookFindsWhereTheUserIsNowUnlessALaterPushWasTaken(t *testing.T)
 				server.Do(server.Client(), "HSET", presence.NewKeys(o.prefix, 1).Owners(0), "alice", "1 "+owner+".1:1")
 			}
 			shows("b")
-			ticket := a.router.Begin([]Push{{User: "alice", Frame: []byte("first"), Wait: Written}}, time.Now().Add(patience))
+			outcome, lookAgain := a.pushToWhoIsNotAt(b)
 			l := a.router.lanes[0]
-			turn := l.turnOf("alice")
-			turn.Lock() // the second look has to wait for it
-			outcome := make(chan Outcome, 1)
-			go func() { outcome <- ticket.Wait(t.Context())[0] }()
-			eventually(t, "b to say that she is not there", func() bool { return b.receiver.Dropped.Strays.Load() == 1 })
 			shows("c")
 			want, frames := Outcome{State: presence.Online, Instances: 1, Sockets: presence.Counts{Written: 1}}, []string{"first", "last"}
 			if later {
 				l.enqueueInTurn(&newTicket([]Push{{User: "alice", Frame: []byte("later")}}, time.Now().Add(patience)).orders[0], false)
 				want, frames = Outcome{State: presence.Online}, []string{"later", "last"}
 			}
-			turn.Unlock()
+			lookAgain()
 			if got := <-outcome; got != want {
 				t.Errorf("later push %v: %+v, want %+v", later, got, want)
 			}
@@ -47,6 +42,19 @@ func TestASecondLookFindsWhereTheUserIsNowUnlessALaterPushWasTaken(t *testing.T)
 	}
 }
 
+// pushToWhoIsNotAt pushes to alice, of whom Redis shows sockets on an instance that has none. The second look, which that makes
+// necessary, has to wait for lookAgain.
+func (n *node) pushToWhoIsNotAt(wrong *node) (outcome <-chan Outcome, lookAgain func()) {
+	n.t.Helper()
+	ticket := n.router.Begin([]Push{{User: "alice", Frame: []byte("first"), Wait: Written}}, time.Now().Add(patience))
+	turn := n.router.lanes[0].turnOf("alice")
+	turn.Lock()
+	told := make(chan Outcome, 1)
+	go func() { told <- ticket.Wait(n.t.Context())[0] }()
+	eventually(n.t, "it to say that she is not there", func() bool { return wrong.receiver.Dropped.Strays.Load() == 1 })
+	return told, turn.Unlock
+}
+
 func TestASecondLookThatFailsIsNotAnsweredAsIfItHadFoundNobody(t *testing.T) {
 	for also, want := range map[string]Outcome{
 		"":       {Err: ErrUnreachable},
@@ -58,14 +66,9 @@ func TestASecondLookThatFailsIsNotAnsweredAsIfItHadFoundNobody(t *testing.T) {
 			c.join("alice")
 			owners := presence.NewKeys(o.prefix, 1).Owners(0)
 			server.Do(server.Client(), "HSET", owners, "alice", "1 b.1:1"+also)
-			ticket := a.router.Begin([]Push{{User: "alice", Frame: []byte("first"), Wait: Written}}, time.Now().Add(patience))
-			turn := a.router.lanes[0].turnOf("alice")
-			turn.Lock() // the second look has to wait for it
-			outcome := make(chan Outcome, 1)
-			go func() { outcome <- ticket.Wait(t.Context())[0] }()
-			eventually(t, "b to say that she is not there", func() bool { return b.receiver.Dropped.Strays.Load() == 1 })
+			outcome, lookAgain := a.pushToWhoIsNotAt(b)
 			server.Do(server.Client(), "SET", owners, "of another type, which push.lua can't read")
-			turn.Unlock()
+			lookAgain()
 			got := <-outcome
 			if !errors.Is(got.Err, want.Err) {
 				t.Errorf("with%q: %v, want %v", also, got.Err, want.Err)

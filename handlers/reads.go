@@ -90,11 +90,19 @@ func (s *Server) count(c *echo.Context) error {
 
 // instances answers GET /instances.
 func (s *Server) instances(c *echo.Context) error {
-	records, err := s.directory.Instances(c.Request().Context())
+	records, err := s.listInstances(c.Request().Context())
 	if err != nil {
-		return problem(http.StatusServiceUnavailable, "redis_unreachable", "Redis can't be asked which instances there are: try again in a second")
+		return err
 	}
 	return c.JSON(http.StatusOK, map[string]any{"instances": records})
+}
+
+func (s *Server) listInstances(ctx context.Context) ([]presence.Record, error) {
+	records, err := s.directory.Instances(ctx)
+	if err != nil {
+		return nil, problem(http.StatusServiceUnavailable, "redis_unreachable", "Redis can't be asked which instances there are: try again in a second")
+	}
+	return records, nil
 }
 
 // auditAnswer tells how far what Redis holds differs from what the instances know.
@@ -110,9 +118,9 @@ const auditTime = 20 * time.Second
 func (s *Server) audit(c *echo.Context) error {
 	ctx, cancel := context.WithTimeout(c.Request().Context(), auditTime)
 	defer cancel()
-	records, err := s.directory.Instances(ctx)
+	records, err := s.listInstances(ctx)
 	if err != nil {
-		return problem(http.StatusServiceUnavailable, "redis_unreachable", "Redis can't be asked which instances there are: try again in a second")
+		return err
 	}
 	var live []string
 	for _, record := range records {

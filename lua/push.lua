@@ -14,7 +14,8 @@
 -- ARGV[9…] user, user, …, then envelope, envelope, … in the same order, then those frames. A message has a frame before the envelopes in a
 --          row that need it.
 -- Returns a number for each envelope, in that order: state + 4 × (reached + 65536 × sockets), being the user's state (UNKNOWN if nobody
--- took it and Redis has lost what it held), how many other instances took it, and how many sockets of the user they have. One number, for making them is a good part of the work.
+-- took it and Redis has lost what it held), how many other instances took it, and how many sockets of the user they have. One number,
+-- for making them is a good part of the work.
 
 local owners, leases = KEYS[1], KEYS[2]
 local publish, channels, skipped, grace, head, count = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])

@@ -1,7 +1,6 @@
 package presence
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -142,68 +141,6 @@ func TestWithoutRedisAUserIsToBeWrittenOnceHoweverOftenSocketsComeAndGo(t *testi
 	}
 }
 
-func TestAGoodbyeThatCouldNotBeWrittenIsNotForgottenWhenTheUserIsMarkedOnceMore(t *testing.T) {
-	m, _ := NewMirror(MirrorOptions{Instance: "a", Redis: Redis{Keys: NewKeys(redistest.Prefix(), 1)}})
-	s, left := m.shards[0], time.Now()
-	s.touch("alice", false, true, left)
-	taken := s.dirty // by a flush
-	s.dirty = map[string]mark{}
-	m.Again("alice") // somebody still believed that she is here
-	s.putBack(taken) // the flush failed
-	if got := s.dirty["alice"].change("alice", m.sockets); got != (change{"alice", Left, left, true}) {
-		t.Errorf("to be written: %+v", got)
-	}
-}
-
-func TestAGoodbyeThatComesLateEndsNoGraceThatBeganSince(t *testing.T) {
-	m, _ := NewMirror(MirrorOptions{Instance: "a", Redis: Redis{Keys: NewKeys(redistest.Prefix(), 1)}})
-	late := mark{left: true, at: time.Now().Add(-backoffMax), known: true}
-	if got := late.change("alice", m.sockets); got.sockets != Gone || got.at != late.at {
-		t.Errorf("to be written: %+v", got)
-	}
-}
-
-func TestWhoIsMarkedOnceMoreIsWrittenOnceMoreEvenIfAWriteFailed(t *testing.T) {
-	m, _ := NewMirror(MirrorOptions{Instance: "a", Redis: Redis{Keys: NewKeys(redistest.Prefix(), 1)}})
-	s := m.shards[0]
-	s.again("alice", true)
-	s.putBack(map[string]mark{"alice": {kept: 1, at: time.Now()}})
-	if got := s.dirty["alice"]; got.kept != 0 || got.at.IsZero() {
-		t.Errorf("marked: %+v", got)
-	}
-}
-
-func TestWhoCouldNotBeReachedIsToldWhenThatIsOverUnlessGoneByThen(t *testing.T) {
-	m, _ := NewMirror(MirrorOptions{Instance: "a", Redis: Redis{Keys: NewKeys(redistest.Prefix(), 1)}})
-	noTime, cancel := context.WithCancel(t.Context())
-	cancel()
-	goes, goesBox := newSocket("alice")
-	stays, staysBox := newSocket("alice")
-	late, lateBox := newSocket("bob")
-	m.Join(noTime, goes)
-	m.Join(noTime, stays)
-	s := m.shards[0]
-	mark := s.marked()
-	if m.Join(noTime, late) {
-		t.Error("reachable, and nothing was ever written")
-	}
-	m.Leave(goes, false)
-	s.settle(mark)
-	<-staysBox.reachable
-	for name, box := range map[string]*inbox{"who is gone": goesBox, "who came after the write began": lateBox} {
-		select {
-		case <-box.reachable:
-			t.Errorf("%s is told", name)
-		default:
-		}
-	}
-	s.settle(s.marked())
-	<-lateBox.reachable
-	if len(s.untold) > 0 {
-		t.Errorf("%d are remembered for ever", len(s.untold))
-	}
-}
-
 func TestInstancesThatDisagreeOnShardsDoNotStart(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
 		c := newCluster(t, server, 1)
@@ -214,73 +151,6 @@ func TestInstancesThatDisagreeOnShardsDoNotStart(t *testing.T) {
 		m, _ := NewMirror(MirrorOptions{Instance: "b", Redis: other, Log: slog.New(slog.DiscardHandler)})
 		if err := m.Open(t.Context()); err == nil || !strings.Contains(err.Error(), "use 1 shards, this one is set to 4") {
 			t.Errorf("opened: %v", err)
-		}
-	})
-}
-
-func TestPagesListEveryPresentUserAndRespectTheLimit(t *testing.T) {
-	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
-		for _, size := range []struct{ users, shards, limit int }{{0, 1, 10}, {90, 1, 7}, {90, 3, 1}, {3000, 1, 100}, {3000, 4, 1000}, {500, 1, 1}} {
-			c := newCluster(t, server, size.shards)
-			a := c.startInstance(fmt.Sprintf("a%d", size.users+size.limit))
-			var want []string
-			for n := range size.users {
-				user := fmt.Sprintf("user:%d", n)
-				want = append(want, user)
-				a.sockets.Add(&Socket{User: user, Conn: &inbox{}})
-			}
-			a.settle()
-			slices.Sort(want)
-			got, pages := page(t, a, size.limit)
-			if !slices.Equal(got, want) {
-				t.Errorf("%+v: listed %d users on %d pages", size, len(got), pages)
-			}
-			if present, _, stale, err := a.Directory().Count(t.Context()); present != int64(size.users) || stale || err != nil {
-				t.Errorf("%+v: counted %d, %v, %v", size, present, stale, err)
-			}
-		}
-	})
-}
-
-func TestACursorWithinAStepIsNotTrustedWhenTheHashHasAnotherSize(t *testing.T) {
-	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
-		c := newCluster(t, server, 1)
-		a := c.startInstance("a")
-		const users = 600
-		for n := range users {
-			a.sockets.Add(&Socket{User: fmt.Sprintf("user:%d", n), Conn: &inbox{}})
-		}
-		a.settle()
-		next, seen := cursor{next: 1 << 60, after: "z"}.String(), map[string]bool{}
-		for next != "" {
-			answer, err := a.Directory().Page(t.Context(), next, 50)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, u := range answer.Users {
-				seen[u.Name] = true
-			}
-			next = answer.Next
-		}
-		if len(seen) != users {
-			t.Errorf("%d users are listed", len(seen))
-		}
-	})
-}
-
-func TestPagesThatEndWithinAStepLeaveNobodyOut(t *testing.T) {
-	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
-		c := newCluster(t, server, 8)
-		a := c.startInstance("a")
-		const users = 3000
-		for n := range users {
-			a.sockets.Add(&Socket{User: fmt.Sprintf("user:%d", n), Conn: &inbox{}})
-		}
-		a.settle()
-		for _, limit := range []int{5, 26, 44, 188} { // such that pages end within steps
-			if got, _ := page(t, a, limit); len(got) != users {
-				t.Errorf("limit %d: %d users are listed", limit, len(got))
-			}
 		}
 	})
 }
@@ -300,67 +170,6 @@ func TestOthersWhoUseAnotherNumberOfShardsSayNothingOfALease(t *testing.T) {
 		step, err := c.redis.page(t.Context(), 0, 0, 1)
 		if err != nil || step.leases.Standing("a.1", step.now, c.redis.Grace) == Live {
 			t.Errorf("it has left, and its lease is %v, %v", step.leases, err)
-		}
-	})
-}
-
-// page lists everybody, once each, by name.
-func page(t *testing.T, i *instance, limit int) (users []string, pages int) {
-	t.Helper()
-	for next := ""; ; pages++ {
-		answer, err := i.Directory().Page(t.Context(), next, limit)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if len(answer.Users) > limit || answer.Stale {
-			t.Fatalf("a page of %d, limit %d, stale %v", len(answer.Users), limit, answer.Stale)
-		}
-		for _, u := range answer.Users {
-			users = append(users, u.Name)
-		}
-		if next = answer.Next; next == "" {
-			slices.Sort(users)
-			return slices.Compact(users), pages + 1
-		}
-	}
-}
-
-func TestAUserPresentThroughoutIsListedHoweverManyComeAndGo(t *testing.T) {
-	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
-		c := newCluster(t, server, 1)
-		a := c.startInstance("a")
-		var stay []string
-		for n := range 400 {
-			stay = append(stay, fmt.Sprintf("stay%d", n))
-			a.sockets.Add(&Socket{User: stay[n], Conn: &inbox{}})
-		}
-		a.settle()
-		seen := map[string]bool{}
-		var guests []*Socket
-		for next, first := "", true; first || next != ""; first = false {
-			answer, err := a.Directory().Page(t.Context(), next, 10)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, u := range answer.Users {
-				seen[u.Name] = true
-			}
-			next = answer.Next
-			for n := range 20 { // enough for the table to grow under the listing
-				guest := &Socket{User: fmt.Sprintf("guest%d-%d", len(seen), n), Conn: &inbox{}}
-				a.sockets.Add(guest)
-				guests = append(guests, guest)
-			}
-			for _, guest := range guests[:len(guests)/3] {
-				a.sockets.Remove(guest, true)
-			}
-			guests = guests[len(guests)/3:]
-			a.settle()
-		}
-		for _, user := range stay {
-			if !seen[user] {
-				t.Errorf("%s was not listed", user)
-			}
 		}
 	})
 }

@@ -43,17 +43,15 @@ type shard struct {
 	current  string          // the token, for others than the run loop
 	behind   time.Time       // since when something is marked that is not in Redis; zero: nothing is
 	dirty    map[string]mark // users whose count must be written; at most the local users and those just gone
-	flying   map[string]mark // users who are being written; nil: nobody is
+	flying   map[string]mark // users who are being written; nil: nobody is. Only the run loop changes it, so it reads it without the lock
 	staying  map[string]mark // users who are gone, but Redis was told that they are in their grace: see tooSoonToGo
 	marks    uint64          // how often a user was marked
 	settled  uint64          // the marks up to here are in Redis
 	progress chan struct{}   // closed and replaced when settled grows
-	untold   untold
-}
 
-// untold are sockets whose clients were told that they can't be reached, and must be told when they can: when the marks up to each
-// one's are settled.
-type untold map[*Socket]uint64
+	// sockets whose clients were told that they can't be reached, and must be told when they can: when the marks up to each one's are settled
+	untold map[*Socket]uint64
+}
 
 // mark is what there is to tell of a dirty user who has no sockets, and whether Redis had heard of the user before.
 type mark struct {
@@ -66,7 +64,7 @@ type mark struct {
 func newShard(index int, m *Mirror) *shard {
 	return &shard{
 		index: index, mirror: m, token: Token{m.instance, 1}, fresh: true,
-		wake: make(chan struct{}, 1), dirty: map[string]mark{}, staying: map[string]mark{}, untold: untold{},
+		wake: make(chan struct{}, 1), dirty: map[string]mark{}, staying: map[string]mark{}, untold: map[*Socket]uint64{},
 		progress: make(chan struct{}),
 	}
 }
@@ -205,7 +203,7 @@ func (s *shard) settleMarks(mark uint64) (reachable []*Socket) {
 		}
 	}
 	if len(s.untold) == 0 && len(reachable) > 0 {
-		s.untold = untold{} // a map keeps the size that it had once
+		s.untold = map[*Socket]uint64{} // a map keeps the size that it had once
 	}
 	return reachable
 }

@@ -1,0 +1,106 @@
+package fanout
+
+import (
+	"context"
+	"rollcall/lua/redistest"
+	"rollcall/presence"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/redis/rueidis"
+)
+
+func TestCaughtUpIsWhoHasDeliveredEmitsToo(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
+		o := options(server, 2)
+		a, b := startNode(t, "a", o), startNode(t, "b", o)
+		alice := a.join("alice")
+		open := alice.shut()
+		if _, err := b.router.Emit(t.Context(), Emit{Frame: []byte("x")}); err != nil {
+			t.Fatal(err)
+		}
+		caughtUp := make(chan error, 1)
+		go func() { caughtUp <- a.receiver.CatchUp(t.Context()) }()
+		eventually(t, "it to wait behind the emit", func() bool { return len(a.receiver.emitter.queue) == 1 })
+		select {
+		case err := <-caughtUp:
+			t.Errorf("caught up with an emit under way: %v", err)
+		default:
+		}
+		open()
+		if err := <-caughtUp; err != nil {
+			t.Error(err)
+		}
+		alice.mu.Lock()
+		defer alice.mu.Unlock()
+		if want := []string{"x"}; !slices.Equal(alice.frames, want) {
+			t.Errorf("got %q by then, want %q", alice.frames, want)
+		}
+	})
+}
+
+func TestASubscriptionThatIsUpAndSilentIsNoticedAndMadeAnew(t *testing.T) {
+	server := redistest.Start(t)
+	o := options(server, 1)
+	b := startNode(t, "b", o)
+	dials := 0
+	o.lease = time.Second // it is noticed within less
+	o.dial = func() (rueidis.Client, error) {
+		client, err := rueidis.NewClient(server.Option())
+		if dials++; dials == 1 {
+			client = silentClient{client}
+		}
+		return client, err
+	}
+	a := startNode(t, "a", o)
+	alice := a.join("alice")
+	ask := Push{User: "alice", Frame: []byte("x"), Wait: Written}
+	for n := 0; ; n++ {
+		ctx, cancel := context.WithTimeout(t.Context(), o.lease)
+		got := b.router.PushMany(ctx, []Push{ask})[0]
+		cancel()
+		if got.Err != nil {
+			t.Fatal(got.Err)
+		}
+		if got.Sockets == (presence.Counts{Written: 1}) {
+			break
+		}
+		if unanswered := (presence.Counts{Unanswered: 1}); got.Sockets != unanswered {
+			t.Fatalf("%+v, want %+v", got.Sockets, unanswered)
+		}
+		if n == 10 {
+			t.Fatal("a stays deaf")
+		}
+	}
+	alice.wantFrames("x") // and what was unanswered did not come
+	eventually(t, "no trouble any more", func() bool { return a.receiver.Trouble() == "" })
+}
+
+// silentClient subscribes, and hears nothing.
+type silentClient struct{ rueidis.Client }
+
+func (c silentClient) Receive(ctx context.Context, subscribe rueidis.Completed, _ func(rueidis.PubSubMessage)) error {
+	return c.Client.Receive(ctx, subscribe, func(rueidis.PubSubMessage) {})
+}
+
+func TestASubscriptionWhoseConnectionIsKilledIsMadeAnew(t *testing.T) {
+	server := redistest.Start(t)
+	o := options(server, 1)
+	a, b := startNode(t, "a", o), startNode(t, "b", o)
+	alice := a.join("alice")
+	server.Do(server.Client(), "CLIENT", "KILL", "TYPE", "pubsub")
+	for giveUp := time.Now().Add(patience); ; {
+		got := b.push("alice", "x")
+		if got.Err != nil {
+			t.Fatal(got.Err)
+		}
+		if got.Instances == 1 { // and what was answered as taken by nobody was not
+			break
+		}
+		if time.Now().After(giveUp) {
+			t.Fatal("a stays deaf")
+		}
+	}
+	alice.wantFrames("x")
+}
