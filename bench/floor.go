@@ -12,15 +12,15 @@ import (
 	"sync"
 
 	"github.com/gorilla/websocket"
-	"github.com/labstack/echo/v5"
+	"github.com/labstack/echo/v4"
 )
 
 // serveFloor is a server that does the least Echo and gorilla/websocket can do: it answers pushes without reading them, and its sockets
 // get a welcome, and what is emitted, and no more.
 func serveFloor() error {
 	e := echo.New()
-	e.GET("/readyz", func(c *echo.Context) error { return c.NoContent(http.StatusOK) })
-	e.POST("/push/:user", func(c *echo.Context) error { return c.JSONBlob(http.StatusOK, []byte(`{"instances":1}`)) })
+	e.GET("/readyz", func(c echo.Context) error { return c.NoContent(http.StatusOK) })
+	e.POST("/push/:user", func(c echo.Context) error { return c.JSONBlob(http.StatusOK, []byte(`{"instances":1}`)) })
 	f := &floor{upgrader: &websocket.Upgrader{ReadBufferSize: 256, WriteBufferSize: 1024, WriteBufferPool: &sync.Pool{}}}
 	e.GET("/ws", f.welcome)
 	e.POST("/emit/all", f.emit)
@@ -51,13 +51,10 @@ type floor struct {
 }
 
 // welcome keeps a socket in one goroutine, outside the HTTP handler, whose buffers are thus freed.
-func (f *floor) welcome(c *echo.Context) error {
-	response, err := echo.UnwrapResponse(c.Response())
-	if err != nil {
-		return err
-	}
-	conn, err := f.upgrader.Upgrade(response.ResponseWriter, c.Request(), nil)
-	response.Committed = true
+func (f *floor) welcome(c echo.Context) error {
+
+	conn, err := f.upgrader.Upgrade(c.Response().Writer, c.Request(), nil)
+	c.Response().Committed = true
 	if err != nil {
 		return err
 	}
@@ -79,7 +76,7 @@ func (f *floor) welcome(c *echo.Context) error {
 }
 
 // emit writes what it is given, and an id as an instance does, to each socket: one frame, made once, with one write each.
-func (f *floor) emit(c *echo.Context) error {
+func (f *floor) emit(c echo.Context) error {
 	body, err := io.ReadAll(c.Request().Body)
 	if err != nil {
 		return err

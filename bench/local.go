@@ -10,7 +10,7 @@ import (
 
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/google/uuid"
-	"github.com/labstack/echo/v5"
+	"github.com/labstack/echo/v4"
 	"github.com/olahol/melody"
 )
 
@@ -31,20 +31,17 @@ func serveLocal() error {
 		_ = session.Write([]byte(welcomeFrame))
 	})
 	e := echo.New()
-	e.GET("/readyz", func(c *echo.Context) error { return c.NoContent(http.StatusOK) })
-	e.GET("/ws", func(c *echo.Context) error {
+	e.GET("/readyz", func(c echo.Context) error { return c.NoContent(http.StatusOK) })
+	e.GET("/ws", func(c echo.Context) error {
 		user, err := localUser(c.Request())
 		if err != nil {
 			return err
 		}
-		response, err := echo.UnwrapResponse(c.Response())
-		if err != nil {
-			return err
-		}
-		defer func() { response.Committed = true }()
-		return sockets.HandleRequestWithKeys(response.ResponseWriter, c.Request(), map[string]any{"user": user})
+
+		defer func() { c.Response().Committed = true }()
+		return sockets.HandleRequestWithKeys(c.Response().Writer, c.Request(), map[string]any{"user": user})
 	})
-	e.POST("/push/:user", func(c *echo.Context) error { return pushLocally(c, &sessions) })
+	e.POST("/push/:user", func(c echo.Context) error { return pushLocally(c, &sessions) })
 	return serveAsFloor(e)
 }
 
@@ -61,7 +58,7 @@ func bearer(r *http.Request) string {
 	return value[min(len(scheme), len(value)):]
 }
 
-func pushLocally(c *echo.Context, sessions *sync.Map) error {
+func pushLocally(c echo.Context, sessions *sync.Map) error {
 	user := c.Param("user")
 	session, ok := sessions.Load(user)
 	if !ok || bearer(c.Request()) == "" {

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
-	"github.com/labstack/echo/v5"
+	"github.com/labstack/echo/v4"
 )
 
 // Tokens verifies the tokens that clients show.
@@ -163,7 +163,7 @@ func requireKey(keys []string) echo.MiddlewareFunc {
 		hashes[i] = sha256.Sum256([]byte(key))
 	}
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
-		return func(c *echo.Context) error {
+		return func(c echo.Context) error {
 			given, err := authorization(c.Request())
 			if err != nil {
 				return err

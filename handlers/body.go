@@ -14,7 +14,7 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/uuid"
-	"github.com/labstack/echo/v5"
+	"github.com/labstack/echo/v4"
 )
 
 // eventBody is what every push and emit has.
@@ -37,7 +37,7 @@ type pushManyBody struct {
 
 // readBody reads a JSON object of at most so many bytes into v, and wants no field that v does not have: a misspelt one would be
 // ignored without a word.
-func readBody(c *echo.Context, limit int64, v any) error {
+func readBody(c echo.Context, limit int64, v any) error {
 	r := c.Request()
 	if mediaType(r) != "application/json" {
 		return problem(http.StatusUnsupportedMediaType, "bad_content_type", "Content-Type: want application/json, not %q", r.Header.Get("Content-Type"))

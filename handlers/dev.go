@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
-	"github.com/labstack/echo/v5"
+	"github.com/labstack/echo/v4"
 )
 
 // devTokenTime is how long a token of dev mode is good: a working day.
@@ -33,7 +33,7 @@ func (d *Dev) Token(user string) (string, error) {
 }
 
 // token answers GET /dev/token.
-func (d *Dev) token(c *echo.Context) error {
+func (d *Dev) token(c echo.Context) error {
 	user := c.QueryParam("user")
 	if p := checkUser("user", user); p != nil {
 		return p
@@ -47,14 +47,14 @@ func (d *Dev) token(c *echo.Context) error {
 }
 
 // key answers GET /dev/key.
-func (d *Dev) key(c *echo.Context) error {
+func (d *Dev) key(c echo.Context) error {
 	c.Response().Header().Set("Cache-Control", "no-store")
 	return c.JSON(http.StatusOK, map[string]string{"apiKey": d.APIKey})
 }
 
 // onlyLoopbackHosts keeps pages of other sites out, which could make their own name point here and read the answers.
 func onlyLoopbackHosts(next echo.HandlerFunc) echo.HandlerFunc {
-	return func(c *echo.Context) error {
+	return func(c echo.Context) error {
 		host, _, err := net.SplitHostPort(c.Request().Host)
 		if err != nil {
 			host = c.Request().Host

@@ -6,7 +6,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/google/uuid"
-	"github.com/labstack/echo/v5"
+	"github.com/labstack/echo/v4"
 
 	"rollcall/fanout"
 )
@@ -22,10 +22,10 @@ type kickAnswer struct {
 }
 
 // kickUser answers DELETE /presence/:user.
-func (s *Server) kickUser(c *echo.Context) error {
-	user := c.Param("user")
-	if p := checkUser("the path", user); p != nil {
-		return p
+func (s *Server) kickUser(c echo.Context) error {
+	user, err := userParam(c)
+	if err != nil {
+		return err
 	}
 	except, err := socketID("except", c.QueryParam("except"))
 	if err != nil {
@@ -38,7 +38,7 @@ func (s *Server) kickUser(c *echo.Context) error {
 }
 
 // kickSocket answers DELETE /sockets/:id.
-func (s *Server) kickSocket(c *echo.Context) error {
+func (s *Server) kickSocket(c echo.Context) error {
 	id, err := socketID("the path", c.Param("id"))
 	if err != nil {
 		return err
@@ -49,7 +49,7 @@ func (s *Server) kickSocket(c *echo.Context) error {
 }
 
 // kick reads the reason, has sockets closed for it, and tells how many were.
-func (s *Server) kick(c *echo.Context, closeSockets func(ctx context.Context, reason string) (fanout.Outcome, error)) error {
+func (s *Server) kick(c echo.Context, closeSockets func(ctx context.Context, reason string) (fanout.Outcome, error)) error {
 	reason, err := reasonFrom(c)
 	if err != nil {
 		return err
@@ -75,7 +75,7 @@ func socketID(where, text string) (uuid.UUID, error) {
 	return id, nil
 }
 
-func reasonFrom(c *echo.Context) (string, error) {
+func reasonFrom(c echo.Context) (string, error) {
 	reason := c.QueryParam("reason")
 	if len(reason) > maxReasonBytes || !utf8.ValidString(reason) {
 		return "", problem(http.StatusBadRequest, "bad_reason", "reason: want at most %d bytes of UTF-8", maxReasonBytes)

@@ -7,14 +7,14 @@ import (
 	"io"
 	"net/http"
 
-	"github.com/labstack/echo/v5"
+	"github.com/labstack/echo/v4"
 )
 
 const maxKeyBytes = 255 // of an Idempotency-Key
 
 // once lets a request with an Idempotency-Key be done at most once, on whichever instance it comes again. Requests without one pass.
 func (s *Server) once(next echo.HandlerFunc) echo.HandlerFunc {
-	return func(c *echo.Context) error {
+	return func(c echo.Context) error {
 		keys := c.Request().Header.Values("Idempotency-Key")
 		if len(keys) == 0 {
 			return next(c)
@@ -58,11 +58,9 @@ func fingerprintOf(w http.ResponseWriter, r *http.Request, limit int64) ([]byte,
 }
 
 // record runs a handler and keeps what it answers. Handlers that succeed answer 200.
-func record(c *echo.Context, next echo.HandlerFunc) ([]byte, error) {
-	real := c.Response()
-	defer c.SetResponse(real)
+func record(c echo.Context, next echo.HandlerFunc) ([]byte, error) {
 	kept := &keptResponse{header: http.Header{}}
-	c.SetResponse(echo.NewResponse(kept, c.Logger()))
+	defer recordInto(c, kept)()
 	if err := next(c); err != nil {
 		return nil, err
 	}

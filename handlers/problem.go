@@ -8,7 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 
-	"github.com/labstack/echo/v5"
+	"github.com/labstack/echo/v4"
 
 	"rollcall/fanout"
 	"rollcall/presence"
@@ -64,21 +64,21 @@ func problemOf(err error) *Problem {
 		return problem(http.StatusRequestTimeout, "given_up", "the client did not wait for the answer")
 	case errors.Is(err, ErrNoKeys):
 		return problem(http.StatusServiceUnavailable, "no_keys", "the keys that verify tokens can't be fetched at the moment; try again in a second")
-	case echo.StatusCode(err) == http.StatusNotFound:
+	case statusOf(err) == http.StatusNotFound:
 		return problem(http.StatusNotFound, "not_found", "there is nothing at this path")
-	case echo.StatusCode(err) == http.StatusMethodNotAllowed:
+	case statusOf(err) == http.StatusMethodNotAllowed:
 		return problem(http.StatusMethodNotAllowed, "method_not_allowed", "this path does not take this method; the Allow header says which it does")
-	case echo.StatusCode(err) != 0:
-		return problem(echo.StatusCode(err), "refused", "%v", err)
+	case statusOf(err) != 0:
+		return problem(statusOf(err), "refused", "%v", err)
 	default:
 		return problem(http.StatusInternalServerError, "internal", "something went wrong here, and was logged")
 	}
 }
 
 // answerProblem is Echo's error handler.
-func answerProblem(log *slog.Logger) echo.HTTPErrorHandler {
-	return func(c *echo.Context, err error) {
-		if response, _ := echo.UnwrapResponse(c.Response()); response != nil && response.Committed {
+func answerProblem(log *slog.Logger) func(echo.Context, error) {
+	return func(c echo.Context, err error) {
+		if c.Response().Committed {
 			return
 		}
 		p := problemOf(err)
@@ -107,7 +107,7 @@ func writeProblem(w http.ResponseWriter, p *Problem) {
 
 // recoverPanics makes a panic in one request a problem of that request alone.
 func recoverPanics(next echo.HandlerFunc) echo.HandlerFunc {
-	return func(c *echo.Context) (err error) {
+	return func(c echo.Context) (err error) {
 		defer func() {
 			if p := recover(); p != nil {
 				err = panicked(p)

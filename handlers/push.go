@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/labstack/echo/v5"
+	"github.com/labstack/echo/v4"
 
 	"rollcall/fanout"
 	"rollcall/presence"
@@ -62,10 +62,10 @@ func (a pushAnswer) appendTo(b []byte) []byte {
 }
 
 // push answers POST /push/:user.
-func (s *Server) push(c *echo.Context) error {
-	user := c.Param("user")
-	if p := checkUser("the path", user); p != nil {
-		return p
+func (s *Server) push(c echo.Context) error {
+	user, err := userParam(c)
+	if err != nil {
+		return err
 	}
 	wait, timeout, err := waitFrom(c)
 	if err != nil {
@@ -100,7 +100,7 @@ func (s *Server) trace(id uuid.UUID, user string, outcome fanout.Outcome) {
 }
 
 // pushMany answers POST /push.
-func (s *Server) pushMany(c *echo.Context) error {
+func (s *Server) pushMany(c echo.Context) error {
 	if mediaType(c.Request()) == "application/x-ndjson" {
 		return s.stream(c)
 	}
@@ -168,7 +168,7 @@ type emitAnswer struct {
 
 // emit answers POST /emit/….
 func (s *Server) emit(to presence.Audience) echo.HandlerFunc {
-	return func(c *echo.Context) error {
+	return func(c echo.Context) error {
 		wait, timeout, err := waitFrom(c)
 		if err != nil {
 			return err
@@ -199,7 +199,7 @@ func (s *Server) emit(to presence.Audience) echo.HandlerFunc {
 var waits = map[string]fanout.Wait{"": fanout.Routed, "routed": fanout.Routed, "written": fanout.Written, "acked": fanout.Acked}
 
 // waitFrom reads what the caller waits for, and how long.
-func waitFrom(c *echo.Context) (fanout.Wait, time.Duration, error) {
+func waitFrom(c echo.Context) (fanout.Wait, time.Duration, error) {
 	wait, known := waits[c.QueryParam("wait")]
 	if !known {
 		return 0, 0, problem(http.StatusBadRequest, "bad_wait", "wait: want routed, written or acked, not %q", c.QueryParam("wait"))

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/labstack/echo/v5"
+	"github.com/labstack/echo/v4"
 
 	"rollcall/presence"
 )
@@ -16,7 +16,7 @@ import (
 const defaultPage = 100
 
 // presence answers GET /presence: a page of who is present, or what is known of some users.
-func (s *Server) presence(c *echo.Context) error {
+func (s *Server) presence(c echo.Context) error {
 	query := c.QueryParams()
 	if users := query["user"]; len(users) > 0 {
 		return s.someUsers(c, users)
@@ -36,7 +36,7 @@ func (s *Server) presence(c *echo.Context) error {
 	return c.JSON(http.StatusOK, answer)
 }
 
-func (s *Server) someUsers(c *echo.Context, users []string) error {
+func (s *Server) someUsers(c echo.Context, users []string) error {
 	if len(users) > presence.MaxLookup {
 		return problem(http.StatusBadRequest, "bad_users", "user: at most %d may be asked about at once, not %d", presence.MaxLookup, len(users))
 	}
@@ -60,10 +60,10 @@ type userAnswer struct {
 }
 
 // user answers GET /presence/:user.
-func (s *Server) user(c *echo.Context) error {
-	user := c.Param("user")
-	if p := checkUser("the path", user); p != nil {
-		return p
+func (s *Server) user(c echo.Context) error {
+	user, err := userParam(c)
+	if err != nil {
+		return err
 	}
 	answer, err := s.directory.Lookup(c.Request().Context(), []string{user})
 	if err != nil {
@@ -80,7 +80,7 @@ type countAnswer struct {
 }
 
 // count answers GET /presence/count.
-func (s *Server) count(c *echo.Context) error {
+func (s *Server) count(c echo.Context) error {
 	present, asOf, stale, err := s.directory.Count(c.Request().Context())
 	if err != nil {
 		return err
@@ -89,7 +89,7 @@ func (s *Server) count(c *echo.Context) error {
 }
 
 // instances answers GET /instances.
-func (s *Server) instances(c *echo.Context) error {
+func (s *Server) instances(c echo.Context) error {
 	records, err := s.listInstances(c.Request().Context())
 	if err != nil {
 		return err
@@ -115,7 +115,7 @@ type auditAnswer struct {
 const auditTime = 20 * time.Second
 
 // audit answers GET /audit: every live instance compares its own map with Redis, and mends what differs.
-func (s *Server) audit(c *echo.Context) error {
+func (s *Server) audit(c echo.Context) error {
 	ctx, cancel := context.WithTimeout(c.Request().Context(), auditTime)
 	defer cancel()
 	records, err := s.listInstances(ctx)
@@ -140,7 +140,7 @@ func (s *Server) audit(c *echo.Context) error {
 }
 
 // healthz says that the process lives.
-func (s *Server) healthz(c *echo.Context) error {
+func (s *Server) healthz(c echo.Context) error {
 	return c.JSON(http.StatusOK, map[string]string{"status": "alive"})
 }
 
@@ -152,7 +152,7 @@ type readyAnswer struct {
 
 // readyz says whether this instance should get traffic. Redis out of reach is no reason why not: if it is so for all instances, none
 // would be left to take sockets, which work all the same.
-func (s *Server) readyz(c *echo.Context) error {
+func (s *Server) readyz(c echo.Context) error {
 	var reasons []string
 	if s.draining.Load() {
 		reasons = append(reasons, "draining")

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
-	"github.com/labstack/echo/v5"
+	"github.com/labstack/echo/v4"
 
 	"rollcall/fanout"
 	"rollcall/presence"
@@ -59,12 +59,7 @@ func NewServer(o Options) *Server {
 	s := &Server{options: o, directory: o.Mirror.Directory()}
 	s.leaving, s.leave = context.WithCancel(o.Context)
 	s.sockets = newSockets(o, &gateway{o.Handlers, o.Router, o.Log}, s.draining.Load)
-	s.echo = echo.NewWithConfig(echo.Config{
-		Logger:           o.Log,
-		HTTPErrorHandler: answerProblem(o.Log),
-		// a user id in a path is percent-encoded, so that it may hold a slash
-		Router: echo.NewRouter(echo.RouterConfig{UnescapePathParamValues: true}),
-	})
+	s.echo = newEcho(answerProblem(o.Log))
 	s.routes()
 	return s
 }
@@ -110,7 +105,7 @@ func (s *Server) get(path string, handler echo.HandlerFunc, middleware ...echo.M
 // sockets than were meant.
 func onlyQuery(names ...string) echo.MiddlewareFunc {
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
-		return func(c *echo.Context) error {
+		return func(c echo.Context) error {
 			if c.Request().URL.RawQuery == "" {
 				return next(c)
 			}
@@ -129,7 +124,7 @@ func onlyQuery(names ...string) echo.MiddlewareFunc {
 
 // wantQuery refuses a query that can't be read: parts of it would be left out without a word.
 func wantQuery(next echo.HandlerFunc) echo.HandlerFunc {
-	return func(c *echo.Context) error {
+	return func(c echo.Context) error {
 		if query := c.Request().URL.RawQuery; query != "" {
 			if _, err := url.ParseQuery(query); err != nil {
 				return problem(http.StatusBadRequest, "bad_query", "the query can't be read: %v; what is special in a value is percent-encoded", err)
@@ -165,7 +160,7 @@ func (s *Server) Drain(ctx context.Context, over time.Duration) {
 func (s *Server) EndStreams() { s.leave() }
 
 // connect opens a socket.
-func (s *Server) connect(c *echo.Context) error {
+func (s *Server) connect(c echo.Context) error {
 	r := c.Request()
 	if s.draining.Load() {
 		return problem(http.StatusServiceUnavailable, "draining", "this instance is shutting down; connect again, and another will answer")
@@ -194,12 +189,8 @@ func (s *Server) connect(c *echo.Context) error {
 		c.Response().Header().Set("Upgrade", "websocket")
 		return problem(http.StatusUpgradeRequired, "upgrade_required", "all is well, but this path speaks WebSocket: connect with a WebSocket client")
 	}
-	response, err := echo.UnwrapResponse(c.Response())
-	if err != nil {
-		return err
-	}
-	s.sockets.serve(response.ResponseWriter, r, user)
-	response.Committed = true // whatever the answer was, it has been given
+	s.sockets.serve(c.Response().Writer, r, user)
+	c.Response().Committed = true // whatever the answer was, it has been given
 	return nil
 }
 
@@ -210,7 +201,7 @@ func (s *Server) serveStatic() {
 		panic("handlers: the embedded files: " + err.Error())
 	}
 	serve := func(name string) echo.HandlerFunc {
-		return func(c *echo.Context) error {
+		return func(c echo.Context) error {
 			header := c.Response().Header()
 			header.Set("Content-Security-Policy", pagePolicy)
 			header.Set("X-Content-Type-Options", "nosniff")

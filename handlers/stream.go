@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/labstack/echo/v5"
+	"github.com/labstack/echo/v4"
 	"golang.org/x/sync/semaphore"
 
 	"rollcall/fanout"
@@ -50,7 +50,7 @@ type streamed struct {
 
 // stream answers a POST /push of application/x-ndjson: one push a line, one answer a line, in the same order. A bad line costs its own
 // answer. Who sends faster than it reads the answers, or faster than pushes can be routed, waits.
-func (s *Server) stream(c *echo.Context) error {
+func (s *Server) stream(c echo.Context) error {
 	wait, timeout, err := waitFrom(c)
 	if err != nil {
 		return err
@@ -65,8 +65,8 @@ func (s *Server) stream(c *echo.Context) error {
 	if err := control.EnableFullDuplex(); err != nil { // or nothing more could be read after the first answer
 		return err
 	}
-	if response, err := echo.UnwrapResponse(c.Response()); err == nil && c.Request().Header.Get("Expect") == "100-continue" {
-		response.ResponseWriter.WriteHeader(http.StatusContinue) // curl would wait a second for it, for it is not sent once the answer has begun
+	if c.Request().Header.Get("Expect") == "100-continue" {
+		c.Response().Writer.WriteHeader(http.StatusContinue) // curl would wait a second for it, for it is not sent once the answer has begun
 	}
 	c.Response().Header().Set("Content-Type", "application/x-ndjson")
 	c.Response().Header().Set("X-Accel-Buffering", "no") // for proxies that would collect the answers
