@@ -193,16 +193,7 @@ func wantState(t *testing.T, a *App, user, state string, sockets int) map[string
 // eventually asks until the answer is as wanted.
 func eventually[T any](t *testing.T, want string, look func() (T, bool)) T {
 	t.Helper()
-	giveUp := time.Now().Add(patience)
-	for {
-		got, ok := look()
-		if ok {
-			return got
-		}
-		if time.Now().After(giveUp) {
-			t.Fatalf("want %s, got %v", want, got)
-		}
-	}
+	return redistest.Eventually(t, want, look)
 }
 
 func sameJSON(a, b string) bool {

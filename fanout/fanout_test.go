@@ -88,22 +88,14 @@ func TestAStrayPushHealsTheMirror(t *testing.T) {
 		keys := presence.NewKeys(o.prefix, 1)
 		entry, _ := server.Do(client, "HGET", keys.Owners(0), "alice").ToString()
 		b.mirror.Leave(alice.Socket, true)
-		for entry != "" { // until b's own write is done
-			if left, _ := server.Do(client, "HEXISTS", keys.Owners(0), "alice").AsBool(); !left {
-				break
-			}
+		left := func() bool {
+			held, err := server.Do(client, "HEXISTS", keys.Owners(0), "alice").AsBool()
+			return err == nil && !held
 		}
+		eventually(t, "b's own write", left)
 		server.Do(client, "HSET", keys.Owners(0), "alice", entry)
 		a.wantPush("alice", "x", presence.Online, 1) // b took it, and finds that she is not there
-		giveUp := time.Now().Add(patience)
-		for {
-			if left, _ := server.Do(client, "HEXISTS", keys.Owners(0), "alice").AsBool(); !left {
-				break
-			}
-			if time.Now().After(giveUp) {
-				t.Fatal("the ghost stays")
-			}
-		}
+		eventually(t, "the ghost to go", left)
 		if strays := b.receiver.Dropped.Strays.Load(); strays != 1 {
 			t.Errorf("%d strays were counted, want 1", strays)
 		}

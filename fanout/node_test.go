@@ -202,11 +202,7 @@ func (n *node) holdLane(user, frame string) *Ticket {
 // eventually waits until something is so.
 func eventually(t *testing.T, want string, is func() bool) {
 	t.Helper()
-	for giveUp := time.Now().Add(patience); !is(); {
-		if time.Now().After(giveUp) {
-			t.Fatalf("want %s, in vain", want)
-		}
-	}
+	redistest.Eventually(t, want, func() (string, bool) { return "not yet", is() })
 }
 
 func (n *node) push(user, frame string) Outcome {

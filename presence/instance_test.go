@@ -98,11 +98,7 @@ func (c *cluster) wantLog(changes ...string) {
 
 func eventually(t *testing.T, want string, ok func() bool) {
 	t.Helper()
-	for giveUp := time.Now().Add(patience); !ok(); {
-		if time.Now().After(giveUp) {
-			t.Fatalf("want %s", want)
-		}
-	}
+	redistest.Eventually(t, want, func() (string, bool) { return "not yet", ok() })
 }
 
 // crash leaves what an instance leaves behind that dies after its users joined.

@@ -4,29 +4,14 @@ import (
 	"context"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/redis/rueidis"
-)
-
-const (
-	patience = time.Minute           // after which a deployment that does not get ready fails its test
-	between  = 20 * time.Millisecond // two questions: servers that get ready need the machine more
 )
 
 // await asks until the answer is yes.
 func await(t testing.TB, want string, ask func() bool) {
 	t.Helper()
-	again := time.NewTicker(between)
-	defer again.Stop()
-	giveUp := time.After(patience)
-	for !ask() {
-		select {
-		case <-again.C:
-		case <-giveUp:
-			t.Fatalf("want %s, in vain", want)
-		}
-	}
+	Eventually(t, want, func() (string, bool) { return "no", ask() })
 }
 
 // Ask runs a command; the answer may be an error.
