@@ -178,10 +178,21 @@ func TestStrangeUserIDsArePushedToAndListedLikeAnyOther(t *testing.T) {
 			if !sameJSON(string(marshal(t, got.Body["users"].([]any)[0].(map[string]any)["user"])), string(marshal(t, name))) {
 				t.Errorf("asked for %q, got %s", name, got.text)
 			}
+			if name != ".." && name != "count" { // which is a path of its own
+				wantState(t, a, name, "online", 1)
+			}
 		}
-		slices.Sort(names)
-		if got := listed(t, a, 3); !slices.Equal(got, names) {
-			t.Errorf("listed %q, want %q", got, names)
+		inOrder := slices.Sorted(slices.Values(names))
+		if got := listed(t, a, 3); !slices.Equal(got, inOrder) {
+			t.Errorf("listed %q, want %q", got, inOrder)
+		}
+		for _, name := range names {
+			if name == ".." {
+				continue
+			}
+			if got := ask(t, a, "DELETE", "/presence/"+url.PathEscape(name), ""); got.Body["closed"] != 1.0 {
+				t.Errorf("kicked %q: %s", name, got.text)
+			}
 		}
 	})
 }
