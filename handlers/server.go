@@ -79,7 +79,7 @@ func (s *Server) routes() {
 
 	key := requireKey(s.options.APIKeys)
 	waits := onlyQuery("wait", "timeout")
-	e.POST("/push", s.pushMany, key, waits, s.once)
+	e.POST("/push", s.pushMany, key, onlyQuery("wait", "timeout", "answers"), s.once)
 	e.POST("/push/:user", s.push, key, waits, s.once)
 	e.POST("/push/", s.push, key) // the empty user id, to be told what is wrong with it
 	e.POST("/emit/all", s.emit(presence.Everybody), key, waits, s.once)
