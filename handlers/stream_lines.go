@@ -121,12 +121,7 @@ func (s *stream) pushIn(line []byte, one *streamed) (push fanout.Push, err error
 	var body streamLine
 	err = decodeStrictly(line, &body)
 	if err != nil {
-		var lenient struct {
-			Ref jsontext.Value `json:"ref"`
-		}
-		if decodeObject(line, &lenient) == "" {
-			body.Ref = lenient.Ref
-		}
+		body.Ref = refIn(line)
 	}
 	ref, fault := checkRef(body.Ref)
 	one.name.ref = ref
@@ -142,6 +137,17 @@ func (s *stream) pushIn(line []byte, one *streamed) (push fanout.Push, err error
 	push, err = s.server.pushOf(body.pushBody, newID(), s.wait)
 	push.User = body.User
 	return push, err
+}
+
+// refIn reads the ref of a line that is JSON, and something else is wrong with it; nil: it has none.
+func refIn(line []byte) jsontext.Value {
+	var only struct {
+		Ref jsontext.Value `json:"ref"`
+	}
+	if decodeObject(line, &only) != "" {
+		return nil
+	}
+	return only.Ref
 }
 
 // checkRef wants a ref to be a string of at most maxRefBytes; nil: there is none.
