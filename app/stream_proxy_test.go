@@ -27,7 +27,11 @@ func startProxy(t *testing.T, a *App, fullDuplex bool) (addr string) {
 		}
 		proxy.ServeHTTP(w, r)
 	}))
-	t.Cleanup(func() { server.CloseClientConnections(); server.Close(); proxy.Transport.(*http.Transport).CloseIdleConnections() })
+	t.Cleanup(func() {
+		server.CloseClientConnections()
+		server.Close()
+		proxy.Transport.(*http.Transport).CloseIdleConnections()
+	})
 	return strings.TrimPrefix(server.URL, "http://")
 }
 

@@ -32,7 +32,7 @@ func startIdle(t *testing.T) *Server {
 	receiver := fanout.NewReceiver(fanout.ReceiverOptions{Redis: redis, Sockets: sockets, Mirror: mirror, Log: log})
 	router := fanout.NewRouter(fanout.RouterOptions{Redis: redis, Sockets: sockets, Receiver: receiver, Meter: fanout.NoMeter{}, Log: log})
 	return NewServer(Options{
-		Context: t.Context(), Mirror: mirror, Sockets: sockets, Router: router, Receiver: receiver, Log: log,
+		Context: t.Context(), Mirror: mirror, Router: router, Receiver: receiver, Log: log,
 		APIKeys: []string{"key"}, Static: fstest.MapFS{}, MaxMessageBytes: 1024, Metrics: http.NotFoundHandler(),
 	})
 }

@@ -17,7 +17,7 @@ import (
 
 const (
 	maxUsers  = 1000      // in one POST /push
-	usersSize = 256 << 10 // bytes that their names may add to a body
+	usersSize = 512 << 10 // bytes that their names may add to a body: room for each as \u escapes, as many libraries write JSON
 
 	defaultWait = 2 * time.Second // until a push that could not be sent is given up, and what is not known of it is unanswered
 
