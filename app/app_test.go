@@ -69,6 +69,11 @@ func tryApp(t *testing.T, flags ...string) (*App, error) {
 
 func tryAppWith(t *testing.T, events map[string]handlers.Handler, flags ...string) (*App, error) {
 	t.Helper()
+	return tryAppLogging(t, testLog{t}, events, flags...)
+}
+
+func tryAppLogging(t *testing.T, log io.Writer, events map[string]handlers.Handler, flags ...string) (*App, error) {
+	t.Helper()
 	var all commands
 	c := &all.Config
 	flags = append([]string{"--addr=127.0.0.1:0", "--jwt-secret=" + testSecret, "--api-keys=" + testKey, "--drain=2s"}, flags...)
@@ -79,7 +84,7 @@ func tryAppWith(t *testing.T, events map[string]handlers.Handler, flags ...strin
 		return nil, err
 	}
 	c.fillDev()
-	return Start(t.Context(), c, events, slog.New(slog.NewTextHandler(testLog{t}, nil)))
+	return Start(t.Context(), c, events, slog.New(slog.NewTextHandler(log, nil)))
 }
 
 // startThree starts three instances on one real Redis.
