@@ -39,10 +39,6 @@ func TestMain(m *testing.M) {
 	for _, lasting := range []string{
 		"net/http.(*persistConn).readLoop",
 		"net/http.(*persistConn).writeLoop",
-		// links to Redis whose connection was closed while they held something back
-		"github.com/Shopify/toxiproxy/v2/toxics.(*LatencyToxic).Pipe",
-		"github.com/Shopify/toxiproxy/v2/toxics.(*BandwidthToxic).Pipe",
-		"github.com/Shopify/toxiproxy/v2/toxics.(*NoopToxic).Pipe",
 		// waits for five seconds to close connections to nodes that have left a Cluster
 		"github.com/redis/rueidis.(*clusterClient)._refresh.func2",
 	} {
