@@ -116,11 +116,25 @@ type gateway struct {
 	log      *slog.Logger
 }
 
-// answer handles one frame of a socket.
-func (g *gateway) answer(ctx context.Context, s *socket, frame []byte) {
+// answer handles one frame of a socket. A ping or an ack is answered at once, whatever is under way. Any other frame waits until the
+// one before it has its last answer, so that answers keep the order of the questions. Then it calls readOn: the reader may take the
+// next frame while the handler of this one works. Otherwise a handler that takes ten seconds would make its client believe that the
+// path is dead, for the ping would lie unread.
+func (g *gateway) answer(ctx context.Context, s *socket, frame []byte, readOn func()) {
 	m, err := parseMessage(frame)
-	if err == nil {
-		err = g.handle(ctx, s, m)
+	if err == nil && m.event == eventPing {
+		s.sendFrame(encodeFrame(eventPong, []byte("{}"), "", m.ref))
+		return
+	}
+	if err == nil && m.event == eventAck {
+		err = acknowledge(s, m)
+	} else {
+		s.handling.Lock()
+		defer s.handling.Unlock()
+		readOn()
+		if err == nil {
+			err = g.handle(ctx, s, m)
+		}
 	}
 	if err != nil {
 		s.sendFrame(encodeError(err, m.ref))
@@ -128,9 +142,6 @@ func (g *gateway) answer(ctx context.Context, s *socket, frame []byte) {
 }
 
 func (g *gateway) handle(ctx context.Context, s *socket, m message) error {
-	if m.event == eventAck {
-		return acknowledge(s, m)
-	}
 	handler, ok := g.handlers[m.event]
 	if !ok {
 		return unknownEvent(m.event)

@@ -162,16 +162,17 @@ func (s *Server) EndStreams() { s.leave() }
 // connect opens a socket.
 func (s *Server) connect(c echo.Context) error {
 	r := c.Request()
+	if origin := r.Header.Get("Origin"); origin != "" { // or the client, where it was refused as a socket, could not read why
+		c.Response().Header().Set("Access-Control-Allow-Origin", origin)
+		c.Response().Header().Set("Access-Control-Expose-Headers", "Retry-After")
+		c.Response().Header().Set("Vary", "Origin")
+	}
 	if s.draining.Load() {
 		return problem(http.StatusServiceUnavailable, "draining", "this instance is shutting down; connect again, and another will answer")
 	}
 	if !originAllowed(r, s.options.AllowedOrigins) {
 		return problem(http.StatusForbidden, "bad_origin", "Origin: pages of %q may not connect here; its operator can allow it with --allowed-origins",
 			r.Header.Get("Origin"))
-	}
-	if origin := r.Header.Get("Origin"); origin != "" { // or the client, where it was refused as a socket, could not read why
-		c.Response().Header().Set("Access-Control-Allow-Origin", origin)
-		c.Response().Header().Set("Vary", "Origin")
 	}
 	token, err := tokenFrom(r)
 	if err != nil {
