@@ -12,14 +12,21 @@
 //
 // Names that begin with "rollcall:" belong to the protocol. The server sends
 //
-//	rollcall:welcome    first of all: {"socket", "user" (null: anonymous), "instance", "reachable", "limits": {"messageBytes"}}
+//	rollcall:welcome    first of all: {"socket", "user" (null: anonymous), "instance", "reachable", "limits"}.
+//	                    limits is {"messageBytes", "heartbeatMs"}: the largest frame, and the silence after which to ping
 //	rollcall:reachable  after a welcome that said reachable: false. From now on pushes from every instance find this socket
 //	rollcall:error      {"code", "message"}: what was wrong with a frame; the socket stays open
 //	rollcall:goaway     {"reconnect"}: this socket is about to be closed; come back after so many milliseconds
+//	rollcall:pong       {}: the answer to rollcall:ping, with its ref
 //
 // and takes
 //
 //	rollcall:ack        {"id"}: the client confirms a push. Somebody may wait for that; if not it does no harm
+//	rollcall:ping       the client asks whether the path still carries. The answer comes at once, also while a handler works
+//
+// A WebSocket has pings of its own, and the server sends those, but a page never sees them: to a page a dead path looks just like a
+// quiet server. So a client that has heard nothing for heartbeatMs sends rollcall:ping, say {"event":"rollcall:ping","ref":"1"}, and
+// connects anew if nothing at all comes in the next five seconds.
 //
 // Every other event goes to the [Handler] of its name. Each of its answers goes to the socket that asked and, without the ref, to
 // all other sockets of the same user, on every instance.

@@ -15,6 +15,8 @@ const (
 	eventError     = reserved + "error"
 	eventGoaway    = reserved + "goaway"
 	eventAck       = reserved + "ack"
+	eventPing      = reserved + "ping"
+	eventPong      = reserved + "pong"
 )
 
 // Codes of rollcall:error.

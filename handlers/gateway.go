@@ -118,13 +118,27 @@ type gateway struct {
 	meter    Meter
 }
 
-// answer handles one frame of a socket.
-func (g *gateway) answer(ctx context.Context, s *socket, frame []byte) {
+// answer handles one frame of a socket. A ping or an ack is answered at once, whatever is under way. Any other frame waits until the
+// one before it has its last answer, so that answers keep the order of the questions. Then it calls readOn: the reader may take the
+// next frame while the handler of this one works. Otherwise a handler that takes ten seconds would make its client believe that the
+// path is dead, for the ping would lie unread.
+func (g *gateway) answer(ctx context.Context, s *socket, frame []byte, readOn func()) {
 	m, err := parseMessage(frame)
-	if err == nil {
-		err = g.measured(ctx, s, m)
+	if err == nil && m.event == eventPing {
+		s.sendFrame(encodeFrame(eventPong, []byte("{}"), "", m.ref))
+		return
+	}
+	if err == nil && m.event == eventAck {
+		err = acknowledge(s, m)
 	} else {
-		g.meter.Handled(noSuchEvent, eventRefused, 0)
+		s.handling.Lock()
+		defer s.handling.Unlock()
+		readOn()
+		if err == nil {
+			err = g.measured(ctx, s, m)
+		} else {
+			g.meter.Handled(noSuchEvent, eventRefused, 0)
+		}
 	}
 	if err != nil {
 		s.sendFrame(encodeError(err, m.ref))
@@ -151,9 +165,6 @@ func (g *gateway) measured(ctx context.Context, s *socket, m message) error {
 }
 
 func (g *gateway) handle(ctx context.Context, s *socket, m message) error {
-	if m.event == eventAck {
-		return acknowledge(s, m)
-	}
 	handler, ok := g.handlers[m.event]
 	if !ok {
 		return unknownEvent(m.event)

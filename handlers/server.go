@@ -190,6 +190,7 @@ func (s *Server) connect(c echo.Context) error {
 		// A page sees of a refused WebSocket only that it failed. So that it can ask here for the reason, every origin may read that, also
 		// one that may not connect; nothing here depends on cookies, and credentials stay forbidden.
 		c.Response().Header().Set("Access-Control-Allow-Origin", origin)
+		c.Response().Header().Set("Access-Control-Expose-Headers", "Retry-After")
 		c.Response().Header().Set("Vary", "Origin")
 	}
 	if s.draining.Load() {

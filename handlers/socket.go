@@ -44,6 +44,7 @@ type socket struct {
 	pinged    atomic.Pointer[string] // the last ping of the client that is not answered yet
 	ended     atomic.Bool            // this side has sent a close frame, or cut the connection
 	closing   closing
+	handling  sync.Mutex             // held while a handler works on a message of this socket: see gateway.answer
 }
 
 // sockets serves all connections of this instance.
@@ -147,12 +148,14 @@ func (s *sockets) connect(session *melody.Session) {
 	<-handshake
 }
 
-// onOwnStack runs f on a stack that is thrown away: the reader's would stay grown, for each socket that is open.
-func (s *sockets) onOwnStack(f func()) {
-	done := make(chan struct{})
+// onOwnStack runs f on a stack that is thrown away: the reader's would stay grown, for each socket that is open. It returns when f has
+// ended, or has called readOn, which it may do once.
+func (s *sockets) onOwnStack(f func(readOn func())) {
+	done := make(chan struct{}, 2) // room for both: nobody waits for the second
+	readOn := func() { done <- struct{}{} }
 	go func() {
-		defer close(done)
-		f()
+		defer readOn()
+		f(readOn)
 	}()
 	<-done
 }
@@ -180,11 +183,15 @@ type welcome struct {
 }
 
 type limits struct {
-	MessageBytes int `json:"messageBytes"`
+	MessageBytes int   `json:"messageBytes"`
+	HeartbeatMS  int64 `json:"heartbeatMs"` // a client that has heard nothing for so long should ask: rollcall:ping
 }
 
 func (s *sockets) welcome(socket *socket, reachable bool) []byte {
-	data := welcome{Socket: socket.ID, Instance: s.options.Instance, Reachable: reachable, Limits: limits{s.options.MaxMessageBytes}}
+	data := welcome{
+		Socket: socket.ID, Instance: s.options.Instance, Reachable: reachable,
+		Limits: limits{MessageBytes: s.options.MaxMessageBytes, HeartbeatMS: pingPeriod.Milliseconds()},
+	}
 	if socket.User != "" {
 		data.User = &socket.User
 	}
@@ -199,9 +206,9 @@ func (s *sockets) receive(session *melody.Session, frame []byte) {
 			fmt.Sprintf("the frame has %d bytes; the limit is %d", len(frame), s.options.MaxMessageBytes)}, ""))
 		return
 	}
-	s.onOwnStack(func() {
+	s.onOwnStack(func(readOn func()) {
 		defer logPanic(s.options.Log, "message", "user", socket.User)
-		s.gateway.answer(s.options.Context, socket, frame)
+		s.gateway.answer(s.options.Context, socket, frame, readOn)
 	})
 	_ = socket.conn.SetReadDeadline(time.Now().Add(pongWait)) // its pongs wait behind this message
 }
@@ -228,4 +235,5 @@ func (s *sockets) disconnect(session *melody.Session) {
 	s.options.meter().Closed(socket.closing.first())
 	socket.outbox.end()
 	s.mirror.Leave(&socket.Socket, socket.left.Load())
+	socket.handling.Lock() // for good: this socket is over when its last handler has ended
 }

@@ -39,9 +39,9 @@ export async function enterDevMode() {
   return true;
 }
 
-export async function devToken(user) {
+export async function devToken(user, signal) {
   try {
-    const { token } = await request(`/dev/token?user=${encodeURIComponent(user)}`);
+    const { token } = await request(`/dev/token?user=${encodeURIComponent(user)}`, { signal });
     return token;
   } catch (error) {
     // What the server calls our mistake stays one: the client need not retry.

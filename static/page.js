@@ -31,7 +31,7 @@ function connectAs(user) {
   // A reload, or a copied address, is the same user again.
   history.replaceState(null, "", `?${new URLSearchParams({ user })}`);
   document.title = `${user || "anonymous"} – Rollcall`;
-  connect(user ? () => devToken(user) : null);
+  connect(user ? ({ signal }) => devToken(user, signal) : null);
 }
 
 $("connection").addEventListener("submit", (submit) => {
@@ -67,11 +67,14 @@ function showStatus(detail) {
 
 function whyWords({ status, code, reason }) {
   if (status === "open" || code === 1000) return "";
-  if (code === 1006) return reason || "The connection was lost.";
+  if (code === 1006) return reason ? sentence(reason) : "The connection was lost.";
   const why = reason ? `: ${reason}` : "";
   if (status === "closed") return `The server closed this socket for good (${code})${why}.`;
   return `Closed with ${code}${why}.`;
 }
+
+// sentence: "token: has expired" → "Token: has expired."
+const sentence = (words) => words[0].toUpperCase() + words.slice(1).replace(/[.!?]?$/, (end) => end || ".");
 
 function showWelcome() {
   const { welcome } = rollcall;

@@ -2,7 +2,13 @@
 //
 //   import { Rollcall } from "./rollcall.js";
 //
-//   const rollcall = new Rollcall({ token: () => fetchToken() });
+//   const rollcall = new Rollcall({
+//     token: async ({ signal }) => {
+//       const response = await fetch("/my/token", { signal });
+//       if (!response.ok) throw new Error(`no token: ${response.status}`);
+//       return response.text();
+//     },
+//   });
 //   rollcall.on("order.paid", (data, frame) => …);
 //   rollcall.addEventListener("status", ({ detail }) => …);
 //   rollcall.connect();
@@ -19,55 +25,78 @@
 //             "waiting"  will come back; adds delay (ms), code, reason
 //             "closed"   will not come back; adds code, reason
 //
+//   Example: { status: "waiting", delay: 1730, code: 1006,
+//              reason: "token: has expired; get a new one" }
+//
 // With ack: true, the client confirms each push once the listeners of on() have
 // run, and the promises that they returned are kept. If one throws, or a promise
 // is broken, the push is not confirmed and the error is reported as uncaught.
 //
 // Nothing is queued: what is pushed while no socket is open is not delivered
 // later, and send throws while there is none.
+//
+// A browser does not notice that the path under an open socket is dead, say
+// after a change from one network to another. So the client asks the server
+// (rollcall:ping) after a silence of limits.heartbeatMs, when the browser is
+// online again, and when the page is seen again. If nothing comes in
+// timeouts.pong, it leaves this socket and connects anew at once.
 
-const OPEN_MS = 10_000; // a handshake slower than this has failed
 const STABLE_MS = 5_000; // a connection that lasted this long was a good one
 const BACKOFF_MS = 250;
 const BACKOFF_CAP_MS = 10_000;
 const PAUSE_MS = 5_000; // what "after a pause" means, at least; twice that at most
+const NEW_TOKEN_MS = 1_000; // before asking for another token, after the first was refused
+const NEW_TOKEN_CAP_MS = 60_000;
+const RETRY_AFTER_CAP_S = 3_600;
+const LATE_MS = 1_000; // a timer later than this tells of a page that slept, not of the path
 
 export class Rollcall extends EventTarget {
   status = "closed";
-  welcome = null; // while open: { socket, user, instance, reachable, limits: { messageBytes } }
+  welcome = null; // while open: { socket, user, instance, reachable, limits }
 
   #url;
   #token;
   #ack;
+  #timeouts;
   #listeners = new Map(); // by event
-  #life = null; // aborts when the user closes; null when we are not wanted
-  #socket = null;
+  #abort = null; // ends everything that is under way; null while not wanted
+  #socket = null; // while open
 
-  // url may be relative to the page. token is a string, or a function that
-  // gives one (or a promise of one) and is asked at each attempt; none means
-  // anonymous. If it throws, the attempt has failed and another follows, unless
-  // the error says refused: true.
-  constructor({ url = "/ws", token = null, ack = false } = {}) {
+  // url may be relative to the page.
+  //
+  // token is a string, or a function that gives one (or a promise of one) and is
+  // asked at each attempt, with { signal }, which aborts when nobody waits for
+  // the token any more. None means anonymous. If the function throws, takes
+  // too long, or gives what can be no token, such as the page of an error, then
+  // this attempt has failed and another follows, unless the error says
+  // refused: true. A token that the server refuses is asked for again, with
+  // growing pauses; if it was a string, the client closes.
+  //
+  // timeouts are in ms. connect is for each step of an attempt: the token, the
+  // handshake with its welcome, the question why it was refused. pong is for the
+  // answer of an open socket.
+  constructor({ url = "/ws", token = null, ack = false, timeouts = {} } = {}) {
     super();
-    this.#url = new URL(url, location.href);
+    this.#url = new URL(url, globalThis.location?.href);
     this.#url.protocol = this.#url.protocol.replace("ws", "http");
     this.#token = token;
     this.#ack = ack;
+    this.#timeouts = { connect: 10_000, pong: 5_000, ...timeouts };
   }
 
   // on calls listener(data, frame) for each frame with this event name, and
   // returns a function that ends it.
   on(event, listener) {
-    const told = (frame) => listener(frame.data, frame);
+    const call = (frame) => listener(frame.data, frame);
     if (!this.#listeners.has(event)) this.#listeners.set(event, new Set());
-    this.#listeners.get(event).add(told);
-    return () => this.#listeners.get(event).delete(told);
+    this.#listeners.get(event).add(call);
+    return () => this.#listeners.get(event).delete(call);
   }
 
   connect() {
-    if (this.#life) return;
-    this.#life = new AbortController();
-    this.#live(this.#life.signal);
+    if (this.#abort) return;
+    this.#abort = new AbortController();
+    this.#run(this.#abort.signal);
   }
 
   send(event, data, { ref } = {}) {
@@ -78,93 +107,121 @@ export class Rollcall extends EventTarget {
   // close tells the server, with 1000, that this is no accident: the user is
   // offline at once, without the grace that a lost connection gets.
   close() {
-    if (!this.#life) return;
-    this.#life.abort();
-    this.#stop({ code: 1000, reason: "" });
+    if (this.#abort) this.#stop({ code: 1000, reason: "" });
   }
 
-  // #live goes from connection to connection until one ends for good.
-  async #live(signal) {
+  // #run goes from connection to connection until one ends for good.
+  async #run(signal) {
     for (let failures = 0; ; ) {
-      this.#say({ status: "connecting" });
-      const end = await this.#converse(signal);
+      this.#setStatus({ status: "connecting" });
+      const end = await this.#connectOnce(signal);
       if (signal.aborted) return;
 
       failures = end.lasted >= STABLE_MS ? 0 : failures + 1;
       const delay = comeBackAfter(end, failures);
       if (delay === null) return this.#stop(end);
-      this.#say({ status: "waiting", delay, code: end.code, reason: end.reason });
-      await pause(delay, signal);
+      this.#setStatus({ status: "waiting", delay, code: end.code, reason: end.reason });
+      const woken = await pause(delay, signal, !serverSaidWhen(end));
       if (signal.aborted) return;
+      if (woken) failures = 0; // what failed before says nothing about the network of now
     }
   }
 
-  // #converse is one connection, from the token to the end it came to.
-  async #converse(signal) {
+  // #connectOnce is one attempt, and the connection if one comes about. It
+  // returns how that ended, for comeBackAfter.
+  async #connectOnce(signal) {
     const url = new URL(this.#url);
     try {
-      const token = typeof this.#token === "function" ? await this.#token() : this.#token;
+      const token = await this.#getToken(signal);
       if (token) url.searchParams.set("token", token);
     } catch (error) {
-      return { code: 1006, reason: error.message, refused: error.refused === true, lasted: 0 };
+      const reason = error?.message ?? String(error);
+      return { code: 1006, reason, refused: error?.refused === true, lasted: 0 };
     }
     if (signal.aborted) return null;
-    const end = await this.#open(url, signal);
-    if (end.opened || signal.aborted) return end;
-    return { ...end, ...(await whyRefused(url, signal)) };
+    const end = await this.#openSocket(url, signal);
+    if (end.opened || end.timedOut || signal.aborted) return end;
+    const isFunction = typeof this.#token === "function";
+    return { ...end, ...(await whyRefused(url, isFunction, this.#timeouts.connect, signal)) };
   }
 
-  #open(url, signal) {
-    return new Promise((resolve) => {
-      const address = new URL(url);
-      address.protocol = url.protocol.replace("http", "ws");
-      const socket = new WebSocket(address);
-      const end = { opened: false, lasted: 0, goaway: undefined };
-      const impatience = setTimeout(() => socket.close(), OPEN_MS);
-      const leave = () => socket.close(1000);
-      let since;
+  async #getToken(signal) {
+    if (typeof this.#token !== "function") return this.#token;
+    const { connect } = this.#timeouts;
+    const late = `token() gave nothing within ${connect / 1000} s`;
+    const given = await withDeadline(connect, late, signal, (signal) => this.#token({ signal }));
+    const token = String(given).trim();
+    if (typeof given === "string" && /^[\w.-]+$/.test(token)) return token;
+    throw new Error(`token() gave no token, but ${JSON.stringify(token.slice(0, 20))}`);
+  }
 
-      signal.addEventListener("abort", leave);
-      socket.onopen = () => {
-        clearTimeout(impatience);
-        this.#socket = socket;
-        end.opened = true;
-        since = performance.now();
+  // #openSocket opens a socket and returns how it ended. It never waits for the
+  // browser to close it: over a dead path that takes a minute.
+  #openSocket(url, signal) {
+    const address = new URL(url);
+    address.protocol = url.protocol.replace("http", "ws");
+    const { connect, pong } = this.#timeouts;
+    return new Promise((resolve) => {
+      const socket = new WebSocket(address);
+      const left = new AbortController(); // aborts when this socket is no longer ours
+      let openedAt = null;
+      let goaway;
+
+      const end = ({ code, reason, timedOut, dead }) => {
+        left.abort();
+        socket.onopen = socket.onmessage = socket.onclose = null;
+        const opened = openedAt !== null;
+        const lasted = opened ? performance.now() - openedAt : 0;
+        resolve({ code, reason, timedOut, dead, opened, lasted, goaway });
       };
+      const leave = (how, code) => {
+        socket.close(code);
+        end(how);
+      };
+      const slow = `the server did not answer within ${connect / 1000} s`;
+      const giveUp = () => leave({ code: 1006, reason: slow, timedOut: true });
+      const connectTimer = setTimeout(giveUp, connect);
+      left.signal.addEventListener("abort", () => clearTimeout(connectTimer));
+      const bye = () => leave({ code: 1000, reason: "" }, 1000);
+      signal.addEventListener("abort", bye, { signal: left.signal });
+
+      const ask = () => socket.send(JSON.stringify({ event: "rollcall:ping" }));
+      const silence = `nothing answered on this connection for ${pong / 1000} s`;
+      const onDead = () => leave({ code: 1006, reason: silence, dead: true });
+      const watch = watchPath(left.signal, pong, ask, onDead);
+      socket.onopen = () => (openedAt = performance.now());
+      socket.onclose = end;
       socket.onmessage = ({ data }) => {
-        if (signal.aborted) return;
         const frame = JSON.parse(data);
-        if (frame.event === "rollcall:goaway") end.goaway = frame.data?.reconnect;
-        this.#receive(frame, socket);
-      };
-      socket.onclose = ({ code, reason }) => {
-        clearTimeout(impatience);
-        signal.removeEventListener("abort", leave);
-        if (end.opened) end.lasted = performance.now() - since;
-        resolve({ ...end, code, reason });
+        watch.heard();
+        if (frame.event === "rollcall:pong" && frame.ref === undefined) return; // it answers our ask
+        if (frame.event === "rollcall:goaway") goaway = frame.data?.reconnect;
+        if (frame.event === "rollcall:welcome") {
+          clearTimeout(connectTimer);
+          watch.start(frame.data.limits?.heartbeatMs);
+          this.#socket = socket;
+          this.#setStatus({ status: "open", welcome: frame.data });
+        }
+        if (!signal.aborted) this.#dispatch(frame, socket);
       };
     });
   }
 
-  #receive(frame, socket) {
-    if (frame.event === "rollcall:welcome") this.#say({ status: "open", welcome: frame.data });
+  async #dispatch(frame, socket) {
     this.#emit("frame", frame);
-    this.#tell(frame, socket);
-  }
-
-  async #tell(frame, socket) {
     const listeners = [...(this.#listeners.get(frame.event) ?? [])];
-    const taken = await Promise.all(listeners.map((listener) => took(listener, frame)));
-    if (!this.#ack || frame.id === undefined || taken.includes(false)) return;
+    const results = await Promise.all(listeners.map((listener) => succeeded(listener, frame)));
+    if (!this.#ack || frame.id === undefined || results.includes(false)) return;
     socket.send(JSON.stringify({ event: "rollcall:ack", data: { id: frame.id } }));
   }
 
   #stop({ code, reason }) {
-    this.#life = null;
-    this.#say({ status: "closed", code, reason });
+    this.#abort.abort();
+    this.#abort = null;
+    this.#setStatus({ status: "closed", code, reason });
   }
 
-  #say(detail) {
+  #setStatus(detail) {
     this.status = detail.status;
     this.welcome = detail.welcome ?? null;
     if (detail.status !== "open") this.#socket = null;
@@ -179,50 +236,153 @@ export class Rollcall extends EventTarget {
 // comeBackAfter says how many ms after this end to connect again; null means
 // never. failures counts the ends in a row, this one included, whose connection
 // did not last.
-export function comeBackAfter({ code, refused, goaway }, failures, random = Math.random) {
+export function comeBackAfter(end, failures, random = Math.random) {
+  const { code, refused, goaway, retryAfter, badToken, dead } = end;
+  const upTo = (cap, first) => Math.min(cap, first * 2 ** failures);
   if (refused || within(code, 4000)) return null;
   if (goaway >= 0) return goaway;
   if (within(code, 4100)) return PAUSE_MS * (1 + random());
+  if (badToken) return upTo(NEW_TOKEN_CAP_MS, NEW_TOKEN_MS) * (0.5 + random() / 2);
+  const backoff = upTo(BACKOFF_CAP_MS, BACKOFF_MS) * random();
+  if (retryAfter > 0) return retryAfter + backoff;
   // At once, but not in a tight loop against a server that only ever says so.
-  if ((code === 1012 || within(code, 4200)) && failures <= 1) return 0;
-  return random() * Math.min(BACKOFF_CAP_MS, BACKOFF_MS * 2 ** failures);
+  if ((code === 1012 || within(code, 4200) || dead) && failures <= 1) return 0;
+  return backoff;
 }
+
+// serverSaidWhen: if so, the client does not come earlier, even if it could.
+const serverSaidWhen = ({ code, goaway, retryAfter }) =>
+  goaway >= 0 || retryAfter > 0 || within(code, 4100);
 
 const within = (code, hundred) => code >= hundred && code < hundred + 100;
 
+// watchPath finds out whether the path under an open socket still carries. Once
+// started it asks after a silence of heartbeatMs, and when the network or the page
+// comes back. It wants to be told of all that is heard, and calls onDead at most
+// once.
+//
+// A timer may be late: by a minute in a hidden tab, by hours in a laptop that
+// slept. What came meanwhile may still wait behind it, so a late timer proves
+// nothing: then the watch asks once more, and only the second timer decides.
+function watchPath(signal, pongMs, ask, onDead) {
+  let heartbeatMs;
+  let timer;
+  let heardAt = 0;
+  let askedAt = null; // null: no answer is due
+  let asks = 0; // since something was heard
+
+  const lookIn = (ms) => {
+    clearTimeout(timer);
+    timer = setTimeout(look, ms);
+  };
+  const askNow = () => {
+    if (askedAt !== null) return;
+    askedAt = performance.now();
+    asks++;
+    ask();
+    lookIn(pongMs);
+  };
+  const look = () => {
+    const now = performance.now();
+    if (askedAt === null) {
+      const left = heardAt + heartbeatMs - now;
+      return left > 0 ? lookIn(left) : askNow();
+    }
+    const late = now > askedAt + pongMs + LATE_MS;
+    if (!late || asks > 1) return onDead();
+    askedAt = null;
+    askNow();
+  };
+  signal.addEventListener("abort", () => clearTimeout(timer));
+  return {
+    start(afterMs) {
+      if (!(afterMs > 0)) return; // the server knows no ping
+      heartbeatMs = afterMs;
+      lookIn(heartbeatMs);
+      onWake(signal, askNow);
+    },
+    heard() {
+      heardAt = performance.now();
+      askedAt = null;
+      asks = 0;
+    },
+  };
+}
+
+// onWake calls back when the browser is online again, and when the page is seen
+// again, until signal aborts. Where there is no page, as in Node, that is never.
+function onWake(signal, callback) {
+  globalThis.addEventListener?.("online", () => callback(), { signal });
+  const seen = () => document.visibilityState === "visible" && callback();
+  globalThis.document?.addEventListener("visibilitychange", seen, { signal });
+}
+
 // whyRefused finds out what a refused handshake meant. A browser says 1006
 // whatever the reason; the same address asked over plain HTTP answers in words.
-async function whyRefused(url, signal) {
+async function whyRefused(url, canGetAnotherToken, ms, signal) {
   try {
-    const answer = await fetch(url, { cache: "no-store", signal });
-    const problem = await answer.json().catch(() => ({}));
-    const refused = answer.status === 401 || answer.status === 403;
-    if (answer.status === 426) return {}; // nothing wrong with what we asked
-    return { refused, reason: problem.detail ?? `the server answered ${answer.status}` };
+    return await withDeadline(ms, "", signal, async (signal) => {
+      const answer = await fetch(url, { cache: "no-store", signal });
+      if (answer.status === 426) return { reason: "the server answers, but no WebSocket gets through to it" };
+      const problem = await answer.json().catch(() => null);
+      return {
+        reason: problem?.detail ?? `the server answered ${answer.status}`,
+        refused: answer.status === 403 || (answer.status === 401 && !canGetAnotherToken),
+        badToken: answer.status === 401,
+        retryAfter: inMs(answer.headers.get("Retry-After")),
+      };
+    });
   } catch {
-    return {}; // no answer at all, or none that this page may read
+    return { reason: "the server gave no answer, or none that this page may read" };
   }
 }
 
-// took says whether the listener did its work; each begins at once.
-async function took(listener, frame) {
+// inMs reads a Retry-After: seconds. Of a date, which proxies do not send, it makes 0.
+const inMs = (seconds) => Math.min(Number(seconds) || 0, RETRY_AFTER_CAP_S) * 1000;
+
+// succeeded runs a listener, and says whether it did its work.
+async function succeeded(listener, frame) {
   try {
     await listener(frame);
     return true;
   } catch (error) {
-    reportError(error);
+    (globalThis.reportError ?? console.error)(error);
     return false;
   }
 }
 
-function pause(ms, signal) {
-  return new Promise((resolve) => {
-    const done = () => {
-      clearTimeout(timer);
-      signal.removeEventListener("abort", done);
-      resolve();
+// withDeadline runs work(signal), and throws when it takes longer than ms or the
+// outer signal aborts, whether or not work cares for its own signal.
+function withDeadline(ms, late, outer, work) {
+  return new Promise((resolve, reject) => {
+    const inner = new AbortController();
+    const over = new AbortController();
+    over.signal.addEventListener("abort", () => clearTimeout(timer));
+    const giveUp = (why) => {
+      over.abort();
+      inner.abort(why);
+      reject(why);
     };
-    const timer = setTimeout(done, ms);
-    signal.addEventListener("abort", done);
+    const timer = setTimeout(() => giveUp(new Error(late)), ms);
+    outer.addEventListener("abort", () => giveUp(outer.reason), { signal: over.signal });
+    const run = async () => work(inner.signal);
+    run().then(resolve, reject).finally(() => over.abort());
+  });
+}
+
+// pause ends after ms, or when signal aborts, or, if it may, when the network or
+// the page comes back; it says whether that was why.
+function pause(ms, signal, mayWake) {
+  return new Promise((resolve) => {
+    const over = new AbortController();
+    const end = (woken) => {
+      clearTimeout(timer);
+      over.abort();
+      resolve(woken);
+    };
+    const timer = setTimeout(() => end(false), ms);
+    signal.addEventListener("abort", () => end(false), { signal: over.signal });
+    if (mayWake) onWake(over.signal, () => end(true));
+    if (signal.aborted) end(false);
   });
 }
