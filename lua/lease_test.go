@@ -30,7 +30,7 @@ func TestANewEpochTakesTheEntriesOverAndNobodyFlickers(t *testing.T) {
 func TestLeaseOpensOnceAndEndsIntoTheGrace(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
 		s := newState(t, server)
-		s.want(s.lease("live.1", "", 10000), OK)  // somebody can renew
+		s.want(s.lease("live.1", "", 10000), OK)       // somebody can renew
 		s.want(s.lease("a.1", "0", 10000), StaleLease) // nothing to renew
 		s.want(s.lease("a.1", "", 10000), OK)
 		s.want(s.lease("a.1", "", 10000), StaleLease) // is open already

@@ -144,10 +144,28 @@ func TestLeavingOnPurposeEndsTheGracesElsewhereButNotSockets(t *testing.T) {
 	})
 }
 
+func TestWhoLeavesOnPurposeSoonAfterComingIsInAGraceHereAndNowhereElse(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
+		s := newState(t, server)
+		s.want(s.lease("a.1", "", 10000), OK)
+		s.want(s.lease("b.1", "", 10000), OK)
+		s.want(s.mirror("a.1", "0", "alice", "1", "bob", "1"), OK)
+		s.want(s.mirror("b.1", "0", "alice", "1"), OK)
+		s.want(s.mirror("a.1", "1", "alice", "0"), OK)
+		s.want(s.mirror("b.1", "1", "alice", "-4", "bob", "-4", "cathy", "-4"), OK)
+		s.wantOwners("alice", "b.1:0")
+		s.wantOwners("bob", "a.1:1", "b.1:0")
+		s.wantOwners("cathy") // who was offline
+		s.want(s.mirror("b.1", "2", "alice", "-1", "bob", "-1"), OK)
+		s.wantOwners("bob", "a.1:1")
+		s.wantLog("alice online", "bob online", "alice offline")
+	})
+}
+
 func TestMirrorRefusesAnyoneWithoutTheLeaseAndItsVersion(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
 		s := newState(t, server)
-		s.want(s.lease("live.1", "", 10000), OK)          // somebody can renew
+		s.want(s.lease("live.1", "", 10000), OK)               // somebody can renew
 		s.want(s.mirror("a.1", "0", "alice", "1"), StaleLease) // no lease
 		s.want(s.lease("a.1", "", 10000), OK)
 		s.want(s.mirror("a.1", "1", "alice", "1"), StaleLease) // Redis was rolled back
