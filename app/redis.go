@@ -20,6 +20,8 @@ const (
 
 	logCap  = 100_000             // changes of presence kept in each shard, about
 	seenFor = 30 * 24 * time.Hour // how long an offline user is remembered
+	seenCap = 2_000_000           // offline users remembered, in all shards together: some 300 MB
+	minStay = time.Second         // a user who comes and goes causes two changes of presence in it at most
 )
 
 // redisServer is the Redis this instance uses: one at a URL, or its own.
@@ -166,7 +168,7 @@ func (r *redisServer) presence() presence.Redis {
 	}
 	return presence.Redis{
 		Client: r.client, Keys: presence.NewKeys(c.Prefix, shards), Publish: publish,
-		Lease: c.Lease, Grace: c.Grace, LogCap: logCap, SeenFor: seenFor, Timeout: redisTimeout,
+		Lease: c.Lease, Grace: c.Grace, MinStay: minStay, LogCap: logCap, SeenFor: seenFor, SeenCap: seenCap, Timeout: redisTimeout,
 	}
 }
 

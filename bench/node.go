@@ -33,7 +33,8 @@ func (s *stage) startNode(ctx context.Context, id string, redis *redisServer) (*
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	store := presence.Redis{ // the defaults of the binary
 		Client: client, Keys: presence.NewKeys("rollcall:bench:", 1), Publish: "PUBLISH",
-		Lease: 10 * time.Second, Grace: 15 * time.Second, LogCap: 100_000, SeenFor: 30 * 24 * time.Hour, Timeout: 2 * time.Second,
+		Lease: 10 * time.Second, Grace: 15 * time.Second, MinStay: time.Second, LogCap: 100_000,
+		SeenFor: 30 * 24 * time.Hour, SeenCap: 2_000_000, Timeout: 2 * time.Second,
 	}
 	n := &node{keys: store.Keys}
 	n.mirror, n.sockets = presence.NewMirror(presence.MirrorOptions{Instance: id, Redis: store, Log: log})

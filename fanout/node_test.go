@@ -45,7 +45,7 @@ func startNode(t *testing.T, name string, o nodeOptions) *node {
 	}
 	redis := presence.Redis{
 		Client: o.client, Keys: presence.NewKeys(o.prefix, o.shards), Publish: "PUBLISH",
-		Lease: o.lease, Grace: 15 * time.Second, LogCap: 1000, SeenFor: time.Hour, Timeout: o.timeout,
+		Lease: o.lease, Grace: 15 * time.Second, LogCap: 1000, SeenFor: time.Hour, SeenCap: 1000, Timeout: o.timeout,
 	}
 	log := slog.New(slog.DiscardHandler)
 	n := &node{t: t, name: name}

@@ -12,6 +12,7 @@ import (
 	"github.com/google/uuid"
 
 	"rollcall/lua"
+	"rollcall/presence"
 )
 
 // OnceFor is how long an answer is remembered for requests that come again.
@@ -23,19 +24,23 @@ var (
 	ErrOtherAnswer = errors.New("fanout: a request with this key asked for something else")
 	ErrNoClaim     = errors.New("fanout: redis can't be asked whether a request with this key came before")
 	ErrKeys        = errors.New("fanout: too many answers are remembered for requests that come again")
+	// presence.ErrRedisFull, with ErrNoClaim: Redis has no room to remember that this request came.
 )
 
 // Once does something at most once for a key, on whichever instance it is asked for, within OnceFor: the first gets done, and every other
 // gets its answer. Of a do that fails nothing is remembered, unless it may have had an effect. fingerprint tells requests apart that
 // wrongly share a key. again: the answer is that of an earlier request.
 func (r *Router) Once(ctx context.Context, key string, fingerprint []byte, do func() (answer []byte, err error)) (answer []byte, again bool, err error) {
-	if r.remembered.isFull(time.Now()) {
+	if r.remembered.isFull(r.receiver.mirror.LiveInstances()) {
 		return nil, false, ErrKeys
 	}
 	hash := sha256.Sum256([]byte(key))
 	name, print := r.redis.Keys.Once(hex.EncodeToString(hash[:])), hex.EncodeToString(fingerprint)
 	claim := print + " " + uuid.NewString()
 	stored, err := r.claim(ctx, name, claim)
+	if errors.Is(err, presence.ErrRedisFull) {
+		return nil, false, err
+	}
 	if err != nil {
 		r.settler.later(settlement{name: name, claim: claim}) // Redis may have it all the same: the reply was lost, or the caller went away
 		return nil, false, err
@@ -45,13 +50,13 @@ func (r *Router) Once(ctx context.Context, key string, fingerprint []byte, do fu
 	}
 	answer, err = do()
 	if errors.Is(err, ErrUnreachable) {
-		r.remembered.add(time.Now(), claimBytes)
+		r.remembered.add(claimBytes)
 		return nil, false, err // it may have got through: the claim stays, and keeps it from coming twice
 	}
 	done := settlement{name: name, claim: claim}
 	if err == nil {
 		done.answer = string(answer)
-		r.remembered.add(time.Now(), claimBytes+len(answer))
+		r.remembered.add(claimBytes + len(answer))
 	}
 	// The answer is the caller's whatever becomes of remembering it.
 	r.settler.settle(ctx, done)
@@ -62,14 +67,14 @@ func (r *Router) Once(ctx context.Context, key string, fingerprint []byte, do fu
 func (r *Router) claim(ctx context.Context, name, claim string) (stored string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, r.redis.Timeout)
 	defer cancel()
-	reply, err := lua.Claim.Exec(ctx, r.redis.Client, []string{name}, []string{claim, onceFor}).ToArray()
-	if err != nil {
+	reply, err := lua.Check(lua.Claim.Exec(ctx, r.redis.Client, []string{name}, []string{claim, onceFor}))
+	switch {
+	case errors.Is(err, lua.ErrTaken):
+		return reply[1].ToString()
+	case err != nil:
 		return "", fmt.Errorf("%w: %w", ErrNoClaim, err)
 	}
-	if len(reply) < 2 {
-		return "", nil
-	}
-	return reply[1].ToString()
+	return "", nil
 }
 
 // earlierAnswer reads what is stored of an earlier request: its fingerprint, who claimed it, and the answer if there is one yet.

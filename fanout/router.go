@@ -55,7 +55,7 @@ type Router struct {
 	lanes    []*lane
 	settler  *settler
 
-	remembered remembered // answers to requests that may come again
+	remembered *remembered // answers to requests that may come again
 
 	loops sync.WaitGroup
 }
@@ -91,6 +91,8 @@ func (NoMeter) Push(Outcome, Wait, time.Duration) {}
 func NewRouter(o RouterOptions) *Router {
 	r := &Router{instance: o.Instance, redis: o.Redis, sockets: o.Sockets, receiver: o.Receiver, meter: o.Meter, log: o.Log}
 	r.settler = newSettler(o.Redis, o.Log)
+	began := time.Now()
+	r.remembered = newRemembered(func() time.Duration { return time.Since(began) })
 	for shard := range o.Redis.Keys.Shards() {
 		r.lanes = append(r.lanes, newLane(shard, r))
 	}

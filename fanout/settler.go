@@ -2,6 +2,7 @@ package fanout
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -73,7 +74,11 @@ func (s *settler) later(one settlement) {
 func (s *settler) tell(ctx context.Context, one settlement) error {
 	ctx, cancel := context.WithTimeout(ctx, s.redis.Timeout)
 	defer cancel()
-	return lua.Settle.Exec(ctx, s.redis.Client, []string{one.name}, []string{one.claim, one.answer, onceFor}).Error()
+	_, err := lua.Check(lua.Settle.Exec(ctx, s.redis.Client, []string{one.name}, []string{one.claim, one.answer, onceFor}))
+	if errors.Is(err, lua.ErrNotYours) {
+		return nil // there is nothing to tell any more
+	}
+	return err
 }
 
 // run tells until the context ends.

@@ -63,11 +63,7 @@ func (s *Server) someUsers(c echo.Context, field string, users []string) error {
 			return p
 		}
 	}
-	answer, err := s.directory.Lookup(c.Request().Context(), users)
-	if err != nil {
-		return err
-	}
-	return c.JSON(http.StatusOK, answer)
+	return c.JSON(http.StatusOK, s.directory.Lookup(c.Request().Context(), users))
 }
 
 // userAnswer is one user and how good the knowledge is.
@@ -83,10 +79,7 @@ func (s *Server) user(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	answer, err := s.directory.Lookup(c.Request().Context(), []string{user})
-	if err != nil {
-		return err
-	}
+	answer := s.directory.Lookup(c.Request().Context(), []string{user})
 	return c.JSON(http.StatusOK, userAnswer{answer.Users[0], answer.AsOf, answer.Stale})
 }
 
@@ -99,10 +92,7 @@ type countAnswer struct {
 
 // count answers GET /presence/count.
 func (s *Server) count(c echo.Context) error {
-	present, asOf, stale, err := s.directory.Count(c.Request().Context())
-	if err != nil {
-		return err
-	}
+	present, asOf, stale := s.directory.Count(c.Request().Context())
 	return c.JSON(http.StatusOK, countAnswer{present, asOf, stale})
 }
 

@@ -37,7 +37,7 @@ func TestInstancesMustAgreeOnTheNumberOfShards(t *testing.T) {
 		}
 		s.want(s.lease("a.1", "", 10000), OK)
 		s.want(announce("a", "1"), OK)
-		s.want(announce("b", "2"), Stale)
+		s.want(announce("b", "2"), OtherShards)
 		s.want(s.lease("b.1", "", 10000), OK)
 		s.want(announce("b", "1"), OK)
 		server.Do(s.client, "HDEL", s.key("leases"), "a.1")

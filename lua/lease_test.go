@@ -18,8 +18,8 @@ func TestANewEpochTakesTheEntriesOverAndNobodyFlickers(t *testing.T) {
 		s.want(s.mirror("a.2", "0", "alice", "1"), OK) // bob left meanwhile
 		s.wantOwners("alice", "a.2:1")
 		s.want(s.lease("a.2", "1", 10000, "a.1"), OK) // condemns a.1
-		s.want(s.lease("a.1", "1", 10000), Stale)
-		s.want(s.mirror("a.1", "1", "bob", "1"), Stale)
+		s.want(s.lease("a.1", "1", 10000), StaleLease)
+		s.want(s.mirror("a.1", "1", "bob", "1"), StaleLease)
 		s.sweep()
 		s.wantOwners("alice", "a.2:1")
 		s.wantOwners("bob")
@@ -30,10 +30,10 @@ func TestANewEpochTakesTheEntriesOverAndNobodyFlickers(t *testing.T) {
 func TestLeaseOpensOnceAndEndsIntoTheGrace(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
 		s := newState(t, server)
-		s.want(s.lease("live.1", "", 10000), OK)  // somebody can renew
-		s.want(s.lease("a.1", "0", 10000), Stale) // nothing to renew
+		s.want(s.lease("live.1", "", 10000), OK)       // somebody can renew
+		s.want(s.lease("a.1", "0", 10000), StaleLease) // nothing to renew
 		s.want(s.lease("a.1", "", 10000), OK)
-		s.want(s.lease("a.1", "", 10000), Stale) // is open already
+		s.want(s.lease("a.1", "", 10000), StaleLease) // is open already
 		s.want(s.lease("a.1", "0", 10000), OK)
 		s.want(s.mirror("a.1", "0", "alice", "1"), OK)
 		s.want(s.lease("a.1", "1", 0), OK) // ends
@@ -41,7 +41,7 @@ func TestLeaseOpensOnceAndEndsIntoTheGrace(t *testing.T) {
 			t.Errorf("the sweep dropped %d entries within the grace", dropped)
 		}
 		s.age("a.1", 15000)
-		s.want(s.lease("a.1", "1", 10000), Stale) // dead
+		s.want(s.lease("a.1", "1", 10000), StaleLease) // dead
 		s.sweep()
 		s.wantOwners("alice")
 		s.wantLog("alice online", "alice offline")
@@ -143,7 +143,7 @@ func TestWhenNobodyCouldRenewEverybodyHasTheGraceToComeBack(t *testing.T) {
 			s.pass("gone.1", 15000)
 			s.sweep()
 			s.wantOwners("cathy")
-			s.want(s.lease("gone.1", "1", 10000), Stale)
+			s.want(s.lease("gone.1", "1", 10000), StaleLease)
 		}
 	})
 }

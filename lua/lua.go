@@ -1,11 +1,14 @@
 // Package lua holds every change of the state that instances share: one file, one transition, run by Redis as a whole or not at
 // all. A script touches the keys of one shard, reads Redis' own clock, and never adds to a count: it states what is, so it can
-// be repeated. The header of each file is its contract; standing.lua and entry.lua, which all of them begin with, define leases and
-// entries.
+// be repeated. The header of each file is its contract; standing.lua, renewal.lua and entry.lua, which all of them begin with, define
+// leases and entries.
 package lua
 
 import (
 	"embed"
+	"errors"
+	"fmt"
+	"strings"
 
 	"github.com/redis/rueidis"
 )
@@ -30,15 +33,62 @@ var (
 // Status is the first value a script that may refuse returns.
 type Status int64
 
+// The statuses; standing.lua has the same. With each but OK nothing was written.
 const (
-	Stale Status = 0 // refused: Redis does not hold what the caller believes it does
-	OK    Status = 1
+	OK          Status = 1
+	StaleLease  Status = 0 // Redis holds another version of the caller's lease, or none
+	OtherShards Status = 2 // the other instances use another number of shards
+	Taken       Status = 3 // a request with this key came before
+	NotYours    Status = 4 // the claim is not the caller's
 )
+
+// The errors that statuses are, and the one of a Redis that is full.
+var (
+	ErrStaleLease  = errors.New("redis holds another version of this lease, or none")
+	ErrOtherShards = errors.New("the other instances use another number of shards")
+	ErrTaken       = errors.New("a request with this key came before")
+	ErrNotYours    = errors.New("the claim is another's, or is forgotten")
+	ErrFull        = errors.New("redis is full: it has reached its maxmemory")
+)
+
+var errorOf = map[Status]error{OK: nil, StaleLease: ErrStaleLease, OtherShards: ErrOtherShards, Taken: ErrTaken, NotYours: ErrNotYours}
+
+// Check returns what a script answered. What it refused is one of the errors above, and comes with the answer; so is what a full Redis
+// refused.
+func Check(result rueidis.RedisResult) ([]rueidis.RedisMessage, error) {
+	reply, err := result.ToArray()
+	if err != nil {
+		return nil, WithFull(err)
+	}
+	if len(reply) == 0 {
+		return nil, errors.New("lua: an answer without a status")
+	}
+	code, err := reply[0].AsInt64()
+	if err != nil {
+		return nil, fmt.Errorf("lua: the status of an answer: %w", err)
+	}
+	refusal, known := errorOf[Status(code)]
+	if !known {
+		return nil, fmt.Errorf("lua: an answer with the status %d, which nobody knows", code)
+	}
+	return reply, refusal
+}
+
+// WithFull makes the error of a Redis that is full ErrFull too, and passes every other one.
+func WithFull(err error) error {
+	if reply, ok := rueidis.IsRedisErr(err); ok && strings.Contains(reply.Error(), fullSays) {
+		return fmt.Errorf("%w: %w", ErrFull, err)
+	}
+	return err
+}
+
+// fullSays is how a full Redis puts it. In a script of Redis 6 it is in the middle of a longer error.
+const fullSays = "OOM command not allowed"
 
 func load(name string) *rueidis.Lua { return rueidis.NewLuaScript(source(name)) }
 
 // common files come before every script.
-var common = []string{"standing", "entry"}
+var common = []string{"standing", "renewal", "entry"}
 
 func source(name string) string {
 	text := ""

@@ -144,19 +144,37 @@ func TestLeavingOnPurposeEndsTheGracesElsewhereButNotSockets(t *testing.T) {
 	})
 }
 
+func TestWhoLeavesOnPurposeSoonAfterComingIsInAGraceHereAndNowhereElse(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
+		s := newState(t, server)
+		s.want(s.lease("a.1", "", 10000), OK)
+		s.want(s.lease("b.1", "", 10000), OK)
+		s.want(s.mirror("a.1", "0", "alice", "1", "bob", "1"), OK)
+		s.want(s.mirror("b.1", "0", "alice", "1"), OK)
+		s.want(s.mirror("a.1", "1", "alice", "0"), OK)
+		s.want(s.mirror("b.1", "1", "alice", "-4", "bob", "-4", "cathy", "-4"), OK)
+		s.wantOwners("alice", "b.1:0")
+		s.wantOwners("bob", "a.1:1", "b.1:0")
+		s.wantOwners("cathy") // who was offline
+		s.want(s.mirror("b.1", "2", "alice", "-1", "bob", "-1"), OK)
+		s.wantOwners("bob", "a.1:1")
+		s.wantLog("alice online", "bob online", "alice offline")
+	})
+}
+
 func TestMirrorRefusesAnyoneWithoutTheLeaseAndItsVersion(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
 		s := newState(t, server)
-		s.want(s.lease("live.1", "", 10000), OK)          // somebody can renew
-		s.want(s.mirror("a.1", "0", "alice", "1"), Stale) // no lease
+		s.want(s.lease("live.1", "", 10000), OK)               // somebody can renew
+		s.want(s.mirror("a.1", "0", "alice", "1"), StaleLease) // no lease
 		s.want(s.lease("a.1", "", 10000), OK)
-		s.want(s.mirror("a.1", "1", "alice", "1"), Stale) // Redis was rolled back
+		s.want(s.mirror("a.1", "1", "alice", "1"), StaleLease) // Redis was rolled back
 		s.want(s.mirror("a.1", "0", "alice", "1"), OK)
-		s.want(s.mirror("a.1", "0", "alice", "5"), Stale) // a delayed duplicate
+		s.want(s.mirror("a.1", "0", "alice", "5"), StaleLease) // a delayed duplicate
 		s.age("a.1", 20000)
 		s.want(s.mirror("a.1", "1", "alice", "2"), OK) // lapsed, within the grace: revived
 		s.age("a.1", 30000)
-		s.want(s.mirror("a.1", "2", "alice", "3"), Stale) // dead
+		s.want(s.mirror("a.1", "2", "alice", "3"), StaleLease) // dead
 		s.wantOwners("alice", "a.1:2")
 		s.wantLog("alice online")
 	})
@@ -189,7 +207,7 @@ func TestWhoseGoingWasLoggedComesAgainHoweverLongAgoItWas(t *testing.T) {
 		s := newState(t, server)
 		mirror := func(token, version, sockets, ago string) {
 			t.Helper()
-			s.want(s.status(s.run(Mirror, []string{"owners", "leases", "log", "seen"}, token, version, "10000", "15000", "1000", "3600000", "1", "alice", sockets, ago)), OK)
+			s.want(s.status(s.run(Mirror, []string{"owners", "leases", "log", "seen", "clock"}, token, version, "10000", "15000", "1000", "3600000", "1000", "1", "alice", sockets, ago)), OK)
 		}
 		// alice dropped from b and came back on a, which hung; then Redis lost everything, and b alone told what it knew
 		s.want(s.lease("b.2", "", 10000), OK)
@@ -213,7 +231,7 @@ func TestSinceIsWhenTheUserCameAndSeenWhenTheLastSocketWent(t *testing.T) {
 		s.want(s.lease("a.1", "", 10000), OK)
 		mirror := func(version, sockets, ago string) {
 			t.Helper()
-			s.want(s.status(s.run(Mirror, []string{"owners", "leases", "log", "seen"}, "a.1", version, "10000", "15000", "1000", "3600000", "0", "alice", sockets, ago)), OK)
+			s.want(s.status(s.run(Mirror, []string{"owners", "leases", "log", "seen", "clock"}, "a.1", version, "10000", "15000", "1000", "3600000", "1000", "0", "alice", sockets, ago)), OK)
 		}
 		now, _ := server.Do(s.client, "TIME").AsIntSlice()
 		near := func(what string, ms, ago int64) {

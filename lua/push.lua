@@ -40,8 +40,8 @@ end
 local known = {}
 local function read_owners(text)
   local read = {answer = OFFLINE, batches = {}, adds = {}}
-  for token, sockets in text:gmatch(' ([^:]+):(%d+)') do
-    if standing[token] == LIVE and sockets ~= '0' then
+  for token, sockets in text:gmatch(OWNERS) do
+    if standing[token] == LIVE and tonumber(sockets) > 0 then
       read.answer = ONLINE
       local batch = batch_for(token)
       if batch then read.batches[#read.batches + 1], read.adds[#read.adds + 1] = batch, 4 + 4 * 65536 * sockets end
@@ -53,11 +53,11 @@ local function read_owners(text)
   return read
 end
 
-local found, sharing, find, sub, byte = {}, numbers ~= '', string.find, string.sub, string.byte
+local found, sharing, match, byte = {}, numbers ~= '', string.match, string.byte
 for i = 1, count do
   local entry = entries[i]
   if entry then
-    local text = sub(entry, (find(entry, ' ', 1, true)))
+    local text = match(entry, '^%d+( .*)$') or ''
     local read = known[text] or read_owners(text)
     found[i] = read
     for k = 1, #read.batches do

@@ -4,12 +4,12 @@
 -- ARGV[1] claim        <fingerprint> <claimant>
 -- ARGV[2] answer       empty: nothing was done, and the request may come again
 -- ARGV[3] remember_for (ms)
--- Returns {OK}, or {STALE}: the claim is not the caller's any more, or never was.
+-- Returns {OK}, or {NOT_YOURS}: the claim is not the caller's any more, or never was; nothing was written.
 
 local request = KEYS[1]
 local claim, answer, remember_for = ARGV[1], ARGV[2], ARGV[3]
 
-if redis.call('GET', request) ~= claim .. ' ' then return {STALE} end
+if redis.call('GET', request) ~= claim .. ' ' then return {NOT_YOURS} end
 if answer == '' then
   redis.call('DEL', request)
 else

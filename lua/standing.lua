@@ -3,9 +3,9 @@
 -- A lease (a value of the leases hash):  <deadline, ms> <version>               believed until the deadline
 --                                        <deadline, ms> <version> <until, ms>   pardoned: past the deadline, dead only from then on
 --                                        <deadline, ms> <version> dead          condemned: can never be renewed again
--- A token is <instance>.<epoch>.
+-- A token is <instance>.<epoch>. What is written in another way counts as no lease at all: see standings.
 
-local OK, STALE = 1, 0
+local OK, STALE_LEASE, OTHER_SHARDS, TAKEN, NOT_YOURS = 1, 0, 2, 3, 4 -- statuses: lua.go has the same
 local DEAD, LAPSED, LIVE = 0, 1, 2 -- standings of a token
 
 local function redis_now()
@@ -13,29 +13,13 @@ local function redis_now()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
--- A lease past its deadline is lapsed for `grace` ms and may still be renewed; after that it is dead.
+-- A lease past its deadline is lapsed for `grace` ms and may still be renewed; after that it is dead. nil: it can't be read.
 local function lease_standing(lease, now, grace)
-  local deadline, mark = lease:match('^(%d+) %d+ ?(.*)$')
-  if mark == 'dead' then return DEAD end
-  if now < tonumber(deadline) then return LIVE end
-  return now < (tonumber(mark) or deadline + grace) and LAPSED or DEAD
-end
-
--- Returns the lease of a token that wants to go on, nil if it has none, and its standing. If no lease at all is live, then nobody could
--- renew: Redis was out of reach, and that a lease ran out says nothing of its owner. So all are pardoned: they have the grace, from
--- now on, to come back as if nothing had been.
-local function renewable_lease(leases, token, now, grace)
-  local lease = redis.call('HGET', leases, token)
-  if lease and lease_standing(lease, now, grace) == LIVE then return lease, LIVE end
-  local flat, pardoned = redis.call('HGETALL', leases), {}
-  for i = 1, #flat, 2 do
-    local other, bare, mark = flat[i], flat[i + 1]:match('^(%d+ %d+) ?(.*)$')
-    if lease_standing(flat[i + 1], now, grace) == LIVE then return lease, lease and lease_standing(lease, now, grace) end
-    if mark ~= 'dead' then pardoned[other] = string.format('%s %d', bare, now + grace) end
-  end
-  for other, pardon in pairs(pardoned) do redis.call('HSET', leases, other, pardon) end
-  lease = pardoned[token] or lease
-  return lease, lease and lease_standing(lease, now, grace)
+  local deadline, mark = lease:match('^(%d+) %d+(.*)$')
+  local dead_from = mark == '' and deadline + grace or mark and tonumber(mark:match('^ (%d+)$') or '')
+  if mark == ' dead' then return DEAD end
+  if not dead_from then return nil end
+  return now < tonumber(deadline) and LIVE or now < dead_from and LAPSED or DEAD
 end
 
 -- Returns token → standing, asking Redis once for each token, and token → lease for those. A token without a lease counts as lapsed:

@@ -50,7 +50,7 @@ func (s *state) status(reply []rueidis.RedisMessage) Status {
 
 func (s *state) lease(token, version string, lifetime int, condemned ...string) Status {
 	s.t.Helper()
-	return s.status(s.run(Lease, []string{"leases"},
+	return s.status(s.run(Lease, []string{"leases", "clock"},
 		append([]string{token, version, strconv.Itoa(lifetime), "15000", "PUBLISH", s.key("to:x"), "beat"}, condemned...)...))
 }
 
@@ -63,7 +63,7 @@ func (s *state) mirror(token, version string, users ...string) Status {
 // came or went just now.
 func (s *state) mirrorKnown(known int, token, version string, users ...string) Status {
 	s.t.Helper()
-	args := []string{token, version, "10000", "15000", "10000", "60000", strconv.Itoa(known)}
+	args := []string{token, version, "10000", "15000", "10000", "60000", "1000", strconv.Itoa(known)}
 	for i := 0; i < len(users); i += 2 {
 		ago := "0"
 		if i < 2*known && !strings.HasPrefix(users[i+1], "-") {
@@ -71,14 +71,14 @@ func (s *state) mirrorKnown(known int, token, version string, users ...string) S
 		}
 		args = append(args, users[i], users[i+1], ago)
 	}
-	return s.status(s.run(Mirror, []string{"owners", "leases", "log", "seen"}, args...))
+	return s.status(s.run(Mirror, []string{"owners", "leases", "log", "seen", "clock"}, args...))
 }
 
 // sweep makes a whole pass and returns how many entries it dropped something from.
 func (s *state) sweep() (dropped int64) {
 	s.t.Helper()
 	for args := []string{"0"}; ; {
-		reply := s.run(Sweep, []string{"owners", "leases", "log", "seen"}, append([]string{args[0], "10", "15000", "10000"}, args[1:]...)...)
+		reply := s.run(Sweep, []string{"owners", "leases", "log", "seen"}, append([]string{args[0], "10", "15000", "10000", "60000", "1000"}, args[1:]...)...)
 		n, _ := reply[1].AsInt64()
 		dropped += n
 		args = args[:0]

@@ -74,15 +74,11 @@ func (m *Mirror) sweepOwn(ctx context.Context) {
 // audit looks at all shards; pace is called before each call to Redis.
 func (m *Mirror) audit(ctx context.Context, pace func(context.Context) error) (Audit, error) {
 	result := Audit{Instance: m.instance}
-	byShard := make([][]string, len(m.shards))
-	for _, user := range m.sockets.Users() {
-		shard := m.redis.Keys.ShardOf(user)
-		byShard[shard] = append(byShard[shard], user)
-		result.Users++
-	}
 	differing := map[string]time.Time{} // user → when the difference was first seen
 	for _, s := range m.shards {
-		suspects, entries, err := s.suspects(ctx, byShard[s.index], pace)
+		users := m.sockets.appendUsers(nil, s.index)
+		result.Users += len(users)
+		suspects, entries, err := s.suspects(ctx, users, pace)
 		if err != nil {
 			return result, err
 		}

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
+	"sync"
 
 	"github.com/redis/rueidis"
+	"golang.org/x/sync/errgroup"
 )
 
 // MaxLookup is how many users one Lookup may ask about.
@@ -45,50 +47,80 @@ func (m *Mirror) Directory() *Directory {
 	return &Directory{instance: m.instance, redis: m.redis, sockets: m.sockets, shards: m.shards, log: m.log}
 }
 
-// Lookup tells about some users (at most MaxLookup), in the order asked, offline ones too. If Redis can't be asked the answer is
-// stale: it tells of the users with sockets here, and the others are unknown. So it is with whom Redis does not know to be online, if it
+// lookupsAtOnce is how many shards one Lookup asks at a time.
+const lookupsAtOnce = 16
+
+// Lookup tells about some users (at most MaxLookup), in the order asked, offline ones too. Of users whose shard can't be asked the answer
+// is stale: it tells of those with sockets here, and the others are unknown. So it is with whom Redis does not know to be online, if it
 // has just lost what it held.
-func (d *Directory) Lookup(ctx context.Context, names []string) (Answer, error) {
+func (d *Directory) Lookup(ctx context.Context, names []string) Answer {
 	byShard := map[int][]int{} // shard → places in names
 	for i, name := range names {
 		shard := d.redis.Keys.ShardOf(name)
 		byShard[shard] = append(byShard[shard], i)
 	}
+	var mu sync.Mutex // guards the answer
 	answer := Answer{Users: make([]User, len(names))}
+	var asking errgroup.Group
+	asking.SetLimit(lookupsAtOnce)
 	for shard, places := range byShard {
-		asked := make([]string, len(places))
-		for i, place := range places {
-			asked[i] = names[place]
-		}
-		users, leases, now, err := d.redis.lookup(ctx, shard, asked)
-		if err != nil {
-			d.logObjection(err)
-			return d.localLookup(names), nil
-		}
-		s := d.shards[shard]
-		forgetful := !s.holds(leases, now) || s.recentLoss()
-		for i, place := range places {
-			answer.Users[place] = users[i]
-			if forgetful && users[i].State != Online {
-				answer.Users[place], answer.Stale = d.localUser(names[place]), true
+		asking.Go(func() error {
+			users, asOf, stale := d.lookupIn(ctx, shard, names, places)
+			mu.Lock()
+			defer mu.Unlock()
+			for i, place := range places {
+				answer.Users[place] = users[i]
 			}
-		}
-		answer.AsOf = Moment(now)
+			answer.Stale = answer.Stale || stale
+			if asOf != Never && (answer.AsOf == Never || asOf < answer.AsOf) {
+				answer.AsOf = asOf // what has changed since the first was asked is not all in the answer
+			}
+			return nil
+		})
 	}
-	return answer, nil
+	_ = asking.Wait() // none of them fails
+	if answer.AsOf == Never {
+		answer.AsOf = thisMoment()
+	}
+	return answer
+}
+
+// lookupIn tells about the users at some places of names, who are in one shard. asOf: Never if it could not be asked.
+func (d *Directory) lookupIn(ctx context.Context, shard int, names []string, places []int) (users []User, asOf Moment, stale bool) {
+	asked := make([]string, len(places))
+	for i, place := range places {
+		asked[i] = names[place]
+	}
+	users, leases, now, err := d.redis.lookup(ctx, shard, asked)
+	if err != nil {
+		d.logObjection(err)
+		users = make([]User, len(asked))
+		for i, name := range asked {
+			users[i] = d.localUser(name)
+		}
+		return users, Never, true
+	}
+	s := d.shards[shard]
+	forgetful := !s.holds(leases, now) || s.recentLoss()
+	for i, name := range asked {
+		if forgetful && users[i].State != Online {
+			users[i], stale = d.localUser(name), true
+		}
+	}
+	return users, Moment(now), stale
 }
 
 // Count is how many users are present: online or reconnecting. It costs one command for each shard. Users whom a dead instance left
 // behind count until they are swept. If Redis can't be asked, it counts the users with sockets here, and is stale; if Redis has just
 // lost what it held, it is stale too.
-func (d *Directory) Count(ctx context.Context) (present int64, asOf Moment, stale bool, err error) {
+func (d *Directory) Count(ctx context.Context) (present int64, asOf Moment, stale bool) {
 	present, now, leases, err := d.redis.count(ctx)
 	if err != nil {
 		d.logObjection(err)
 		_, users := d.sockets.Totals()
-		return int64(users), thisMoment(), true, nil
+		return int64(users), thisMoment(), true
 	}
-	return present, Moment(now), !d.shards[0].holds(leases, now) || slices.ContainsFunc(d.shards, (*shard).recentLoss), nil
+	return present, Moment(now), !d.shards[0].holds(leases, now) || slices.ContainsFunc(d.shards, (*shard).recentLoss)
 }
 
 // Instances lists the instances that have a lease, by id. What they count is as old as the last renewal of their lease, but this one's.
@@ -104,14 +136,6 @@ func (d *Directory) Instances(ctx context.Context) ([]Record, error) {
 	}
 	records[own].Sockets, records[own].Users = d.sockets.Totals()
 	return records, nil
-}
-
-func (d *Directory) localLookup(names []string) Answer {
-	answer := Answer{Users: make([]User, len(names)), AsOf: thisMoment(), Stale: true}
-	for i, name := range names {
-		answer.Users[i] = d.localUser(name)
-	}
-	return answer
 }
 
 // localUser is what this instance knows of a user without asking.

@@ -72,6 +72,8 @@ func (m mark) change(user string, sockets *Sockets) change {
 		at = m.at
 	case count == Gone:
 		at = time.Now()
+	case count == 0 && m.known && m.left && time.Since(m.at) < backoffMax:
+		count = held
 	case count == 0 && m.known:
 		count = kept // where the user was offline before, as for an instance that hung, a grace does not begin
 	}

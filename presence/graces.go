@@ -1,54 +1,67 @@
 package presence
 
 import (
+	"container/heap"
 	"context"
 	"sync"
 	"time"
 )
 
-// grace is the time a user who dropped has to come back.
+// grace is the time that a user without sockets has to come back.
 type grace struct {
 	user  string
-	began time.Time
+	began time.Time // when the last socket went
+	ends  time.Time
+	place int // in the heap; -1: it is not there any more. Guarded by the graces' mu
 }
 
-// graces are the running ones, first to end first: all have the same length, so a queue is enough and no user costs a timer. It
-// holds at most one for each drop within one length.
+// graces are the running ones. A user has at most one, and it costs no timer.
 type graces struct {
-	length time.Duration // static
-	added  chan struct{} // capacity 1: one signal is enough; never closed
+	sooner chan struct{} // capacity 1: one signal is enough; never closed
 
 	mu sync.Mutex
 	// mu guards the following
-	queue []grace
+	first graceHeap
 }
 
-func (g *graces) add(one grace) {
+// begin begins a grace.
+func (g *graces) begin(user string, began, ends time.Time) *grace {
+	one := &grace{user: user, began: began, ends: ends}
 	g.mu.Lock()
-	g.queue = append(g.queue, one)
-	g.mu.Unlock()
-	select {
-	case g.added <- struct{}{}:
-	default:
+	defer g.mu.Unlock()
+	if heap.Push(&g.first, one); one.place == 0 {
+		select {
+		case g.sooner <- struct{}{}:
+		default:
+		}
+	}
+	return one
+}
+
+// end ends a grace before its time; nil is none.
+func (g *graces) end(one *grace) {
+	if one == nil {
+		return
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if one.place >= 0 {
+		heap.Remove(&g.first, one.place)
 	}
 }
 
 // take removes the graces that are over and says when the next one will be, if there is one.
-func (g *graces) take(now time.Time) (over []grace, next time.Time, more bool) {
+func (g *graces) take(now time.Time) (over []*grace, next time.Time, more bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	ended := 0
-	for ended < len(g.queue) && now.Sub(g.queue[ended].began) >= g.length {
-		ended++
+	for len(g.first) > 0 && !g.first[0].ends.After(now) {
+		over = append(over, heap.Pop(&g.first).(*grace))
 	}
-	over = append(over, g.queue[:ended]...)
-	clear(g.queue[:ended]) // lets go of the names
-	g.queue = g.queue[ended:]
-	if len(g.queue) == 0 {
-		g.queue = nil
+	if len(g.first) == 0 {
+		g.first = nil // a slice keeps the size that it had once
 		return over, time.Time{}, false
 	}
-	return over, g.queue[0].began.Add(g.length), true
+	return over, g.first[0].ends, true
 }
 
 // EndGraces forgets users whose grace is over, until the context ends.
@@ -66,10 +79,32 @@ func (s *Sockets) EndGraces(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-due:
-		case <-s.graces.added:
-			if more {
-				continue // the first to end is still the first: only a wait for nothing needs the signal
-			}
+		case <-s.graces.sooner:
 		}
 	}
+}
+
+// graceHeap has the grace that ends first at its top. It is a heap.Interface.
+type graceHeap []*grace
+
+func (h graceHeap) Len() int           { return len(h) }
+func (h graceHeap) Less(i, j int) bool { return h[i].ends.Before(h[j].ends) }
+
+func (h graceHeap) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].place, h[j].place = i, j
+}
+
+func (h *graceHeap) Push(one any) {
+	one.(*grace).place = len(*h)
+	*h = append(*h, one.(*grace))
+}
+
+func (h *graceHeap) Pop() any {
+	last := len(*h) - 1
+	one := (*h)[last]
+	one.place = -1
+	(*h)[last] = nil // lets go of the name
+	*h = (*h)[:last]
+	return one
 }

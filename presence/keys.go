@@ -14,7 +14,8 @@ const clusterSlots = 16384
 //	<prefix>{tag}:owners           HASH    user → entry; an entry lives while a token in it is not dead
 //	<prefix>{tag}:leases           HASH    token → lease; until swept
 //	<prefix>{tag}:log              STREAM  changes of presence; capped
-//	<prefix>{tag}:seen             ZSET    user → when last online, ms, of those who are not; trimmed by age
+//	<prefix>{tag}:seen             ZSET    user → when last online, ms, of those who are not; trimmed by age and number
+//	<prefix>{tag}:clock            STRING  when a lease was last written, ms, by Redis' clock; for ever
 //	<prefix>{tag}:to:<instance>    channel what this instance's sockets must get
 //	<prefix>{tag}:once:<hash>      STRING  what became of a request with an idempotency key; for some minutes
 //	<prefix>{0}:instances          HASH    instance → JSON for people; while it has a lease in shard 0
@@ -57,6 +58,9 @@ func (k Keys) Log(shard int) string { return k.tags[shard] + "log" }
 
 // Seen is a ZSET: user → when last online, in ms, of those who are not.
 func (k Keys) Seen(shard int) string { return k.tags[shard] + "seen" }
+
+// Clock is a STRING: when a lease was last written, in ms, by which a clock that steps back is noticed.
+func (k Keys) Clock(shard int) string { return k.tags[shard] + "clock" }
 
 // Channels is what the names of all instances' channels in a shard begin with; the instance's id follows.
 func (k Keys) Channels(shard int) string { return k.tags[shard] + "to:" }

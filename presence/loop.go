@@ -7,6 +7,8 @@ import (
 	"math/rand/v2"
 	"strconv"
 	"time"
+
+	"rollcall/lua"
 )
 
 // run is the loop: it flushes what is dirty, renews the lease, and does nothing else. One call is under way at a time.
@@ -28,6 +30,9 @@ func (s *shard) run(ctx context.Context) {
 			s.failures++
 			s.mirror.errors.Add(1)
 			retry, wake = time.After(backoff(s.failures)), nil // wait it out, however much happens meanwhile
+			if errors.Is(err, ErrRedisFull) {
+				s.full.Store(true)
+			}
 			s.mirror.log.Warn("mirror", "shard", s.index, "failures", s.failures, "error", err)
 		} else {
 			s.failures = 0
@@ -73,9 +78,9 @@ func (s *shard) step(ctx context.Context, renewDue bool) error {
 	return nil
 }
 
-// orRaiseEpoch answers ErrStale with a new epoch, under which all local users are written again, and passes every error on.
+// orRaiseEpoch answers lua.ErrStaleLease with a new epoch, under which all local users are written again, and passes every error on.
 func (s *shard) orRaiseEpoch(err error) error {
-	if !errors.Is(err, ErrStale) {
+	if !errors.Is(err, lua.ErrStaleLease) {
 		return err
 	}
 	s.mirror.remirrors.Add(1)
@@ -92,8 +97,8 @@ func (s *shard) orRaiseEpoch(err error) error {
 // openLease opens the lease of a new token, and marks every local user to be written under it.
 func (s *shard) openLease(ctx context.Context) error {
 	started := time.Now()
-	_, err := s.mirror.redis.lease(ctx, s.index, s.token, "", s.mirror.redis.Lease, nil)
-	if errors.Is(err, ErrStale) {
+	answer, err := s.mirror.redis.lease(ctx, s.index, s.token, "", s.mirror.redis.Lease, nil)
+	if errors.Is(err, lua.ErrStaleLease) {
 		s.token.Epoch++ // an earlier attempt got through after all: its token is as good as unused
 		return err
 	}
@@ -101,6 +106,7 @@ func (s *shard) openLease(ctx context.Context) error {
 		return err
 	}
 	s.believe(started)
+	s.learn(answer)
 	s.fresh = false
 	s.mu.Lock()
 	s.current = s.token.String()
@@ -109,12 +115,24 @@ func (s *shard) openLease(ctx context.Context) error {
 	return nil
 }
 
-// againAll marks all local users of the shard.
+// againAll marks all local users of the shard. Redis has heard of them, and may have lost what it had.
 func (s *shard) againAll() {
-	for _, user := range s.mirror.sockets.Users() {
-		if s.mirror.redis.Keys.ShardOf(user) == s.index {
-			s.again(user, true)
-		}
+	users := s.mirror.sockets.appendUsers(nil, s.index)
+	s.mu.Lock()
+	for _, user := range users {
+		s.againLocked(user, true)
+	}
+	s.mu.Unlock()
+	s.signal()
+}
+
+// learn keeps what a renewal of the lease tells about Redis and the other instances.
+func (s *shard) learn(answer leaseAnswer) {
+	if full := answer.full; s.full.Swap(full) != full {
+		s.mirror.log.Warn("redis is full, or no longer", "shard", s.index, "full", full)
+	}
+	if s.index == 0 {
+		s.mirror.live.Store(int64(answer.leases.liveInstances(answer.now)))
 	}
 }
 
@@ -130,7 +148,7 @@ func (s *shard) settleVersion(ctx context.Context) error {
 		return err
 	}
 	if version != s.version && version != s.version+1 {
-		return ErrStale
+		return lua.ErrStaleLease
 	}
 	s.version, s.unsettled = version, false
 	return nil
@@ -144,6 +162,7 @@ func (s *shard) renew(ctx context.Context) error {
 		return err
 	}
 	s.believe(started)
+	s.learn(answer)
 	s.heartbeats.Add(1)
 	s.retired = nil
 	s.refilling.Store(false)
@@ -154,7 +173,7 @@ func (s *shard) renew(ctx context.Context) error {
 	}
 	if s.index == 0 {
 		shards, err := s.mirror.announce(ctx)
-		if errors.Is(err, ErrStale) { // which says nothing of the lease
+		if errors.Is(err, lua.ErrOtherShards) { // which says nothing of the lease
 			return fmt.Errorf("presence: the others use %d shards now, and this instance %d: they do not find its users; all must use the same number",
 				shards, len(s.mirror.shards))
 		}

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"rollcall/lua"
 )
 
 // Heartbeat is the message that every renewal of a lease sends through the instance's own channel.
@@ -28,13 +30,14 @@ type Mirror struct {
 
 	draining atomic.Bool
 	protocol atomic.Int64 // the lowest of all instances, as of our last word; 0 before it
+	live     atomic.Int64 // instances with a live lease, as of the last renewal of ours; 0 before it
 	loops    sync.WaitGroup
 
 	auditing sync.Mutex
 	// auditing guards the following
 	differing map[string]time.Time // users in whom the last audit found a difference, since it was first seen
 
-	errors, remirrors atomic.Int64 // since the start
+	errors, remirrors, unreadable atomic.Int64 // since the start
 
 	found, oldest atomic.Int64 // differences that audits found since the start; the age of the oldest one known, ns
 }
@@ -74,7 +77,8 @@ func NewMirror(o MirrorOptions) (*Mirror, *Sockets) {
 		started:  now,
 		record:   Record{ID: o.Instance, Host: host, Addr: o.Addr, StartedAt: now.UTC().Truncate(time.Millisecond), State: "live", Protocol: Protocol},
 	}
-	m.sockets = NewSockets(o.Redis.Grace, m.touch)
+	m.redis.unreadable = &m.unreadable
+	m.sockets = newSockets(o.Redis, m.touch)
 	for i := range o.Redis.Keys.Shards() {
 		m.shards = append(m.shards, newShard(i, m))
 	}
@@ -96,7 +100,7 @@ func (m *Mirror) Open(ctx context.Context) error {
 
 func (m *Mirror) agree(ctx context.Context) error {
 	agreed, err := m.announce(ctx)
-	if errors.Is(err, ErrStale) {
+	if errors.Is(err, lua.ErrOtherShards) {
 		return fmt.Errorf("presence: the instances on this Redis use %d shards, this one is set to %d: set --shards to %d, or use another --prefix",
 			agreed, len(m.shards), agreed)
 	}
@@ -181,12 +185,15 @@ type Stats struct {
 	Trust     time.Duration // how much longer other instances believe this one, in the shard where that ends first; not above 0: not
 	Errors    int64         // failed calls of Redis since the start
 	Remirrors int64         // times that Redis had lost its state, and a shard was mirrored again
+
+	Unreadable int64 // entries, leases and records that were read and made no sense, each time, since the start
+	Full       bool  // Redis has no room for more
 }
 
 // Stats tells how the mirror does now.
 func (m *Mirror) Stats() Stats {
 	now := time.Now()
-	stats := Stats{Trust: m.redis.Lease, Errors: m.errors.Load(), Remirrors: m.remirrors.Load()}
+	stats := Stats{Trust: m.redis.Lease, Errors: m.errors.Load(), Remirrors: m.remirrors.Load(), Unreadable: m.unreadable.Load()}
 	for _, s := range m.shards {
 		s.mu.Lock()
 		stats.Dirty += len(s.dirty)
@@ -194,6 +201,7 @@ func (m *Mirror) Stats() Stats {
 			stats.Lag = max(stats.Lag, now.Sub(s.behind))
 		}
 		s.mu.Unlock()
+		stats.Full = stats.Full || s.full.Load()
 		stats.Trust = min(stats.Trust, time.Duration(s.believedUntil.Load())-now.Sub(m.started))
 	}
 	return stats
@@ -202,15 +210,26 @@ func (m *Mirror) Stats() Stats {
 // Believed says whether the lease in a shard certainly holds: whether other instances believe this one.
 func (m *Mirror) Believed(shard int) bool { return m.shards[shard].believed(time.Now()) }
 
-// Trouble says why other instances do not believe this one now; empty if they do.
+// Trouble says why other instances do not believe this one now, or what will soon go wrong; empty if nothing is.
 func (m *Mirror) Trouble() string {
-	for shard := range m.shards {
-		if !m.Believed(shard) {
+	full := false
+	for shard, s := range m.shards {
+		switch {
+		case !m.Believed(shard) && s.full.Load():
+			return fmt.Sprintf("its lease in shard %d has lapsed, for Redis is full (maxmemory): other instances do not find its sockets", shard)
+		case !m.Believed(shard):
 			return fmt.Sprintf("its lease in shard %d has lapsed, for Redis is out of reach: other instances do not find its sockets", shard)
 		}
+		full = full || s.full.Load()
+	}
+	if full {
+		return "Redis is full (maxmemory): presence and pushes go on, requests with an Idempotency-Key are refused; give it more memory, or remove what else it holds"
 	}
 	return ""
 }
+
+// LiveInstances is how many instances have a live lease, as of the last renewal of ours. At least one.
+func (m *Mirror) LiveInstances() int { return int(max(1, m.live.Load())) }
 
 func (m *Mirror) touch(user string, came, left bool, at time.Time) {
 	m.shardOf(user).touch(user, came, left, at)

@@ -144,22 +144,43 @@ func presentAfter(users []User, after string) []User {
 // localPage lists this instance's own users by name. It looks at all of them: it is for the time without Redis.
 func (d *Directory) localPage(at cursor, limit int) Answer {
 	answer := Answer{Users: []User{}, AsOf: thisMoment(), Stale: true}
-	names := d.sockets.Users()
-	slices.Sort(names)
-	first, found := slices.BinarySearch(names, at.after)
-	if found {
-		first++
-	}
-	for _, name := range names[first:min(first+limit, len(names))] {
+	names := d.sockets.firstUsers(at.after, limit+1)
+	for _, name := range names[:min(limit, len(names))] {
 		u := d.localUser(name)
 		if u.State != Online {
 			u.State = Reconnecting
 		}
 		answer.Users = append(answer.Users, u)
 	}
-	if first+limit < len(names) {
-		at.after = names[first+limit-1]
+	if len(names) > limit {
+		at.after = names[limit-1]
 		answer.Next = at.String()
 	}
 	return answer
+}
+
+// firstUsers are the first users by name after another, with sockets here or in their grace. It keeps no more than twice as many at a time,
+// however many users there are.
+func (s *Sockets) firstUsers(after string, count int) []string {
+	first, full := make([]string, 0, 2*count), false
+	keep := func() {
+		slices.Sort(first)
+		full = len(first) >= count
+		first = first[:min(count, len(first))]
+	}
+	for i := range s.stripes {
+		stripe := &s.stripes[i]
+		stripe.mu.RLock()
+		for user := range stripe.users {
+			if user <= after || full && user >= first[count-1] {
+				continue
+			}
+			if first = append(first, user); len(first) == cap(first) {
+				keep()
+			}
+		}
+		stripe.mu.RUnlock()
+	}
+	keep()
+	return first
 }

@@ -21,7 +21,7 @@ func (r Redis) lookup(ctx context.Context, shard int, names []string) (users []U
 	if err != nil {
 		return nil, nil, 0, fmt.Errorf("presence: look up %d users in shard %d: %w", len(names), shard, err)
 	}
-	if now, leases, err = readMoment(reply); err != nil {
+	if now, leases, err = r.readMoment(reply); err != nil {
 		return nil, nil, 0, err
 	}
 	entries, err := reply[2].ToArray()
@@ -58,7 +58,7 @@ func (r Redis) page(ctx context.Context, shard int, cursor uint64, count int) (o
 	if err != nil {
 		return ownersStep{}, fmt.Errorf("presence: page through shard %d: %w", shard, err)
 	}
-	now, leases, err := readMoment(reply)
+	now, leases, err := r.readMoment(reply)
 	if err != nil {
 		return ownersStep{}, err
 	}
@@ -90,7 +90,7 @@ func (r Redis) instances(ctx context.Context) ([]Record, error) {
 	if err != nil {
 		return nil, fmt.Errorf("presence: instances: %w", err)
 	}
-	now, leases, err := readMoment(reply)
+	now, leases, err := r.readMoment(reply)
 	if err != nil {
 		return nil, err
 	}
@@ -107,7 +107,8 @@ func (r Redis) instances(ctx context.Context) ([]Record, error) {
 	for _, text := range texts {
 		var record Record
 		if err := json.Unmarshal([]byte(text), &record); err != nil {
-			return nil, fmt.Errorf("presence: instances: record %q: %w", text, err)
+			r.passOver()
+			continue
 		}
 		switch standing[record.ID] {
 		case Dead:
@@ -147,7 +148,7 @@ func (r Redis) count(ctx context.Context) (present, now int64, leases Leases, er
 	return present, now, leases, err
 }
 
-// readUser reads one entry; nil is a user without one.
+// readUser reads one entry. A user without one, or with one that can't be read, is offline.
 func (r Redis) readUser(name string, message rueidis.RedisMessage, leases Leases, now int64) (User, error) {
 	if message.IsNil() {
 		return entry{}.user(name, leases, now, r.Grace), nil
@@ -156,15 +157,15 @@ func (r Redis) readUser(name string, message rueidis.RedisMessage, leases Leases
 	if err != nil {
 		return User{}, fmt.Errorf("presence: entry of %q: %w", name, err)
 	}
-	e, err := parseEntry(text)
-	if err != nil {
-		return User{}, fmt.Errorf("presence: entry of %q: %w", name, err)
+	e, ok := parseEntry(text)
+	if !ok {
+		r.passOver()
 	}
 	return e.user(name, leases, now, r.Grace), nil
 }
 
 // readMoment reads what the reading scripts' answers begin with: the time (ms) and the leases.
-func readMoment(reply []rueidis.RedisMessage) (now int64, leases Leases, err error) {
+func (r Redis) readMoment(reply []rueidis.RedisMessage) (now int64, leases Leases, err error) {
 	if now, err = reply[0].AsInt64(); err != nil {
 		return 0, nil, fmt.Errorf("presence: read the time: %w", err)
 	}
@@ -172,6 +173,6 @@ func readMoment(reply []rueidis.RedisMessage) (now int64, leases Leases, err err
 	if err != nil {
 		return 0, nil, fmt.Errorf("presence: read the leases: %w", err)
 	}
-	leases, err = leasesFrom(flat)
+	leases, err = r.leasesFrom(flat)
 	return now, leases, err
 }

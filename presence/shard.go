@@ -31,6 +31,7 @@ type shard struct {
 	believedUntil atomic.Int64 // ns since the mirror was made
 	lost          atomic.Int64 // when Redis was last found not to hold the lease, ns since the mirror was made; 0: never
 	refilling     atomic.Bool  // from a loss until all users are there again
+	full          atomic.Bool  // Redis had no room for more when the lease was last renewed, or refused to write for that reason
 	heartbeats    atomic.Int64 // sent since they were last asked about
 	sweeper       atomic.Bool  // it was this token's turn to sweep when last renewed
 	sweeping      atomic.Bool
@@ -87,12 +88,16 @@ func (s *shard) touch(user string, came, left bool, at time.Time) {
 // lost what it had.
 func (s *shard) again(user string, known bool) {
 	s.mu.Lock()
+	s.againLocked(user, known)
+	s.mu.Unlock()
+	s.signal()
+}
+
+func (s *shard) againLocked(user string, known bool) {
 	if _, marked := s.dirty[user]; !marked { // what is marked was not written yet
 		s.dirty[user] = mark{known: known}
 	}
 	s.markedLocked()
-	s.mu.Unlock()
-	s.signal()
 }
 
 func (s *shard) markedLocked() {

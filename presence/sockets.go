@@ -62,6 +62,7 @@ const (
 	Gone = -1
 	Left = -2 // closed their last socket on purpose: no grace runs on other instances either. Only the mirror says so
 	kept = -3 // in a grace, if Redis does not hold the user to be offline. Only the mirror says so
+	held = -4 // the same, and no grace runs on other instances: left on purpose, too soon after coming. Only the mirror says so
 )
 
 // Sockets are this instance's own sockets: the truth that everything else copies. Maps are striped, so that connects, pushes and
@@ -69,9 +70,11 @@ const (
 type Sockets struct {
 	// static after construction
 	seed    maphash.Seed
+	grace   time.Duration
+	minStay time.Duration                                    // see Redis.MinStay
 	changed func(user string, came, left bool, at time.Time) // see NewSockets
-
-	stripes [64]stripe // their number: far more than the cores that could want one at once
+	keys    Keys
+	stripes []stripe // as many for each shard, which holds the users of no other, one shard after the other
 
 	sockets, users atomic.Int64
 
@@ -90,18 +93,27 @@ type localUser struct {
 	sockets []*Socket // replaced, never changed: readers hold it without a lock
 	retired int       // of these, such as do not count any more
 	came    time.Time // since when the user is here, whatever short drops there were
-	dropped time.Time // with no sockets that count: when the last one went, and the grace began
-	gone    bool      // with no sockets that count: there is no grace either
+	grace   *grace    // with no sockets that count: the time to come back
+	gone    bool      // with no sockets that count: that is over
 }
 
 func (l *localUser) count() int { return len(l.sockets) - l.retired }
+
+// manyStripes is how many stripes there are at least: far more than the cores that could want one at once.
+const manyStripes = 64
 
 // NewSockets makes an empty map. changed is called at each change of a user's count, from any goroutine, while a part of the map is
 // locked; it must not block. came says that the user was not here before; left, that the last socket was closed on purpose; at is when
 // the change was, and, if a grace has ended, when it began.
 func NewSockets(grace time.Duration, changed func(user string, came, left bool, at time.Time)) *Sockets {
-	s := &Sockets{seed: maphash.MakeSeed(), changed: changed}
-	s.graces = graces{length: grace, added: make(chan struct{}, 1)}
+	return newSockets(Redis{Grace: grace, Keys: NewKeys("", 1)}, changed)
+}
+
+func newSockets(redis Redis, changed func(user string, came, left bool, at time.Time)) *Sockets {
+	s := &Sockets{seed: maphash.MakeSeed(), grace: redis.Grace, minStay: redis.MinStay, changed: changed, keys: redis.Keys}
+	keys := redis.Keys
+	s.graces.sooner = make(chan struct{}, 1)
+	s.stripes = make([]stripe, keys.Shards()*((manyStripes+keys.Shards()-1)/keys.Shards()))
 	for i := range s.stripes {
 		s.stripes[i].users = map[string]*localUser{}
 		s.stripes[i].anonymous = map[*Socket]struct{}{}
@@ -113,7 +125,14 @@ func (s *Sockets) stripeOf(user string, id uuid.UUID) *stripe {
 	if user == "" {
 		return &s.stripes[int(id[15])%len(s.stripes)] // the last byte of an id is random
 	}
-	return &s.stripes[maphash.String(s.seed, user)%uint64(len(s.stripes))]
+	own := s.stripesOf(s.keys.ShardOf(user))
+	return &own[maphash.String(s.seed, user)%uint64(len(own))]
+}
+
+// stripesOf are the stripes in which the users of a shard are.
+func (s *Sockets) stripesOf(shard int) []stripe {
+	each := len(s.stripes) / s.keys.Shards()
+	return s.stripes[shard*each : (shard+1)*each]
 }
 
 // Add makes a socket known. Pushes on this instance find it at once.
@@ -138,13 +157,15 @@ func (s *Sockets) Add(socket *Socket) {
 	if local.gone {
 		local.came, local.gone = now, false
 	}
+	s.graces.end(local.grace)
+	local.grace = nil
 	local.sockets = append(slices.Clip(local.sockets), socket)
 	s.changed(socket.User, came, false, now)
 	stripe.mu.Unlock()
 }
 
 // Remove forgets a socket. If it was its user's last here, the user is gone at once when the client closed it on purpose (close
-// code 1000), and otherwise after the grace.
+// code 1000), and otherwise after the grace; but not before the least stay is over.
 func (s *Sockets) Remove(socket *Socket, onPurpose bool) {
 	now, stripe := time.Now(), s.stripeOf(socket.User, socket.ID)
 	stripe.mu.Lock()
@@ -169,9 +190,11 @@ func (s *Sockets) Remove(socket *Socket, onPurpose bool) {
 	}
 	last := local.count() == 0
 	if last && counted > 0 {
-		s.dropLocked(socket.User, local, now)
+		s.users.Add(-1)
 	}
-	local.gone = local.gone || last && onPurpose
+	if last && (counted > 0 || onPurpose) {
+		s.leaveLocked(socket.User, local, now, onPurpose)
+	}
 	if local.gone && len(local.sockets) == 0 {
 		delete(stripe.users, socket.User)
 	}
@@ -193,21 +216,31 @@ func (s *Sockets) Retire(socket *Socket) {
 	}
 	socket.retired = true
 	if local.retired++; local.count() == 0 {
-		s.dropLocked(socket.User, local, now)
+		s.users.Add(-1)
+		s.leaveLocked(socket.User, local, now, false)
 	}
 	s.changed(socket.User, false, false, now)
 	stripe.mu.Unlock()
 }
 
-// dropLocked begins the grace of a user whose last socket that counted went.
-func (s *Sockets) dropLocked(user string, local *localUser, now time.Time) {
-	s.users.Add(-1)
-	if s.graces.length == 0 {
-		local.gone = true
+// leaveLocked begins the grace of a user whose last socket that counted went, or ends it if the client said that it will not be back.
+func (s *Sockets) leaveLocked(user string, local *localUser, now time.Time, onPurpose bool) {
+	if local.gone {
 		return
 	}
-	local.dropped = now
-	s.graces.add(grace{user, now})
+	ends := now
+	if !onPurpose {
+		ends = now.Add(s.grace)
+	}
+	if soonest := local.came.Add(s.minStay); ends.Before(soonest) {
+		ends = soonest
+	}
+	s.graces.end(local.grace)
+	if local.grace = nil; ends.After(now) {
+		local.grace = s.graces.begin(user, now, ends)
+	} else {
+		local.gone = true
+	}
 }
 
 // Count is how many sockets a user has here: 0 in the grace, Gone if there is nothing to say.
@@ -226,7 +259,7 @@ func (s *Sockets) count(user string) (sockets int, at time.Time) {
 	case local == nil || local.gone:
 		return Gone, time.Time{}
 	case local.count() == 0:
-		return 0, local.dropped
+		return 0, local.grace.began
 	}
 	return local.count(), local.came
 }
@@ -245,8 +278,17 @@ func (s *Sockets) Of(user string) List {
 // Users are all users with sockets here or in their grace, in no order.
 func (s *Sockets) Users() []string {
 	users := make([]string, 0, s.users.Load())
-	for i := range s.stripes {
-		stripe := &s.stripes[i]
+	for shard := range s.keys.Shards() {
+		users = s.appendUsers(users, shard)
+	}
+	return users
+}
+
+// appendUsers appends those of one shard.
+func (s *Sockets) appendUsers(users []string, shard int) []string {
+	stripes := s.stripesOf(shard)
+	for i := range stripes {
+		stripe := &stripes[i]
 		stripe.mu.RLock()
 		for user := range stripe.users {
 			users = append(users, user)
@@ -262,15 +304,15 @@ func (s *Sockets) Totals() (sockets, users int) {
 }
 
 // endGrace forgets a user whose grace is over, unless there was a socket since.
-func (s *Sockets) endGrace(over grace) {
+func (s *Sockets) endGrace(over *grace) {
 	stripe := s.stripeOf(over.user, uuid.Nil)
 	stripe.mu.Lock()
 	defer stripe.mu.Unlock()
 	local := stripe.users[over.user]
-	if local == nil || local.gone || local.count() > 0 || !local.dropped.Equal(over.began) {
+	if local == nil || local.grace != over {
 		return
 	}
-	local.gone = true
+	local.grace, local.gone = nil, true
 	if len(local.sockets) == 0 {
 		delete(stripe.users, over.user)
 	}

@@ -1,8 +1,6 @@
 package presence
 
 import (
-	"errors"
-	"fmt"
 	"maps"
 	"slices"
 	"strconv"
@@ -42,6 +40,8 @@ type Lease struct {
 	Deadline  int64 // ms
 	Pardoned  int64 // ms; if not 0, dead only from then on: nobody could renew when the deadline passed
 	Condemned bool  // can't be renewed, whatever its deadline
+
+	version int64 // mirror writes under it
 }
 
 // Standing of a token with this lease, at a moment of Redis' clock (ms). standing.lua says the same.
@@ -65,26 +65,47 @@ func (l Lease) Standing(now int64, grace time.Duration) Standing {
 // Leases are all leases of one shard, by token.
 type Leases map[string]Lease
 
-// parseLeases reads token, lease, token, lease, … as HGETALL answers.
-func parseLeases(flat []string) (Leases, error) {
-	leases := make(Leases, len(flat)/2)
+// parseLeases reads token, lease, token, lease, … as HGETALL answers. A lease that can't be read is passed over, and counted: its token
+// is as one that has lost its lease.
+func parseLeases(flat []string) (leases Leases, unreadable int) {
+	leases = make(Leases, len(flat)/2)
 	for i := 0; i+1 < len(flat); i += 2 {
-		words := strings.Fields(flat[i+1])
-		if len(words) < 2 {
-			return nil, fmt.Errorf("presence: token %s has the lease %q, want a deadline and a version", flat[i], flat[i+1])
-		}
-		var lease Lease
-		var err, errMark error
-		lease.Deadline, err = strconv.ParseInt(words[0], 10, 64)
-		if lease.Condemned = words[len(words)-1] == "dead"; len(words) > 2 && !lease.Condemned {
-			lease.Pardoned, errMark = strconv.ParseInt(words[2], 10, 64)
-		}
-		if err := errors.Join(err, errMark); err != nil {
-			return nil, fmt.Errorf("presence: lease of token %s: %w", flat[i], err)
+		lease, ok := parseLease(flat[i+1])
+		if !ok {
+			unreadable++
+			continue
 		}
 		leases[flat[i]] = lease
 	}
-	return leases, nil
+	return leases, unreadable
+}
+
+// parseLease reads "deadline version", with "until" or "dead" behind it. lease_standing in standing.lua reads the same.
+func parseLease(text string) (lease Lease, ok bool) {
+	words := strings.Split(text, " ")
+	if len(words) < 2 || len(words) > 3 {
+		return Lease{}, false
+	}
+	var okDeadline, okVersion bool
+	lease.Deadline, okDeadline = number(words[0])
+	lease.version, okVersion = number(words[1])
+	ok = okDeadline && okVersion
+	switch {
+	case len(words) == 2:
+	case words[2] == "dead":
+		lease.Condemned = true
+	default:
+		var okUntil bool
+		lease.Pardoned, okUntil = number(words[2])
+		ok = ok && okUntil
+	}
+	return lease, ok
+}
+
+// number reads digits, and nothing else.
+func number(text string) (n int64, ok bool) {
+	unsigned, err := strconv.ParseUint(text, 10, 63)
+	return int64(unsigned), err == nil
 }
 
 // Standing of a token. One without a lease lost it and is about to come back under another.
@@ -117,6 +138,18 @@ func (l Leases) AnyDead(now int64, grace time.Duration) bool {
 	return false
 }
 
+// liveInstances is how many instances have a live lease.
+func (l Leases) liveInstances(now int64) int {
+	live := map[string]struct{}{}
+	for token, lease := range l {
+		if !lease.Condemned && now < lease.Deadline {
+			instance, _, _ := strings.Cut(token, ".")
+			live[instance] = struct{}{}
+		}
+	}
+	return len(live)
+}
+
 // entry is what Redis holds of one user.
 type entry struct {
 	since  int64 // ms
@@ -129,26 +162,21 @@ type owner struct {
 	sockets int // 0 = dropped, and in its grace
 }
 
-// parseEntry reads "since token:n token:n".
-func parseEntry(text string) (entry, error) {
-	words := strings.Fields(text)
-	if len(words) == 0 {
-		return entry{}, fmt.Errorf("presence: empty entry")
+// parseEntry reads "since token:n token:n"; false: it does not begin like an entry. Words that are no owners are passed over. entry.lua
+// reads the same.
+func parseEntry(text string) (e entry, ok bool) {
+	since, owners, _ := strings.Cut(text, " ")
+	if e.since, ok = number(since); !ok || len(since) == len(text) {
+		return entry{}, false
 	}
-	since, err := strconv.ParseInt(words[0], 10, 64)
-	if err != nil {
-		return entry{}, fmt.Errorf("presence: entry %q: %w", text, err)
-	}
-	e := entry{since: since}
-	for _, word := range words[1:] {
-		token, count, _ := strings.Cut(word, ":")
-		sockets, err := strconv.Atoi(count)
-		if err != nil {
-			return entry{}, fmt.Errorf("presence: entry %q: %w", text, err)
+	for word := range strings.SplitSeq(owners, " ") {
+		token, rest, _ := strings.Cut(word, ":")
+		digits := rest[:len(rest)-len(strings.TrimLeft(rest, "0123456789"))]
+		if sockets, ok := number(digits); ok && token != "" {
+			e.owners = append(e.owners, owner{token, int(sockets)})
 		}
-		e.owners = append(e.owners, owner{token, sockets})
 	}
-	return e, nil
+	return e, true
 }
 
 // user says what an entry means at a moment of Redis' clock (ms).

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -13,8 +14,8 @@ import (
 	"rollcall/lua"
 )
 
-// ErrStale says that Redis does not hold what this instance believes it does, and that nothing was written.
-var ErrStale = errors.New("stale: redis holds another version of this lease, or none")
+// ErrRedisFull says that Redis has reached its maxmemory, and refused to write.
+var ErrRedisFull = lua.ErrFull
 
 // Redis is how presence reaches Redis. All fields are static.
 type Redis struct {
@@ -22,11 +23,29 @@ type Redis struct {
 	Keys    Keys
 	Publish string // PUBLISH, or SPUBLISH on a Cluster
 
-	Lease   time.Duration // how long a lease lives without renewal
-	Grace   time.Duration
+	Lease time.Duration // how long a lease lives without renewal
+	Grace time.Duration
+	// Who leaves before this time after coming, on purpose too, is in a grace until then: so a user who comes and goes all the time causes
+	// two changes of presence for each such time at most, on each instance, and can't push those of others out of the log. 0: at once.
+	MinStay time.Duration
 	LogCap  int           // changes of presence kept in each shard, about
 	SeenFor time.Duration // how long an offline user's last time online is remembered
+	SeenCap int           // offline users remembered, in all shards together, about
 	Timeout time.Duration // of each call
+
+	unreadable *atomic.Int64 // counts what was read and makes no sense; nil: nobody counts
+}
+
+// passOver counts something in Redis that makes no sense, and is read as if it were not there.
+func (r Redis) passOver() {
+	if r.unreadable != nil {
+		r.unreadable.Add(1)
+	}
+}
+
+// seenCap is how many offline users each shard remembers.
+func (r Redis) seenCap() string {
+	return strconv.Itoa((r.SeenCap + r.Keys.Shards() - 1) / r.Keys.Shards())
 }
 
 // RenewEvery is the time between renewals of a lease: four of five may be lost before it lapses.
@@ -44,24 +63,27 @@ type change struct {
 type leaseAnswer struct {
 	leases Leases
 	now    int64 // of Redis' clock, ms
+	full   bool  // Redis has no room for more; the lease is written all the same
 }
 
 func (r Redis) lease(ctx context.Context, shard int, token Token, version string, lifetime time.Duration, condemned []string) (leaseAnswer, error) {
 	args := append([]string{token.String(), version, millis(lifetime), millis(r.Grace),
 		r.Publish, r.Keys.Channels(shard) + token.Instance, Heartbeat}, condemned...)
-	reply, err := r.exec(ctx, lua.Lease, []string{r.Keys.Leases(shard)}, args).ToArray()
+	keys := []string{r.Keys.Leases(shard), r.Keys.Clock(shard)}
+	reply, err := lua.Check(r.exec(ctx, lua.Lease, keys, args))
 	if err != nil {
-		return leaseAnswer{}, fmt.Errorf("presence: lease of %s in shard %d: %w", token, shard, err)
-	}
-	if err := status(reply); err != nil {
 		return leaseAnswer{}, fmt.Errorf("presence: lease of %s in shard %d: %w", token, shard, err)
 	}
 	now, err := reply[1].AsInt64()
 	if err != nil {
 		return leaseAnswer{}, fmt.Errorf("presence: lease of %s in shard %d: %w", token, shard, err)
 	}
-	leases, err := leasesFrom(reply[2:])
-	return leaseAnswer{leases, now}, err
+	full, err := reply[2].AsInt64()
+	if err != nil {
+		return leaseAnswer{}, fmt.Errorf("presence: lease of %s in shard %d: %w", token, shard, err)
+	}
+	leases, err := r.leasesFrom(reply[3:])
+	return leaseAnswer{leases, now, full == 1}, err
 }
 
 func (r Redis) mirror(ctx context.Context, shard int, token Token, version int64, changes []change) error {
@@ -70,19 +92,15 @@ func (r Redis) mirror(ctx context.Context, shard int, token Token, version int64
 	for known < len(changes) && changes[known].known {
 		known++
 	}
-	args := make([]string, 0, 7+3*len(changes))
+	args := make([]string, 0, 8+3*len(changes))
 	args = append(args, token.String(), strconv.FormatInt(version, 10), millis(r.Lease), millis(r.Grace),
-		strconv.Itoa(r.LogCap), millis(r.SeenFor), strconv.Itoa(known))
+		strconv.Itoa(r.LogCap), millis(r.SeenFor), r.seenCap(), strconv.Itoa(known))
 	now := time.Now()
 	for _, c := range changes {
 		args = append(args, c.user, strconv.Itoa(c.sockets), millis(now.Sub(c.at)))
 	}
-	keys := []string{r.Keys.Owners(shard), r.Keys.Leases(shard), r.Keys.Log(shard), r.Keys.Seen(shard)}
-	reply, err := r.exec(ctx, lua.Mirror, keys, args).ToArray()
-	if err == nil {
-		err = status(reply)
-	}
-	if err != nil {
+	keys := []string{r.Keys.Owners(shard), r.Keys.Leases(shard), r.Keys.Log(shard), r.Keys.Seen(shard), r.Keys.Clock(shard)}
+	if _, err := lua.Check(r.exec(ctx, lua.Mirror, keys, args)); err != nil {
 		return fmt.Errorf("presence: mirror %d users of shard %d: %w", len(changes), shard, err)
 	}
 	return nil
@@ -98,31 +116,33 @@ func knownFirst(a, b change) int {
 	return 1
 }
 
-// version reads how many mirror writes Redis has counted under a lease; ErrStale if there is none.
+// version reads how many mirror writes Redis has counted under a lease; lua.ErrStaleLease if there is none.
 func (r Redis) version(ctx context.Context, shard int, token Token) (int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, r.Timeout)
 	defer cancel()
 	lease, err := r.Client.Do(ctx, r.Client.B().Hget().Key(r.Keys.Leases(shard)).Field(token.String()).Build()).ToString()
 	if rueidis.IsRedisNil(err) {
-		return 0, ErrStale
+		return 0, lua.ErrStaleLease
 	}
 	if err != nil {
 		return 0, fmt.Errorf("presence: version of %s in shard %d: %w", token, shard, err)
 	}
-	var deadline, version int64
-	if _, err := fmt.Sscan(lease, &deadline, &version); err != nil {
-		return 0, fmt.Errorf("presence: version of %s in shard %d: lease %q: %w", token, shard, lease, err)
+	read, ok := parseLease(lease)
+	if !ok {
+		r.passOver()
+		return 0, lua.ErrStaleLease
 	}
-	return version, nil
+	return read.version, nil
 }
 
 // sweep takes one step and returns what to give to the next; nil after the last.
 func (r Redis) sweep(ctx context.Context, shard int, from *sweepStep) (next *sweepStep, dropped int64, err error) {
-	args := append([]string{from.cursor, "1000", millis(r.Grace), strconv.Itoa(r.LogCap)}, from.dead...)
+	args := append([]string{from.cursor, "1000", millis(r.Grace), strconv.Itoa(r.LogCap), millis(r.SeenFor), r.seenCap()},
+		from.dead...)
 	keys := []string{r.Keys.Owners(shard), r.Keys.Leases(shard), r.Keys.Log(shard), r.Keys.Seen(shard)}
 	reply, err := r.exec(ctx, lua.Sweep, keys, args).ToArray()
 	if err != nil {
-		return nil, 0, fmt.Errorf("presence: sweep shard %d: %w", shard, err)
+		return nil, 0, fmt.Errorf("presence: sweep shard %d: %w", shard, lua.WithFull(err))
 	}
 	next = &sweepStep{}
 	if next.cursor, err = reply[0].ToString(); err != nil {
@@ -151,17 +171,25 @@ type sweepStep struct {
 }
 
 // announce writes this instance's record and returns the number of shards all agree on, and the lowest protocol of all instances.
-// ErrStale: the number of shards is another than ours.
+// lua.ErrOtherShards: the number of shards is another than ours.
 func (r Redis) announce(ctx context.Context, instance, record string) (agreed, protocol int, err error) {
 	keys := []string{r.Keys.Instances(), r.Keys.Leases(0), r.Keys.AgreedShards()}
-	reply, err := r.exec(ctx, lua.Announce, keys, []string{instance, record, strconv.Itoa(r.Keys.Shards())}).AsIntSlice()
+	reply, refusal := lua.Check(r.exec(ctx, lua.Announce, keys, []string{instance, record, strconv.Itoa(r.Keys.Shards())}))
+	if refusal != nil && !errors.Is(refusal, lua.ErrOtherShards) {
+		return 0, 0, fmt.Errorf("presence: announce: %w", refusal)
+	}
+	shards, err := reply[1].AsInt64()
 	if err != nil {
 		return 0, 0, fmt.Errorf("presence: announce: %w", err)
 	}
-	if lua.Status(reply[0]) == lua.Stale {
-		return int(reply[1]), 0, ErrStale
+	if refusal != nil {
+		return int(shards), 0, refusal
 	}
-	return int(reply[1]), int(reply[2]), nil
+	lowest, err := reply[2].AsInt64()
+	if err != nil {
+		return 0, 0, fmt.Errorf("presence: announce: %w", err)
+	}
+	return int(shards), int(lowest), nil
 }
 
 func (r Redis) exec(ctx context.Context, script *rueidis.Lua, keys, args []string) rueidis.RedisResult {
@@ -170,24 +198,16 @@ func (r Redis) exec(ctx context.Context, script *rueidis.Lua, keys, args []strin
 	return script.Exec(ctx, r.Client, keys, args)
 }
 
-// status maps a script's first value to an error.
-func status(reply []rueidis.RedisMessage) error {
-	code, err := reply[0].AsInt64()
-	if err != nil {
-		return err
-	}
-	if lua.Status(code) == lua.Stale {
-		return ErrStale
-	}
-	return nil
-}
-
-func leasesFrom(flat []rueidis.RedisMessage) (Leases, error) {
+func (r Redis) leasesFrom(flat []rueidis.RedisMessage) (Leases, error) {
 	words, err := stringsFrom(flat)
 	if err != nil {
 		return nil, err
 	}
-	return parseLeases(words)
+	leases, unreadable := parseLeases(words)
+	for range unreadable {
+		r.passOver()
+	}
+	return leases, nil
 }
 
 func stringsFrom(messages []rueidis.RedisMessage) ([]string, error) {
