@@ -44,7 +44,7 @@ type socket struct {
 	pinged    atomic.Pointer[string] // the last ping of the client that is not answered yet
 	ended     atomic.Bool            // this side has sent a close frame, or cut the connection
 	closing   closing
-	handling  sync.Mutex             // held while a handler works on a message of this socket: see gateway.answer
+	handling  sync.Mutex // held while a handler works on a message of this socket: see gateway.answer
 }
 
 // sockets serves all connections of this instance.
