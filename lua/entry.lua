@@ -7,7 +7,7 @@ local OFFLINE, RECONNECTING, ONLINE, UNKNOWN = 0, 1, 2, 3 -- states of a user
 local OWNERS = ' ([^ :]+):(%d+)' -- matches each owner of an entry
 local TRIM_MOST = 2000 -- users forgotten by one call: it holds Redis up for less than a millisecond
 
-local function readable(entry) return entry and entry:match('^%d+ ') and entry end
+local function readable(entry) return entry and entry:find('^%d+ ') and entry end
 
 local function entry_state(entry, standing)
   local state = OFFLINE

@@ -1,4 +1,5 @@
--- How leases go on, and how a script begins to write. Not a script itself: lua.go puts it in front of each, after standing.lua.
+-- How leases go on, and how a script begins to write. Not a script itself: lua.go puts it in front of those that need it, after
+-- standing.lua.
 
 local CLOCK_SLACK = 1000 -- ms that the clock may step back without anybody minding
 

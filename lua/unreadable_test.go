@@ -14,12 +14,12 @@ func TestWhatCannotBeReadHoldsNothingUpAndASweepRemovesIt(t *testing.T) {
 		s := newState(t, server)
 		s.want(s.lease("a.1", "", 10000), OK)
 		s.want(s.mirror("a.1", "0", "alice", "1"), OK)
-		server.Do(s.client, "HSET", s.key("owners"), "bob", "garbage", "cathy", "", "dave", "12", "erin", "x 1:a a.1:1", "frank", "7 lost.1:1")
+		server.Do(s.client, "HSET", s.key("owners"), "bob", "garbage", "cathy", "", "dave", "12", "erin", "x 1:a a.1:1", "frank", "7 lost.1:1", "gail", "garbage")
 		server.Do(s.client, "HSET", s.key("leases"), "b.1", "garbage", "c.1", "", "d.1", "12", "lost.1", "now 3")
 		s.want(s.mirror("a.1", "1", "bob", "1", "cathy", "-1", "dave", "0"), OK)
 		s.want(s.lease("a.1", "2", 10000), OK)
 		s.want(s.lease("b.1", "", 10000), OK) // whose lease was as good as lost
-		args := []string{"PUBLISH", s.key("to:"), " a ", "15000", "<0>", "3", "", "a.1", "erin", "bob", "nobody", "<1>", "<2>", "<3>"}
+		args := []string{"PUBLISH", s.key("to:"), " a ", "15000", "<0>", "3", "", "a.1", "gail", "bob", "nobody", "<1>", "<2>", "<3>"}
 		if got, want := numbersIn(s.run(Push, []string{"owners", "leases"}, args...)), []int64{0, 2, 0}; !slices.Equal(got, want) {
 			t.Errorf("pushes: %v, want %v", got, want)
 		}
