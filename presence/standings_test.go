@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-// TestGoDecidesTheStandingOfEveryLeaseAndTheStateOfEveryUserAsLuaDoes runs the cases that the scripts run too.
+// TestGoDecidesTheStandingOfEveryLeaseAndTheStateOfEveryUserAsLuaDoes runs the cases that the scripts run
+// too.
 func TestGoDecidesTheStandingOfEveryLeaseAndTheStateOfEveryUserAsLuaDoes(t *testing.T) {
 	text, err := os.ReadFile("../lua/testdata/standings.json")
 	if err != nil {
