@@ -112,7 +112,7 @@ func chaosWorld(w *world) {
 
 // removeKeys removes all keys of this world: those of one shard.
 func (w *world) removeKeys() {
-	for _, key := range []string{"owners", "leases", "log", "seen", "instances", "shards"} {
+	for _, key := range []string{"owners", "leases", "log", "seen", "clock", "instances", "shards"} {
 		w.direct.Do(context.Background(), w.direct.B().Del().Key(w.prefix+"{0}:"+key).Build())
 	}
 }

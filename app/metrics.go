@@ -115,6 +115,8 @@ func (m *metrics) watch(mirror *presence.Mirror, lease time.Duration, sockets *p
 	gauge("rollcall_mirror_dirty_users", "Users whose count is to be written to Redis.", func() float64 { return float64(mirror.Stats().Dirty) })
 	gauge("rollcall_mirror_lag_seconds", "Since when the oldest of them waits.", func() float64 { return mirror.Stats().Lag.Seconds() })
 	gauge("rollcall_lease_trust_seconds", "How much longer other instances believe this one. Not above 0: not.", func() float64 { return mirror.Stats().Trust.Seconds() })
+	gauge("rollcall_redis_full", "1 if Redis has reached its maxmemory, as of the last renewal of a lease; else 0.",
+		func() float64 { return map[bool]float64{true: 1}[mirror.Stats().Full] })
 	gauge("rollcall_audit_oldest_difference_seconds", "Age of the oldest difference between this instance's map and Redis.",
 		func() float64 { _, oldest := mirror.Audits(); return oldest.Seconds() })
 	gauge("rollcall_queued_pushes", "Pushes that wait for Redis.", func() float64 { n, _ := router.Waiting(); return float64(n) })
@@ -124,6 +126,8 @@ func (m *metrics) watch(mirror *presence.Mirror, lease time.Duration, sockets *p
 
 	counter("rollcall_mirror_errors_total", "Failed steps of the mirror.", nil, func() int64 { return mirror.Stats().Errors })
 	counter("rollcall_remirrors_total", "Times that Redis had lost its state, and a shard was mirrored again.", nil, func() int64 { return mirror.Stats().Remirrors })
+	counter("rollcall_redis_unreadable_total",
+		"Entries, leases and records in Redis that made no sense and were passed over, each time.", nil, func() int64 { return mirror.Stats().Unreadable })
 	counter("rollcall_audit_differences_total", "Differences that audits found, and mended.", nil, func() int64 { n, _ := mirror.Audits(); return n })
 	tellStates(m.registry, mirror, lease, server)
 	const drops, help = "rollcall_drops_total", "What could not be delivered, by reason: sockets too slow, messages, envelopes, replies, or answers to be remembered."

@@ -168,7 +168,8 @@ func (r *redisServer) presence() presence.Redis {
 	}
 	return presence.Redis{
 		Client: r.client, Keys: presence.NewKeys(c.Prefix, shards), Publish: publish,
-		Lease: c.Lease, Grace: c.Grace, MinStay: minStay, LogCap: logCap, SeenFor: seenFor, SeenCap: seenCap, Timeout: redisTimeout,
+		Lease: c.Lease, Grace: c.Grace, MinStay: minStay,
+		LogCap: logCap, SeenFor: seenFor, SeenCap: seenCap, Timeout: redisTimeout,
 	}
 }
 

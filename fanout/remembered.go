@@ -6,8 +6,9 @@ import (
 )
 
 const (
-	// rememberedMost is how many bytes of answers all instances together may have Redis remember. Each takes its share of it: one of so
-	// many as there are. At the cap requests with a key are refused with ErrKeys, until the oldest answers are forgotten.
+	// rememberedMost is how many bytes of answers all instances together may have Redis remember. Each takes
+	// its share of it: one of so many as there are. At the cap requests with a key are refused with ErrKeys,
+	// until the oldest answers are forgotten.
 	rememberedMost = 64 << 20
 	claimBytes     = 300 // that one costs in Redis without the answer itself, about
 )

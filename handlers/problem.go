@@ -52,7 +52,8 @@ func problemOf(err error) *Problem {
 			"Idempotency-Key: this instance remembers as many answers as it may; nothing was sent, try again later, on another instance, or without a key")
 	case errors.Is(err, presence.ErrRedisFull):
 		return problem(http.StatusServiceUnavailable, "redis_full",
-			"Idempotency-Key: Redis is full (maxmemory), and can't remember that this request came; nothing was sent. Give Redis more memory, or try again without a key")
+			"Idempotency-Key: Redis is full (maxmemory), and can't remember that this request came; nothing was sent. "+
+				"Give Redis more memory, or try again without a key")
 	case errors.Is(err, fanout.ErrNoClaim):
 		return problem(http.StatusServiceUnavailable, "redis_unreachable",
 			"Idempotency-Key: Redis is out of reach, which alone knows whether a request with this key came before; nothing was sent, try again in a second")

@@ -1,5 +1,6 @@
--- Says who this instance is, for people to read, and agrees with all others on the number of shards. Forgets instances without a lease.
--- Finds the lowest protocol that an instance has in its record; 1 is that of who names none. It works although Redis is full.
+-- Says who this instance is, for people to read, and agrees with all others on the number of shards. Forgets
+-- instances without a lease. Finds the lowest protocol that an instance has in its record; 1 is that of who
+-- names none. It works although Redis is full.
 --
 -- KEYS[1] instances  HASH    instance → JSON
 -- KEYS[2] leases     HASH    token → lease, of the same shard
@@ -7,7 +8,8 @@
 -- ARGV[1] instance
 -- ARGV[2] record     JSON
 -- ARGV[3] shards     as this instance is set
--- Returns {OK, shards, protocol}, or {OTHER_SHARDS, shards} if others use another number; nothing was written.
+-- Returns {OK, shards, protocol}, or {OTHER_SHARDS, shards} if others use another number; nothing was
+-- written.
 
 local instances, leases, agreed = KEYS[1], KEYS[2], KEYS[3]
 local instance, record, shards = ARGV[1], ARGV[2], ARGV[3]

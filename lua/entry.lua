@@ -7,7 +7,7 @@ local OFFLINE, RECONNECTING, ONLINE, UNKNOWN = 0, 1, 2, 3 -- states of a user
 local OWNERS = ' ([^ :]+):(%d+)' -- matches each owner of an entry
 local TRIM_MOST = 2000 -- users forgotten by one call: it holds Redis up for less than a millisecond
 
-local function readable(entry) return entry and entry:match('^%d+ ') and entry end
+local function readable(entry) return entry and entry:find('^%d+ ') and entry end
 
 local function entry_state(entry, standing)
   local state = OFFLINE
@@ -18,8 +18,9 @@ local function entry_state(entry, standing)
   return state
 end
 
--- Returns what other instances have in an entry, and whether a dead token has something in it. What an instance wrote under earlier tokens
--- is superseded, and what dead tokens wrote is void. graces_over: so are graces.
+-- Returns what other instances have in an entry, and whether a dead token has something in it. What an
+-- instance wrote under earlier tokens is superseded, and what dead tokens wrote is void. graces_over: so are
+-- graces.
 local function other_owners(entry, standing, mine, graces_over)
   local others, dead = '', false
   for owner, n in entry:gmatch(OWNERS) do
@@ -34,7 +35,8 @@ local function record_change(log, cap, user, state, at)
   redis.call('XADD', log, 'MAXLEN', '~', cap, '*', 'user', user, 'state', state, 'at', string.format('%d', at))
 end
 
--- Forgets users who were seen too long ago, and the longest unseen ones beyond the cap, but not too many at once.
+-- Forgets users who were seen too long ago, and the longest unseen ones beyond the cap, but not too many at
+-- once.
 local function trim_seen(seen, oldest, cap)
   local over = math.max(redis.call('ZCARD', seen) - cap, redis.call('ZCOUNT', seen, '-inf', string.format('%d', oldest)))
   if over > 0 then redis.call('ZREMRANGEBYRANK', seen, 0, math.min(over, TRIM_MOST) - 1) end

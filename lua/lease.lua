@@ -1,5 +1,5 @@
--- Opens, renews or ends one token's lease, sends the owner's heartbeat through its own channel, and tells every lease there is. It works
--- although Redis is full, and says so.
+-- Opens, renews or ends one token's lease, sends the owner's heartbeat through its own channel, and tells
+-- every lease there is. It works although Redis is full, and says so.
 --
 -- KEYS[1] leases  HASH    token → lease
 -- KEYS[2] clock   STRING  when a lease was last written (ms), by Redis' clock
@@ -11,8 +11,8 @@
 -- ARGV[6] channel    the instance's own, in this shard
 -- ARGV[7] heartbeat  the message to send there
 -- ARGV[8…] condemned tokens: believed no more, whatever their lease says
--- Returns {OK, now, full, token, lease, token, lease, …} (now in ms; full: 1 if Redis is, else 0) or {STALE_LEASE}: not the lease the
--- caller knows; nothing was written.
+-- Returns {OK, now, full, token, lease, token, lease, …} (now in ms; full: 1 if Redis is, else 0) or
+-- {STALE_LEASE}: not the lease the caller knows; nothing was written.
 
 local leases, clock = KEYS[1], KEYS[2]
 local token, version, lifetime, grace = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])

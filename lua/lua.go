@@ -1,13 +1,14 @@
-// Package lua holds every change of the state that instances share: one file, one transition, run by Redis as a whole or not at
-// all. A script touches the keys of one shard, reads Redis' own clock, and never adds to a count: it states what is, so it can
-// be repeated. The header of each file is its contract; standing.lua, renewal.lua and entry.lua, which all of them begin with, define
-// leases and entries.
+// Package lua holds every change of the state that instances share: one file, one transition, run by Redis as
+// a whole or not at all. A script touches the keys of one shard, reads Redis' own clock, and never adds to a
+// count: it states what is, so it can be repeated. The header of each file is its contract; standing.lua,
+// renewal.lua and entry.lua, which they begin with, define leases and entries.
 package lua
 
 import (
 	"embed"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/redis/rueidis"
@@ -53,8 +54,8 @@ var (
 
 var errorOf = map[Status]error{OK: nil, StaleLease: ErrStaleLease, OtherShards: ErrOtherShards, Taken: ErrTaken, NotYours: ErrNotYours}
 
-// Check returns what a script answered. What it refused is one of the errors above, and comes with the answer; so is what a full Redis
-// refused.
+// Check returns what a script answered. What it refused is one of the errors above, and comes with the
+// answer; so is what a full Redis refused.
 func Check(result rueidis.RedisResult) ([]rueidis.RedisMessage, error) {
 	reply, err := result.ToArray()
 	if err != nil {
@@ -87,15 +88,19 @@ const fullSays = "OOM command not allowed"
 
 func load(name string) *rueidis.Lua { return rueidis.NewLuaScript(source(name)) }
 
-// common files come before every script.
-var common = []string{"standing", "renewal", "entry"}
+// common files come before every script, but renewal.lua only before those that write leases, or go on
+// although Redis is full.
+var (
+	common = []string{"standing", "renewal", "entry"}
+	renews = []string{"announce", "lease", "mirror", "sweep"}
+)
 
 func source(name string) string {
-	text := ""
-	for _, part := range append(common, name) {
-		text += read(part)
+	text := read("standing")
+	if slices.Contains(renews, name) {
+		text += read("renewal")
 	}
-	return text
+	return text + read("entry") + read(name)
 }
 
 func read(name string) string {

@@ -1,4 +1,5 @@
--- Sets how many sockets each of many users has under one token, and logs who came and who went. It works although Redis is full.
+-- Sets how many sockets each of many users has under one token, and logs who came and who went. It works
+-- although Redis is full.
 --
 -- KEYS[1] owners  HASH    user → entry
 -- KEYS[2] leases  HASH    token → lease

@@ -53,11 +53,11 @@ local function read_owners(text)
   return read
 end
 
-local found, sharing, match, byte = {}, numbers ~= '', string.match, string.byte
+local found, sharing, find, sub, byte = {}, numbers ~= '', string.find, string.sub, string.byte
 for i = 1, count do
   local entry = entries[i]
   if entry then
-    local text = match(entry, '^%d+( .*)$') or ''
+    local text = sub(entry, find(entry, ' ', 1, true) or #entry + 1) -- whatever is before it: to look costs more than it is worth
     local read = known[text] or read_owners(text)
     found[i] = read
     for k = 1, #read.batches do

@@ -1,4 +1,5 @@
--- How leases go on, and how a script begins to write. Not a script itself: lua.go puts it in front of each, after standing.lua.
+-- How leases go on, and how a script begins to write. Not a script itself: lua.go puts it in front of those
+-- that need it, after standing.lua.
 
 local CLOCK_SLACK = 1000 -- ms that the clock may step back without anybody minding
 
@@ -10,11 +11,12 @@ local function moved_back(lease, ms)
   return (lease:gsub('^%d+', earlier))
 end
 
--- Returns the lease of a token that wants to go on, nil if it has none, its standing, and token → lease for those that must be written
--- anew before anything else is (see begin_writing). There are two reasons for that. If the clock has stepped back, then all leases last
--- too long by as much, also those of the dead: all are moved back. And if no lease at all is live, then nobody could renew: Redis was out
--- of reach, and that a lease ran out says nothing of its owner. So all are pardoned: they have the grace, from now on, to come back as
--- if nothing had been.
+-- Returns the lease of a token that wants to go on, nil if it has none, its standing, and token → lease for
+-- those that must be written anew before anything else is (see begin_writing). There are two reasons for
+-- that. If the clock has stepped back, then all leases last too long by as much, also those of the dead: all
+-- are moved back. And if no lease at all is live, then nobody could renew: Redis was out of reach, and that a
+-- lease ran out says nothing of its owner. So all are pardoned: they have the grace, from now on, to come
+-- back as if nothing had been.
 local function renewable_lease(leases, clock, token, now, grace)
   local lease, behind = redis.call('HGET', leases, token), (tonumber(redis.call('GET', clock) or 0) or 0) - now
   if behind <= CLOCK_SLACK then behind = 0 end
@@ -35,11 +37,13 @@ local function renewable_lease(leases, clock, token, now, grace)
   return lease, lease and lease_standing(lease, now, grace), rewritten
 end
 
--- Lets a script write although Redis is full. Redis looks at its memory only until a script's first write, which this is: one that
--- can only free some, and so is always allowed. What these scripts write is little, and what they remove makes room.
+-- Lets a script write although Redis is full. Redis looks at its memory only until a script's first write,
+-- which this is: one that can only free some, and so is always allowed. What these scripts write is little,
+-- and what they remove makes room.
 local function write_though_full(hash) redis.call('HDEL', hash, '') end
 
--- Writes how late it is, by which a step back is noticed, and the leases that renewable_lease changed. Says whether Redis is full.
+-- Writes how late it is, by which a step back is noticed, and the leases that renewable_lease changed. Says
+-- whether Redis is full.
 local function begin_writing(leases, clock, now, rewritten)
   local full = redis.pcall('SET', clock, string.format('%d', now)).err ~= nil
   if full then

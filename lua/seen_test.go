@@ -65,7 +65,7 @@ func TestUsersBeyondTheCapAndUsersSeenTooLongAgoAreForgottenAFewThousandAtATime(
 			} {
 				t.Run(name+" by "+by, func(t *testing.T) {
 					s := newState(t, server)
-					s.want(s.lease("a.1", "", 10000), OK)
+					s.want(s.lease("a.1", "", 3_600_000), OK)
 					s.remember(9000, ago)
 					n := 0
 					s.wantTrimmed(1001, 2001, func() { call(s, n); n++ })

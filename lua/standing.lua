@@ -13,7 +13,8 @@ local function redis_now()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
--- A lease past its deadline is lapsed for `grace` ms and may still be renewed; after that it is dead. nil: it can't be read.
+-- A lease past its deadline is lapsed for `grace` ms and may still be renewed; after that it is dead. nil: it
+-- can't be read.
 local function lease_standing(lease, now, grace)
   local deadline, mark = lease:match('^(%d+) %d+(.*)$')
   local dead_from = mark == '' and deadline + grace or mark and tonumber(mark:match('^ (%d+)$') or '')

@@ -1,6 +1,7 @@
--- Takes one step through the owners, dropping what dead tokens left behind, and logs who went offline by it. After the last step
--- of a pass no entry names the tokens that were dead at its first step, so their leases go too. What can't be read goes as well: nobody
--- vouches for such an entry, and whose lease it was has lost it. It works although Redis is full.
+-- Takes one step through the owners, dropping what dead tokens left behind, and logs who went offline by it.
+-- After the last step of a pass no entry names the tokens that were dead at its first step, so their leases
+-- go too. What can't be read goes as well: nobody vouches for such an entry, and whose lease it was has lost
+-- it. It works although Redis is full.
 --
 -- KEYS[1] owners  HASH    user → entry
 -- KEYS[2] leases  HASH    token → lease
@@ -13,8 +14,8 @@
 -- ARGV[5] seen_for  how long an offline user is remembered (ms)
 -- ARGV[6] seen_cap  offline users to remember, about
 -- ARGV[7…] the tokens that were dead at the first step of this pass; none at the first step
--- Returns {cursor, dropped, token, …}: the next cursor (0 = the pass is over), entries dropped, and the tokens for ARGV[7…]. While no
--- token is live, a pass ends at once, with nothing done.
+-- Returns {cursor, dropped, token, …}: the next cursor (0 = the pass is over), entries dropped, and the
+-- tokens for ARGV[7…]. While no token is live, a pass ends at once, with nothing done.
 
 local owners, leases, log, seen = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local cursor, count, grace, log_cap = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]

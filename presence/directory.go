@@ -50,9 +50,9 @@ func (m *Mirror) Directory() *Directory {
 // lookupsAtOnce is how many shards one Lookup asks at a time.
 const lookupsAtOnce = 16
 
-// Lookup tells about some users (at most MaxLookup), in the order asked, offline ones too. Of users whose shard can't be asked the answer
-// is stale: it tells of those with sockets here, and the others are unknown. So it is with whom Redis does not know to be online, if it
-// has just lost what it held.
+// Lookup tells about some users (at most MaxLookup), in the order asked, offline ones too. Of users whose
+// shard can't be asked the answer is stale: it tells of those with sockets here, and the others are unknown.
+// So it is with whom Redis does not know to be online, if it has just lost what it held.
 func (d *Directory) Lookup(ctx context.Context, names []string) Answer {
 	byShard := map[int][]int{} // shard → places in names
 	for i, name := range names {
@@ -85,7 +85,8 @@ func (d *Directory) Lookup(ctx context.Context, names []string) Answer {
 	return answer
 }
 
-// lookupIn tells about the users at some places of names, who are in one shard. asOf: Never if it could not be asked.
+// lookupIn tells about the users at some places of names, who are in one shard. asOf: Never if it could not
+// be asked.
 func (d *Directory) lookupIn(ctx context.Context, shard int, names []string, places []int) (users []User, asOf Moment, stale bool) {
 	asked := make([]string, len(places))
 	for i, place := range places {

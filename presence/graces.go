@@ -5,6 +5,8 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"github.com/google/uuid"
 )
 
 // grace is the time that a user without sockets has to come back.
@@ -82,6 +84,43 @@ func (s *Sockets) EndGraces(ctx context.Context) {
 		case <-s.graces.sooner:
 		}
 	}
+}
+
+// leaveLocked begins the grace of a user whose last socket that counted went, or ends it if the client said
+// that it will not be back.
+func (s *Sockets) leaveLocked(user string, local *localUser, now time.Time, onPurpose bool) {
+	if local.gone {
+		return
+	}
+	ends := now
+	if !onPurpose {
+		ends = now.Add(s.grace)
+	}
+	if soonest := local.came.Add(s.minStay); ends.Before(soonest) {
+		ends = soonest
+	}
+	s.graces.end(local.grace)
+	if local.grace = nil; ends.After(now) {
+		local.grace = s.graces.begin(user, now, ends)
+	} else {
+		local.gone = true
+	}
+}
+
+// endGrace forgets a user whose grace is over, unless there was a socket since.
+func (s *Sockets) endGrace(over *grace) {
+	stripe := s.stripeOf(over.user, uuid.Nil)
+	stripe.mu.Lock()
+	defer stripe.mu.Unlock()
+	local := stripe.users[over.user]
+	if local == nil || local.grace != over {
+		return
+	}
+	local.grace, local.gone = nil, true
+	if len(local.sockets) == 0 {
+		delete(stripe.users, over.user)
+	}
+	s.changed(over.user, false, false, over.began)
 }
 
 // graceHeap has the grace that ends first at its top. It is a heap.Interface.

@@ -78,7 +78,8 @@ func (s *shard) step(ctx context.Context, renewDue bool) error {
 	return nil
 }
 
-// orRaiseEpoch answers lua.ErrStaleLease with a new epoch, under which all local users are written again, and passes every error on.
+// orRaiseEpoch answers lua.ErrStaleLease with a new epoch, under which all local users are written again, and
+// passes every error on.
 func (s *shard) orRaiseEpoch(err error) error {
 	if !errors.Is(err, lua.ErrStaleLease) {
 		return err

@@ -193,7 +193,8 @@ type Stats struct {
 // Stats tells how the mirror does now.
 func (m *Mirror) Stats() Stats {
 	now := time.Now()
-	stats := Stats{Trust: m.redis.Lease, Errors: m.errors.Load(), Remirrors: m.remirrors.Load(), Unreadable: m.unreadable.Load()}
+	stats := Stats{Trust: m.redis.Lease, Errors: m.errors.Load(), Remirrors: m.remirrors.Load(),
+		Unreadable: m.unreadable.Load()}
 	for _, s := range m.shards {
 		s.mu.Lock()
 		stats.Dirty += len(s.dirty)
@@ -210,22 +211,29 @@ func (m *Mirror) Stats() Stats {
 // Believed says whether the lease in a shard certainly holds: whether other instances believe this one.
 func (m *Mirror) Believed(shard int) bool { return m.shards[shard].believed(time.Now()) }
 
-// Trouble says why other instances do not believe this one now, or what will soon go wrong; empty if nothing is.
+// Trouble says why other instances do not believe this one now, or what will soon go wrong; empty if nothing
+// is.
 func (m *Mirror) Trouble() string {
 	full := false
 	for shard, s := range m.shards {
 		switch {
 		case !m.Believed(shard) && s.full.Load():
-			return fmt.Sprintf("its lease in shard %d has lapsed, for Redis is full (maxmemory): other instances do not find its sockets", shard)
+			return lapsed(shard, "full (maxmemory)")
 		case !m.Believed(shard):
-			return fmt.Sprintf("its lease in shard %d has lapsed, for Redis is out of reach: other instances do not find its sockets", shard)
+			return lapsed(shard, "out of reach")
 		}
 		full = full || s.full.Load()
 	}
 	if full {
-		return "Redis is full (maxmemory): presence and pushes go on, requests with an Idempotency-Key are refused; give it more memory, or remove what else it holds"
+		return "Redis is full (maxmemory): presence and pushes go on, requests with an Idempotency-Key are refused; " +
+			"give it more memory, or remove what else it holds"
 	}
 	return ""
+}
+
+func lapsed(shard int, redisIs string) string {
+	const lapsed = "its lease in shard %d has lapsed, for Redis is %s: other instances do not find its sockets"
+	return fmt.Sprintf(lapsed, shard, redisIs)
 }
 
 // LiveInstances is how many instances have a live lease, as of the last renewal of ours. At least one.

@@ -159,8 +159,8 @@ func (d *Directory) localPage(at cursor, limit int) Answer {
 	return answer
 }
 
-// firstUsers are the first users by name after another, with sockets here or in their grace. It keeps no more than twice as many at a time,
-// however many users there are.
+// firstUsers are the first users by name after another, with sockets here or in their grace. It keeps no more
+// than twice as many at a time, however many users there are.
 func (s *Sockets) firstUsers(after string, count int) []string {
 	first, full := make([]string, 0, 2*count), false
 	keep := func() {

@@ -223,26 +223,6 @@ func (s *Sockets) Retire(socket *Socket) {
 	stripe.mu.Unlock()
 }
 
-// leaveLocked begins the grace of a user whose last socket that counted went, or ends it if the client said that it will not be back.
-func (s *Sockets) leaveLocked(user string, local *localUser, now time.Time, onPurpose bool) {
-	if local.gone {
-		return
-	}
-	ends := now
-	if !onPurpose {
-		ends = now.Add(s.grace)
-	}
-	if soonest := local.came.Add(s.minStay); ends.Before(soonest) {
-		ends = soonest
-	}
-	s.graces.end(local.grace)
-	if local.grace = nil; ends.After(now) {
-		local.grace = s.graces.begin(user, now, ends)
-	} else {
-		local.gone = true
-	}
-}
-
 // Count is how many sockets a user has here: 0 in the grace, Gone if there is nothing to say.
 func (s *Sockets) Count(user string) int {
 	count, _ := s.count(user)
@@ -301,20 +281,4 @@ func (s *Sockets) appendUsers(users []string, shard int) []string {
 // Totals are the numbers of sockets, and of users who have at least one.
 func (s *Sockets) Totals() (sockets, users int) {
 	return int(s.sockets.Load()), int(s.users.Load())
-}
-
-// endGrace forgets a user whose grace is over, unless there was a socket since.
-func (s *Sockets) endGrace(over *grace) {
-	stripe := s.stripeOf(over.user, uuid.Nil)
-	stripe.mu.Lock()
-	defer stripe.mu.Unlock()
-	local := stripe.users[over.user]
-	if local == nil || local.grace != over {
-		return
-	}
-	local.grace, local.gone = nil, true
-	if len(local.sockets) == 0 {
-		delete(stripe.users, over.user)
-	}
-	s.changed(over.user, false, false, over.began)
 }

@@ -65,8 +65,8 @@ func (l Lease) Standing(now int64, grace time.Duration) Standing {
 // Leases are all leases of one shard, by token.
 type Leases map[string]Lease
 
-// parseLeases reads token, lease, token, lease, … as HGETALL answers. A lease that can't be read is passed over, and counted: its token
-// is as one that has lost its lease.
+// parseLeases reads token, lease, token, lease, … as HGETALL answers. A lease that can't be read is passed
+// over, and counted: its token is as one that has lost its lease.
 func parseLeases(flat []string) (leases Leases, unreadable int) {
 	leases = make(Leases, len(flat)/2)
 	for i := 0; i+1 < len(flat); i += 2 {
@@ -80,7 +80,8 @@ func parseLeases(flat []string) (leases Leases, unreadable int) {
 	return leases, unreadable
 }
 
-// parseLease reads "deadline version", with "until" or "dead" behind it. lease_standing in standing.lua reads the same.
+// parseLease reads "deadline version", with "until" or "dead" behind it. lease_standing in standing.lua reads
+// the same.
 func parseLease(text string) (lease Lease, ok bool) {
 	words := strings.Split(text, " ")
 	if len(words) < 2 || len(words) > 3 {
@@ -162,8 +163,8 @@ type owner struct {
 	sockets int // 0 = dropped, and in its grace
 }
 
-// parseEntry reads "since token:n token:n"; false: it does not begin like an entry. Words that are no owners are passed over. entry.lua
-// reads the same.
+// parseEntry reads "since token:n token:n"; false: it does not begin like an entry. Words that are no owners
+// are passed over. entry.lua reads the same.
 func parseEntry(text string) (e entry, ok bool) {
 	since, owners, _ := strings.Cut(text, " ")
 	if e.since, ok = number(since); !ok || len(since) == len(text) {

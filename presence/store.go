@@ -25,8 +25,9 @@ type Redis struct {
 
 	Lease time.Duration // how long a lease lives without renewal
 	Grace time.Duration
-	// Who leaves before this time after coming, on purpose too, is in a grace until then: so a user who comes and goes all the time causes
-	// two changes of presence for each such time at most, on each instance, and can't push those of others out of the log. 0: at once.
+	// Who leaves before this time after coming, on purpose too, is in a grace until then: so a user who comes
+	// and goes all the time causes two changes of presence for each such time at most, on each instance, and
+	// can't push those of others out of the log. 0: at once.
 	MinStay time.Duration
 	LogCap  int           // changes of presence kept in each shard, about
 	SeenFor time.Duration // how long an offline user's last time online is remembered
