@@ -40,7 +40,11 @@ func endOf(t *testing.T, body io.Reader, change func(*stream)) ending {
 
 func TestAStreamSaysWhyItEndsWithoutTheWordsOfTheNetwork(t *testing.T) {
 	const line = `{"user":"alice","event":"x"}`
-	internal := &net.OpError{Op: "read", Net: "tcp", Addr: &net.TCPAddr{IP: net.IPv4(10, 0, 0, 7), Port: 5123}, Err: errors.New("connection reset by peer")}
+	internal := iotest.ErrReader(&net.OpError{
+		Op: "read", Net: "tcp", Addr: &net.TCPAddr{IP: net.IPv4(10, 0, 0, 7), Port: 5123}, Err: errors.New("reset"),
+	})
+	early, silent := iotest.ErrReader(io.ErrUnexpectedEOF), iotest.ErrReader(os.ErrDeadlineExceeded)
+	then := func(text string, end io.Reader) io.Reader { return io.MultiReader(strings.NewReader(text), end) }
 	for name, c := range map[string]struct {
 		body  io.Reader
 		why   string
@@ -50,10 +54,10 @@ func TestAStreamSaysWhyItEndsWithoutTheWordsOfTheNetwork(t *testing.T) {
 		"without a last newline": {strings.NewReader(line + "\n" + line), endComplete, 2},
 		"empty":                  {strings.NewReader(""), endComplete, 0},
 		"blank lines":            {strings.NewReader("\n" + line + "\n\n \n"), endComplete, 4},
-		"broken":                 {io.MultiReader(strings.NewReader(line+"\n"+line), iotest.ErrReader(internal)), endCut, 1},
-		"broken in a long line":  {io.MultiReader(strings.NewReader(line+"\n"+strings.Repeat("x", 9000)), iotest.ErrReader(internal)), endCut, 1},
-		"shorter than announced": {io.MultiReader(strings.NewReader(line+"\n"+line), iotest.ErrReader(io.ErrUnexpectedEOF)), endCut, 1},
-		"silent":                 {io.MultiReader(strings.NewReader(line+"\n"), iotest.ErrReader(os.ErrDeadlineExceeded)), endIdle, 1},
+		"broken":                 {then(line+"\n"+line, internal), endCut, 1},
+		"broken in a long line":  {then(line+"\n"+strings.Repeat("x", 9000), internal), endCut, 1},
+		"shorter than announced": {then(line+"\n"+line, early), endCut, 1},
+		"silent":                 {then(line+"\n", silent), endIdle, 1},
 	} {
 		got := endOf(t, c.body, func(*stream) {})
 		if got.End != c.why || got.Lines != c.lines || (got.Detail == "") != (c.why == endComplete) {
@@ -66,7 +70,10 @@ func TestAStreamSaysWhyItEndsWithoutTheWordsOfTheNetwork(t *testing.T) {
 }
 
 func TestAStreamWhoseHeldAnswersAreTooManyBytesEnds(t *testing.T) {
-	got := endOf(t, strings.NewReader(`{"user":"alice","event":"x"}`), func(s *stream) { s.after = true; s.held.Store(maxHeldBytes + 1) })
+	got := endOf(t, strings.NewReader(`{"user":"alice","event":"x"}`), func(s *stream) {
+		s.after = true
+		s.held.Store(maxHeldBytes + 1)
+	})
 	if got.End != endTooMany || got.Lines != 0 {
 		t.Errorf("got %+v", got)
 	}
