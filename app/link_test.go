@@ -134,7 +134,8 @@ type parcel struct {
 	due   time.Time
 }
 
-// flow carries what goes one way. A narrow link reads no faster than it sends, so that what waits, waits at the sender.
+// flow carries what goes one way. A narrow link reads no faster than it sends, so that what waits, waits at
+// the sender.
 func (w *wire) flow(from, to net.Conn, now *atomic.Pointer[hazard]) {
 	parcels := make(chan parcel, 1024) // of a delayed link, under way; full: the sender waits
 	var sending sync.WaitGroup

@@ -56,7 +56,9 @@ func TestRequestsAreCountedByRouteAndStatus(t *testing.T) {
 		`rollcall_http_requests_total{method="other",route="none",status="404"} 3`,
 	)
 	metrics := ask(t, a, "GET", "/metrics", "").text
-	for _, chosen := range []string{"BREW", "nothing", "wp-login", "coffee", "alice", `rollcall_http_request_seconds_count{method="POST",route="/push"}`} {
+	for _, chosen := range []string{
+		"BREW", "nothing", "wp-login", "coffee", "alice", `rollcall_http_request_seconds_count{method="POST",route="/push"}`,
+	} {
 		if strings.Contains(metrics, chosen) {
 			t.Errorf("the metrics have %s", chosen)
 		}
@@ -68,7 +70,8 @@ func TestSocketsAreCountedWhenTheyOpenAndByHowTheyClose(t *testing.T) {
 	a := startApp(t, "--max-message-bytes=1024")
 	closeWith := func(code int) {
 		c := connect(t, a, "bob")
-		if err := c.conn.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(code, ""), time.Now().Add(patience)); err != nil {
+		frame := websocket.FormatCloseMessage(code, "")
+		if err := c.conn.WriteControl(websocket.CloseMessage, frame, time.Now().Add(patience)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -98,14 +101,16 @@ func TestRefusedHandshakesAreCountedByCode(t *testing.T) {
 	t.Parallel()
 	a := startApp(t)
 	try := func(query string, header http.Header) {
-		if _, _, err := websocket.DefaultDialer.Dial("ws://"+a.Addr+"/ws"+query, header); !errors.Is(err, websocket.ErrBadHandshake) {
+		_, _, err := websocket.DefaultDialer.Dial("ws://"+a.Addr+"/ws"+query, header)
+		if !errors.Is(err, websocket.ErrBadHandshake) {
 			t.Errorf("%s: %v", query, err)
 		}
 	}
 	try("?token=garbage", nil)
 	try("?token=garbage", nil)
 	try("", http.Header{"Origin": {"https://evil.example"}})
-	ask(t, a, "GET", "/ws", "", http.Header{"Authorization": nil, "Connection": {"Upgrade"}, "Upgrade": {"websocket"}})
+	half := http.Header{"Authorization": nil, "Connection": {"Upgrade"}, "Upgrade": {"websocket"}} // of a handshake
+	ask(t, a, "GET", "/ws", "", half)
 	wantMetrics(t, a,
 		`rollcall_handshakes_refused_total{code="bad_token"} 2`,
 		`rollcall_handshakes_refused_total{code="bad_origin"} 1`,
@@ -117,7 +122,8 @@ func TestRefusedHandshakesAreCountedByCode(t *testing.T) {
 func TestEventsAreCountedByTheirHandlerAndWhatCameOfThem(t *testing.T) {
 	t.Parallel()
 	events := handlers.Builtin()
-	events["fails"] = func(context.Context, handlers.Question, *handlers.Answers) error { return errors.New("broken") }
+	broken := errors.New("broken")
+	events["fails"] = func(context.Context, handlers.Question, *handlers.Answers) error { return broken }
 	events["panics"] = func(context.Context, handlers.Question, *handlers.Answers) error { panic("broken") }
 	events["number"] = func(_ context.Context, q handlers.Question, _ *handlers.Answers) error {
 		var n int
@@ -147,17 +153,21 @@ func TestEventsAreCountedByTheirHandlerAndWhatCameOfThem(t *testing.T) {
 		`rollcall_client_events_total{handler="events",outcome="ok"} 1`,
 		`rollcall_handler_seconds_count{handler="events"} 1`,
 	)
-	if metrics := ask(t, a, "GET", "/metrics", "").text; strings.Contains(metrics, "gossip") || strings.Contains(metrics, "rollcall:what") {
-		t.Error("a client has chosen a label")
+	for _, chosen := range []string{"gossip", "rollcall:what"} {
+		if strings.Contains(ask(t, a, "GET", "/metrics", "").text, chosen) {
+			t.Errorf("a client has chosen the label %s", chosen)
+		}
 	}
 }
 
 func TestMetricsTellTheBuildReadinessAndHowItStandsWithRedis(t *testing.T) {
 	t.Parallel()
 	a := startApp(t)
-	wantMetrics(t, a, "rollcall_ready 1", `rollcall_not_ready{reason="draining"} 0`, `rollcall_not_ready{reason="deaf"} 0`,
+	wantMetrics(t, a, "rollcall_ready 1",
+		`rollcall_not_ready{reason="draining"} 0`, `rollcall_not_ready{reason="deaf"} 0`,
 		`rollcall_redis{state="reachable"} 1`, `rollcall_redis{state="lease_held"} 1`)
-	if metrics := ask(t, a, "GET", "/metrics", "").text; !regexp.MustCompile(`\nrollcall_build_info\{go="go1\.[^"]+",version="[^"]+"\} 1\n`).MatchString(metrics) {
+	build := regexp.MustCompile(`\nrollcall_build_info\{go="go1\.[^"]+",version="[^"]+"\} 1\n`)
+	if !build.MatchString(ask(t, a, "GET", "/metrics", "").text) {
 		t.Error("no build info")
 	}
 }
@@ -178,7 +188,8 @@ func TestMetricsTellThatAnInstanceDrains(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	stays, _, err := websocket.DefaultDialer.Dial("ws://"+a.Addr+"/ws", nil) // and reads nothing, not even that it should go
+	// who reads nothing, not even that it should go
+	stays, _, err := websocket.DefaultDialer.Dial("ws://"+a.Addr+"/ws", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -225,7 +236,8 @@ func TestRefusedKeysAndTokensAreLoggedWithoutTheirTextAndNotWithoutEnd(t *testin
 	// the flood of tokens does not hide this
 	ask(t, a, "GET", "/presence", "", http.Header{"Authorization": {"Bearer hunter2"}})
 	if !log.has("level=WARN", "a token was refused", "is not a JWT", "peer=127.0.0.1") ||
-		!log.has("level=WARN", "an API key was refused", "route=/presence", "peer=127.0.0.1") || log.has("hunter2") {
+		!log.has("level=WARN", "an API key was refused", "route=/presence", "peer=127.0.0.1") ||
+		log.has("hunter2") {
 		t.Error(log.text.String())
 	}
 	eventually(t, "a line that says how many were left out", func() (int, bool) {
@@ -237,8 +249,11 @@ func TestRefusedKeysAndTokensAreLoggedWithoutTheirTextAndNotWithoutEnd(t *testin
 func TestEveryAnswerForbidsBrowsersToGuessWhatItIs(t *testing.T) {
 	t.Parallel()
 	a := startApp(t)
-	for _, path := range []string{"/", "/rollcall.js", "/healthz", "/presence", "/presence/alice", "/metrics", "/nothing", "/push/alice", "/ws"} {
-		if got := ask(t, a, "GET", path, "", http.Header{"Origin": nil}); got.Header.Get("X-Content-Type-Options") != "nosniff" {
+	for _, path := range []string{
+		"/", "/rollcall.js", "/healthz", "/presence", "/presence/alice", "/metrics", "/nothing", "/push/alice", "/ws",
+	} {
+		got := ask(t, a, "GET", path, "")
+		if got.Header.Get("X-Content-Type-Options") != "nosniff" {
 			t.Errorf("%s: %d %v", path, got.Status, got.Header)
 		}
 	}
@@ -253,13 +268,15 @@ func TestABodyThatBreaksOffIsToldWithoutAddresses(t *testing.T) {
 		"Transfer-Encoding: chunked\r\n\r\nnonsense\r\n": "malformed",
 	} {
 		text := rawRequest(t, a, "POST /push/alice", "application/json", body)
-		if !strings.Contains(text, `"code":"bad_body"`) || !strings.Contains(text, says) || strings.Contains(text, "127.0.0.1") {
+		told := strings.Contains(text, `"code":"bad_body"`) && strings.Contains(text, says)
+		if !told || strings.Contains(text, "127.0.0.1") {
 			t.Errorf("%q: %s", body, text)
 		}
 	}
 }
 
-// rawRequest sends the rest of a request after its first headers, then nothing more, and returns all that is answered.
+// rawRequest sends the rest of a request after its first headers, then nothing more, and returns all that is
+// answered.
 func rawRequest(t *testing.T, a *App, request, contentType, rest string) string {
 	t.Helper()
 	conn, err := net.Dial("tcp", a.Addr)
@@ -267,8 +284,9 @@ func rawRequest(t *testing.T, a *App, request, contentType, rest string) string 
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	if _, err := fmt.Fprintf(conn, "%s HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer %s\r\nContent-Type: %s\r\n%s",
-		request, testKey, contentType, rest); err != nil {
+	_, err = fmt.Fprintf(conn, "%s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"+
+		"Authorization: Bearer %s\r\nContent-Type: %s\r\n%s", request, testKey, contentType, rest)
+	if err != nil {
 		t.Fatal(err)
 	}
 	if err := conn.(*net.TCPConn).CloseWrite(); err != nil {
