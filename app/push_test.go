@@ -132,8 +132,11 @@ func TestPagesElsewhereMayLoadTheClientAndReadWhyASocketWasRefused(t *testing.T)
 	}
 	got = ask(t, a, "GET", "/ws", "", http.Header{"Origin": {"https://evil.example"}, "Authorization": nil})
 	wantProblem(t, got, 403, "bad_origin")
-	if allowed := got.Header.Get("Access-Control-Allow-Origin"); allowed != "" {
-		t.Errorf("%s may read it", allowed)
+	if got.Header.Get("Access-Control-Allow-Origin") != "https://evil.example" || got.Header.Get("Vary") != "Origin" {
+		t.Errorf("a page can't read that its origin is not allowed: %v", got.Header)
+	}
+	if credentials := got.Header.Get("Access-Control-Allow-Credentials"); credentials != "" {
+		t.Errorf("a page elsewhere may send credentials: %s", credentials)
 	}
 }
 

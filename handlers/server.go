@@ -162,7 +162,9 @@ func (s *Server) EndStreams() { s.leave() }
 // connect opens a socket.
 func (s *Server) connect(c echo.Context) error {
 	r := c.Request()
-	if origin := r.Header.Get("Origin"); origin != "" { // or the client, where it was refused as a socket, could not read why
+	if origin := r.Header.Get("Origin"); origin != "" {
+		// A page sees of a refused WebSocket only that it failed. So that it can ask here for the reason, every origin may read that, also
+		// one that may not connect; nothing here depends on cookies, and credentials stay forbidden.
 		c.Response().Header().Set("Access-Control-Allow-Origin", origin)
 		c.Response().Header().Set("Access-Control-Expose-Headers", "Retry-After")
 		c.Response().Header().Set("Vary", "Origin")
