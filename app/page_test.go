@@ -297,3 +297,24 @@ func TestPageMayConnectToNoOtherServer(t *testing.T) {
 	p.closed = true // what it tried is a fault of a page, and was the test
 	p.leave()
 }
+
+func TestPageSaysWhyItWaitsAndUntilWhen(t *testing.T) {
+	t.Parallel()
+	a, b := startApp(t), startBrowser(t)
+	alice := b.open(a, "/")
+	alice.allowRefusals()
+	alice.see(`() => { // a server that is full, and says so when it is asked why
+		window.WebSocket = class extends WebSocket { constructor(url) { super(new URL("/ws?token=bad", url)); } };
+		const plain = window.fetch;
+		window.fetch = (what, ...more) => new URL(what.url ?? what).pathname !== "/ws" ? plain(what, ...more)
+			: Promise.resolve(new Response('{"detail":"this instance is full"}', { status: 503, headers: { "Retry-After": "60" } }));
+	}`)
+	alice.fill("user", "alice")
+	alice.press("connect")
+	alice.wantStatus("Coming back at ")
+	if why := alice.see(`() => $("why").textContent`); why != "This instance is full." {
+		t.Errorf("the page says %q", why)
+	}
+	alice.press("disconnect")
+	alice.wantStatus("Not connected")
+}

@@ -118,31 +118,35 @@ type gateway struct {
 	meter    Meter
 }
 
-// answer handles one frame of a socket. A ping or an ack is answered at once, whatever is under way. Any other frame waits until the
-// one before it has its last answer, so that answers keep the order of the questions. Then it calls readOn: the reader may take the
-// next frame while the handler of this one works. Otherwise a handler that takes ten seconds would make its client believe that the
-// path is dead, for the ping would lie unread.
-func (g *gateway) answer(ctx context.Context, s *socket, frame []byte, readOn func()) {
+// answer handles one frame of a socket, and returns when the next may be read. A ping or an ack is answered at once. Any other frame
+// waits until the one before it has its last answer, so that answers keep the order of the questions. Its handler then works while the
+// next frame is read: otherwise, with a handler that takes ten seconds, a ping would lie unread, and the client believe that the path
+// is dead.
+func (g *gateway) answer(ctx context.Context, s *socket, frame []byte) {
 	m, err := parseMessage(frame)
-	if err == nil && m.event == eventPing {
+	switch {
+	case err == nil && m.event == eventPing:
 		s.sendFrame(encodeFrame(eventPong, []byte("{}"), "", m.ref))
 		return
+	case err == nil && m.event == eventAck:
+		if err := acknowledge(s, m); err != nil {
+			s.sendFrame(encodeError(err, m.ref))
+		}
+		return
 	}
-	if err == nil && m.event == eventAck {
-		err = acknowledge(s, m)
-	} else {
-		s.handling.Lock()
+	s.handling.Lock()
+	go func() { // disconnect waits for it
 		defer s.handling.Unlock()
-		readOn()
+		defer logPanic(s.hub.options.Log, "message", "user", s.User)
 		if err == nil {
 			err = g.measured(ctx, s, m)
 		} else {
 			g.meter.Handled(noSuchEvent, eventRefused, 0)
 		}
-	}
-	if err != nil {
-		s.sendFrame(encodeError(err, m.ref))
-	}
+		if err != nil {
+			s.sendFrame(encodeError(err, m.ref))
+		}
+	}()
 }
 
 // measured handles an event, and counts what came of it. The protocol's own events are not counted.

@@ -149,14 +149,12 @@ func (s *sockets) connect(session *melody.Session) {
 	<-handshake
 }
 
-// onOwnStack runs f on a stack that is thrown away: the reader's would stay grown, for each socket that is open. It returns when f has
-// ended, or has called readOn, which it may do once.
-func (s *sockets) onOwnStack(f func(readOn func())) {
-	done := make(chan struct{}, 2) // room for both: nobody waits for the second
-	readOn := func() { done <- struct{}{} }
+// onOwnStack runs f on a stack that is thrown away: the reader's would stay grown, for each socket that is open.
+func (s *sockets) onOwnStack(f func()) {
+	done := make(chan struct{})
 	go func() {
-		defer readOn()
-		f(readOn)
+		defer close(done)
+		f()
 	}()
 	<-done
 }
@@ -207,9 +205,9 @@ func (s *sockets) receive(session *melody.Session, frame []byte) {
 			fmt.Sprintf("the frame has %d bytes; the limit is %d", len(frame), s.options.MaxMessageBytes)}, ""))
 		return
 	}
-	s.onOwnStack(func(readOn func()) {
+	s.onOwnStack(func() {
 		defer logPanic(s.options.Log, "message", "user", socket.User)
-		s.gateway.answer(s.options.Context, socket, frame, readOn)
+		s.gateway.answer(s.options.Context, socket, frame)
 	})
 	_ = socket.conn.SetReadDeadline(time.Now().Add(pongWait)) // its pongs wait behind this message
 }

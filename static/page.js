@@ -51,7 +51,7 @@ function showStatus(detail) {
   const words = {
     connecting: "Connecting",
     open: "Connected",
-    waiting: delay < 100 ? "Coming back" : `Coming back in ${(delay / 1000).toFixed(1)} s`,
+    waiting: comingBackWords(delay),
     closed: "Not connected",
   };
   write($("status"), words[status]);
@@ -63,6 +63,14 @@ function showStatus(detail) {
   reachable = welcome?.reachable ?? false;
   showWelcome();
   showButtons(status === "closed");
+}
+
+// Nothing counts down here, so for a long wait the time of day is clearer.
+function comingBackWords(delay) {
+  if (delay < 100) return "Coming back";
+  if (delay < 10_000) return `Coming back in ${(delay / 1000).toFixed(1)} s`;
+  const at = new Date(Date.now() + delay);
+  return `Coming back at ${at.toLocaleTimeString([], { hourCycle: "h23" })}`;
 }
 
 function whyWords({ status, code, reason }) {

@@ -250,20 +250,19 @@ export function comeBackAfter(end, failures, random = Math.random) {
   return backoff;
 }
 
-// serverSaidWhen: if so, the client does not come earlier, even if it could.
+// serverSaidWhen says whether the server told us how long to wait. Then we do
+// not come earlier, even when the network or the page comes back.
 const serverSaidWhen = ({ code, goaway, retryAfter }) =>
   goaway >= 0 || retryAfter > 0 || within(code, 4100);
 
 const within = (code, hundred) => code >= hundred && code < hundred + 100;
 
-// watchPath finds out whether the path under an open socket still carries. Once
-// started it asks after a silence of heartbeatMs, and when the network or the page
-// comes back. It wants to be told of all that is heard, and calls onDead at most
-// once.
+// watchPath calls onDead when the path under an open socket carries nothing any
+// more. heard is to be called for each frame.
 //
 // A timer may be late: by a minute in a hidden tab, by hours in a laptop that
-// slept. What came meanwhile may still wait behind it, so a late timer proves
-// nothing: then the watch asks once more, and only the second timer decides.
+// slept. Frames that came meanwhile may wait behind it, so a late timer proves
+// nothing. Then the watch asks once more, and the second timer decides.
 function watchPath(signal, pongMs, ask, onDead) {
   let heartbeatMs;
   let timer;
@@ -323,7 +322,7 @@ async function whyRefused(url, canGetAnotherToken, ms, signal) {
   try {
     return await withDeadline(ms, "", signal, async (signal) => {
       const answer = await fetch(url, { cache: "no-store", signal });
-      if (answer.status === 426) return { reason: "the server answers, but no WebSocket gets through to it" };
+      if (answer.status === 426) return { reason: "the server answers, but no WebSocket gets through" };
       const problem = await answer.json().catch(() => null);
       return {
         reason: problem?.detail ?? `the server answered ${answer.status}`,
@@ -353,21 +352,20 @@ async function succeeded(listener, frame) {
 
 // withDeadline runs work(signal), and throws when it takes longer than ms or the
 // outer signal aborts, whether or not work cares for its own signal.
-function withDeadline(ms, late, outer, work) {
-  return new Promise((resolve, reject) => {
-    const inner = new AbortController();
-    const over = new AbortController();
-    over.signal.addEventListener("abort", () => clearTimeout(timer));
-    const giveUp = (why) => {
-      over.abort();
-      inner.abort(why);
-      reject(why);
-    };
-    const timer = setTimeout(() => giveUp(new Error(late)), ms);
-    outer.addEventListener("abort", () => giveUp(outer.reason), { signal: over.signal });
-    const run = async () => work(inner.signal);
-    run().then(resolve, reject).finally(() => over.abort());
+async function withDeadline(ms, late, outer, work) {
+  const inner = new AbortController();
+  const abort = () => inner.abort(outer.reason);
+  const timer = setTimeout(() => inner.abort(new Error(late)), ms);
+  outer.addEventListener("abort", abort);
+  const aborted = new Promise((_, reject) => {
+    inner.signal.addEventListener("abort", () => reject(inner.signal.reason));
   });
+  try {
+    return await Promise.race([work(inner.signal), aborted]);
+  } finally {
+    clearTimeout(timer);
+    outer.removeEventListener("abort", abort);
+  }
 }
 
 // pause ends after ms, or when signal aborts, or, if it may, when the network or
