@@ -167,7 +167,7 @@ func (s *stream) whyEnds(err error) string {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return fmt.Sprintf("the stream ends here: nothing came for %v", streamTimeout)
 	case err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, errLongLine):
-		return fmt.Sprintf("the stream ends here: %v", err)
+		return "the stream ends here: " + readFault(err)
 	}
 	return ""
 }
