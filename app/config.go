@@ -16,7 +16,7 @@ type Config struct {
 	RedisURL string `placeholder:"URL" help:"Redis or Valkey: redis://host:port, rediss:// for TLS, more nodes with ?addr=, Sentinel with ?master_set=. In development mode it may be left out: one runs in this process."`
 
 	Dev         *bool `negatable:"" help:"Development mode: makes tokens for anybody on this machine. On by itself only if none of Redis URL, secret, public key, JWKS URL and API keys is given."`
-	DevServeKey bool  `help:"In development mode, let the page have the API key although it was given. The line that starts a second instance says it."`
+	DevServeKey bool  `negatable:"" help:"In development mode, let the page have the API key although it was given. The line that starts a second instance says it."`
 
 	RedisCAFile           string `name:"redis-ca-file" placeholder:"FILE" help:"PEM file with the certificates that rediss:// trusts, instead of this machine's."`
 	RedisSentinelUsername string `placeholder:"USER" help:"User of the Sentinels, if they ask for one. That of the servers they watch is in the URL."`

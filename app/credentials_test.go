@@ -118,13 +118,10 @@ func TestEveryKeyAndSecretOfARotationWorks(t *testing.T) {
 	}
 }
 
-func TestTokensOfAPublicKeyAreVerified(t *testing.T) {
-	t.Parallel()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	der, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
+// publicKeyFile is a PEM file with a key in it.
+func publicKeyFile(t *testing.T, key *ecdsa.PublicKey) string {
+	t.Helper()
+	der, err := x509.MarshalPKIXPublicKey(key)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,6 +129,16 @@ func TestTokensOfAPublicKeyAreVerified(t *testing.T) {
 	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	return file
+}
+
+func TestTokensOfAPublicKeyAreVerified(t *testing.T) {
+	t.Parallel()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := publicKeyFile(t, &key.PublicKey)
 	a := startApp(t, "--jwt-public-key="+file)
 	lasting := jwt.MapClaims{"sub": "alice", "exp": time.Now().Add(time.Hour).Unix()}
 	signed, _ := jwt.NewWithClaims(jwt.SigningMethodES256, lasting).SignedString(key)

@@ -12,9 +12,9 @@ import (
 
 const ourVariables = "ROLLCALL_" // what the names of all settings' variables begin with
 
-// othersVariables are not ours although their names begin so: of images, of our own tests, and what Kubernetes sets for services that are
-// called rollcall or rollcall-something.
-var othersVariables = regexp.MustCompile(`^ROLLCALL_(VERSION|TEST_.*|(.*_)?SERVICE_(HOST|PORT)(_.*)?|(.*_)?PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)$`)
+// othersVariables are no settings although their names begin so: of images, of our own tests, of takeTimerSlack, and what Kubernetes sets for
+// services that are called rollcall or rollcall-something.
+var othersVariables = regexp.MustCompile(`^ROLLCALL_(VERSION|TEST_.*|BEGUN_AGAIN|(.*_)?SERVICE_(HOST|PORT)(_.*)?|(.*_)?PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)$`)
 
 // mayBeEmpty are the settings that mean the same when they are empty as when they are not given, and nothing more is allowed by it.
 var mayBeEmpty = []string{"allowed-origins", "pprof-addr"}

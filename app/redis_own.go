@@ -145,6 +145,9 @@ func (g *guardedConn) Read(p []byte) (n int, err error) {
 // readLine reads how many arguments a command has, or how many bytes an argument.
 func (g *guardedConn) readLine() error {
 	line, err := g.reader.ReadSlice('\n')
+	if errors.Is(err, bufio.ErrBufferFull) { // at which a reader above this one would read on, for ever
+		return fmt.Errorf("not a command of Redis: %.20q…", line)
+	}
 	if err != nil {
 		return err
 	}
