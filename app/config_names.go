@@ -38,7 +38,8 @@ func keysURL(given string) (*url.URL, error) {
 	return u, nil
 }
 
-// originFault says why no page can have an origin; empty if one can. Browsers send it in one form only, and it is compared as it is.
+// originFault says why no page can have an origin; empty if one can. Browsers send it in one form only, and
+// it is compared as it is.
 func originFault(origin string) string {
 	if origin == "*" {
 		return ""
@@ -60,7 +61,8 @@ func originFault(origin string) string {
 	return ""
 }
 
-// sentOrigin is the form in which browsers send an origin: in small letters, and without the usual port and what is no origin's.
+// sentOrigin is the form in which browsers send an origin: in small letters, and without the usual port and
+// what is no origin's.
 func sentOrigin(u *url.URL) string {
 	host, port := strings.ToLower(u.Hostname()), u.Port()
 	if ip, err := netip.ParseAddr(host); err == nil && ip.Is6() {

@@ -12,15 +12,16 @@ import (
 
 const ourVariables = "ROLLCALL_" // what the names of all settings' variables begin with
 
-// othersVariables are no settings although their names begin so: of images, of our own tests, of takeTimerSlack, and what Kubernetes sets for
-// services that are called rollcall or rollcall-something.
+// othersVariables are no settings although their names begin so: of images, of our own tests, of
+// takeTimerSlack, and what Kubernetes sets for services that are called rollcall or rollcall-something.
 var othersVariables = regexp.MustCompile(`^ROLLCALL_(VERSION|TEST_.*|BEGUN_AGAIN|(.*_)?SERVICE_(HOST|PORT)(_.*)?|(.*_)?PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)$`)
 
-// mayBeEmpty are the settings that mean the same when they are empty as when they are not given, and nothing more is allowed by it.
+// mayBeEmpty are the settings that mean the same when they are empty as when they are not given, and nothing
+// more is allowed by it.
 var mayBeEmpty = []string{"allowed-origins", "pprof-addr"}
 
-// checkEnvironment refuses variables that would be ignored, for they are misspelt, and those that are set and empty: something failed to
-// fill them in, and what they were to restrict would be left open.
+// checkEnvironment refuses variables that would be ignored, for they are misspelt, and those that are set and
+// empty: something failed to fill them in, and what they were to restrict would be left open.
 func checkEnvironment(parser *kong.Kong, environment []string) error {
 	settings := map[string]string{} // by variable
 	collectVariables(parser.Model.Node, settings)

@@ -36,8 +36,9 @@ const (
 	keysAskEvery, keysAskBurst = 5 * time.Second, 2
 )
 
-// jwks is the set of keys that an endpoint publishes. One goroutine fetches it: from time to time, soon again after a failure, and when a
-// token names a key that is not in it. The last set that could be fetched stays until the next one. Tokens whose key is in it never wait.
+// jwks is the set of keys that an endpoint publishes. One goroutine fetches it: from time to time, soon again
+// after a failure, and when a token names a key that is not in it. The last set that could be fetched stays
+// until the next one. Tokens whose key is in it never wait.
 type jwks struct {
 	// static after construction
 	url    string
@@ -113,8 +114,8 @@ func (k *jwks) run(ctx context.Context) {
 	}
 }
 
-// await waits until keys are to be fetched again; false if the context has ended. Only a fetch that went well is followed by another because
-// a token wants it: after a failure it is soon repeated anyway.
+// await waits until keys are to be fetched again; false if the context has ended. Only a fetch that went well
+// is followed by another because a token wants it: after a failure it is soon repeated anyway.
 func (k *jwks) await(ctx context.Context, pause time.Duration, heed bool) bool {
 	timer := time.NewTimer(pause)
 	defer timer.Stop()
@@ -199,8 +200,8 @@ func (k *jwks) look(kid, alg string) ([]jwt.VerificationKey, *keyFetch, error) {
 	return nil, k.fetch, err
 }
 
-// match finds keys by id, or all if the token names none, and says whether the set has any that are meant. Those of another algorithm are
-// meant, and not found.
+// match finds keys by id, or all if the token names none, and says whether the set has any that are meant.
+// Those of another algorithm are meant, and not found.
 func (k *jwks) match(kid, alg string) (found []jwt.VerificationKey, known bool, err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -18,7 +18,8 @@ import (
 )
 
 const (
-	// longestTempDir leaves room for the socket in the 104 bytes, on some systems 108, that the path of one may have.
+	// longestTempDir leaves room for the socket in the 104 bytes, on some systems 108, that the path of one
+	// may have.
 	longestTempDir = 60
 	// forgetEvery is how often the in-process Redis looks for keys that have expired.
 	forgetEvery = time.Second
@@ -26,8 +27,8 @@ const (
 	mostArguments, mostBytes = 1 << 20, 512 << 20 // of a command to it; Redis has the same limits
 )
 
-// ownRedis is the Redis in this process. It listens on a Unix socket that only processes of the same user can open, and whoever can open it
-// owns the service: there is no password, and everything is in it.
+// ownRedis is the Redis in this process. It listens on a Unix socket that only processes of the same user can
+// open, and whoever can open it owns the service: there is no password, and everything is in it.
 type ownRedis struct {
 	redis     *miniredis.Miniredis
 	dir       string // of the socket, and nothing else
@@ -113,7 +114,8 @@ func (o *ownRedis) close() {
 	os.RemoveAll(o.dir)
 }
 
-// guardedConn lets only well-formed commands through. Others would end the process: an empty one, or a length that no memory has.
+// guardedConn lets only well-formed commands through. Others would end the process: an empty one, or a length
+// that no memory has.
 type guardedConn struct {
 	net.Conn
 	reader    *bufio.Reader

@@ -11,7 +11,8 @@ import (
 	"rollcall/handlers"
 )
 
-// newTokens makes the verifier of the settings' keys, and the set of those that are published somewhere, which is to run; nil: there is none.
+// newTokens makes the verifier of the settings' keys, and the set of those that are published somewhere,
+// which is to run; nil: there is none.
 func newTokens(c *Config, log *slog.Logger) (*handlers.Tokens, *jwks, error) {
 	o := handlers.TokenOptions{Secrets: c.JWTSecret, Issuer: c.JWTIssuer, Audience: c.JWTAudience, RequireExp: c.RequireExp}
 	warnShort(c, log)
@@ -37,7 +38,8 @@ func newTokens(c *Config, log *slog.Logger) (*handlers.Tokens, *jwks, error) {
 }
 
 const (
-	// safeSecret is how many bytes a secret of HS256 must have: RFC 7518, 3.2. An API key should not be easier to guess.
+	// safeSecret is how many bytes a secret of HS256 must have: RFC 7518, 3.2. An API key should not be
+	// easier to guess.
 	safeSecret = 32
 	// leastSecret is how many a secret or key must have to be taken at all.
 	leastSecret = 16

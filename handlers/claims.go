@@ -17,12 +17,13 @@ const (
 	clockLeeway = time.Second
 	// issuedLeeway is the same for iat, which decides nothing: only what can't be true is refused.
 	issuedLeeway = time.Minute
-	// lastTime is the end of the year 9999, in seconds. Dates beyond it can't be written in RFC 3339, and are milliseconds by mistake.
+	// lastTime is the end of the year 9999, in seconds. Dates beyond it can't be written in RFC 3339, and are
+	// milliseconds by mistake.
 	lastTime = 253402300799
 )
 
-// claims are what a token says. Names count exactly as they are written, and none may come twice: every other verifier of this token, in
-// whatever language, must read the same user in it.
+// claims are what a token says. Names count exactly as they are written, and none may come twice: every other
+// verifier of this token, in whatever language, must read the same user in it.
 type claims struct {
 	subject, issuer              string
 	audience                     jwt.ClaimStrings
@@ -34,7 +35,8 @@ type claimFault string
 
 func (f claimFault) Error() string { return string(f) }
 
-// UnmarshalJSON reads the claims strictly; encoding/json, which package jwt calls, hands it the text as it came.
+// UnmarshalJSON reads the claims strictly; encoding/json, which package jwt calls, hands it the text as it
+// came.
 func (c *claims) UnmarshalJSON(text []byte) error {
 	var read struct {
 		Subject   jsontext.Value `json:"sub"`
@@ -67,7 +69,8 @@ func (c *claims) UnmarshalJSON(text []byte) error {
 	return nil
 }
 
-// subject reads a user id exactly. Half of a surrogate pair would be replaced, and two users could become one.
+// subject reads a user id exactly. Half of a surrogate pair would be replaced, and two users could become
+// one.
 func subject(value jsontext.Value) (user string, err error) {
 	switch kind := value.Kind(); {
 	case len(value) == 0, kind == jsontext.KindNull:
@@ -125,8 +128,8 @@ func (c *claims) Validate() error {
 	return nil
 }
 
-// headerFault says why the header of a token can't be accepted; empty if it can. Package jwt, which reads it again, takes the last of
-// several fields of one name, and ignores crit and line breaks.
+// headerFault says why the header of a token can't be accepted; empty if it can. Package jwt, which reads it
+// again, takes the last of several fields of one name, and ignores crit and line breaks.
 func headerFault(token string) string {
 	encoded, _, _ := strings.Cut(token, ".")
 	text, err := base64.RawURLEncoding.Strict().DecodeString(encoded)

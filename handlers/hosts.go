@@ -19,8 +19,9 @@ func IsLoopback(host string) bool {
 // HostOf is the name in a Host header, without the port.
 func HostOf(r *http.Request) string { return (&url.URL{Host: r.Host}).Hostname() }
 
-// onlyHosts answers only requests that name one of these hosts, or this machine. A page of another site can make its own name point here,
-// and would then read answers as if they were its own. Health is told to everybody: probes call an instance by its address.
+// onlyHosts answers only requests that name one of these hosts, or this machine. A page of another site can
+// make its own name point here, and would then read answers as if they were its own. Health is told to
+// everybody: probes call an instance by its address.
 func onlyHosts(allowed []string) echo.MiddlewareFunc {
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c echo.Context) error {
@@ -38,7 +39,8 @@ func onlyHosts(allowed []string) echo.MiddlewareFunc {
 // forwarding are the headers by which a proxy tells that a request is not its own.
 var forwarding = []string{"X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-Ip", "Forwarded", "Via"}
 
-// onlyNear answers only requests of this machine: not what a proxy on it passes on, and not what pages of other sites ask for.
+// onlyNear answers only requests of this machine: not what a proxy on it passes on, and not what pages of
+// other sites ask for.
 func onlyNear(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
 		r := c.Request()
