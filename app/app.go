@@ -74,11 +74,15 @@ func (a *App) start(ctx context.Context) error {
 	// first of all that is logged
 	a.log.Info("listening", "addr", a.Addr, "instance", a.Instance)
 
-	keys, stopKeys := context.WithCancel(a.base)
-	a.verifying.stop = stopKeys
-	tokens, err := newTokens(keys, a.config, a.log)
+	if a.config.dev() {
+		a.log.Warn("development mode: who can reach this address can get a token for any user; it is not for production")
+	}
+	tokens, published, err := newTokens(a.config, a.log)
 	if err != nil {
 		return err
+	}
+	if published != nil {
+		a.verifying = begin(ctx, published.run)
 	}
 	if a.redis, err = openRedis(ctx, a.config, a.log); err != nil {
 		return err
@@ -96,12 +100,15 @@ func (a *App) start(ctx context.Context) error {
 	handling, stopHandling := context.WithCancel(a.base)
 	a.stopHandling = stopHandling
 	if a.config.dev() {
-		a.Dev = &handlers.Dev{Secret: a.config.JWTSecret[0], APIKey: a.config.APIKeys[0], Issuer: a.config.JWTIssuer, Audience: a.config.JWTAudience}
+		a.Dev = &handlers.Dev{Secret: a.config.JWTSecret[0], Issuer: a.config.JWTIssuer, Audience: a.config.JWTAudience}
+		if a.config.madeKey || a.config.DevServeKey {
+			a.Dev.APIKey = a.config.APIKeys[0]
+		}
 	}
 	a.server = handlers.NewServer(handlers.Options{
 		Context: handling, Instance: a.Instance, Mirror: mirror, Router: router, Receiver: a.receiver,
 		Handlers: a.events, Tokens: tokens, APIKeys: a.config.APIKeys, Static: static.Files, Log: a.log,
-		AllowAnonymous: a.config.AllowAnonymous, AllowedOrigins: a.config.AllowedOrigins,
+		AllowAnonymous: a.config.AllowAnonymous, AllowedOrigins: a.config.AllowedOrigins, AllowedHosts: a.config.AllowedHosts,
 		MaxMessageBytes: a.config.MaxMessageBytes, Dev: a.Dev, Metrics: meter.handler(), Meter: meter,
 	})
 	meter.watch(mirror, a.config.Lease, sockets, router, a.receiver, a.server)

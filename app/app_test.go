@@ -72,7 +72,7 @@ func tryAppLogging(t *testing.T, log io.Writer, events map[string]handlers.Handl
 	t.Helper()
 	var all commands
 	c := &all.Config
-	flags = append([]string{"--addr=127.0.0.1:0", "--jwt-secret=" + testSecret, "--api-keys=" + testKey, "--drain=2s"}, flags...)
+	flags = testFlags(flags)
 	if _, err := newParser(&all).Parse(flags); err != nil {
 		return nil, err
 	}
@@ -81,6 +81,16 @@ func tryAppLogging(t *testing.T, log io.Writer, events map[string]handlers.Handl
 	}
 	c.fillDev()
 	return Start(t.Context(), c, events, slog.New(slog.NewTextHandler(log, nil)))
+}
+
+// testFlags are settings with which instances work in tests, before those of a test. Without a Redis it is development mode.
+func testFlags(flags []string) []string {
+	common := []string{"--addr=127.0.0.1:0", "--jwt-secret=" + testSecret, "--api-keys=" + testKey, "--drain=2s", "--dev-serve-key"}
+	elsewhere := func(flag string) bool { return strings.HasPrefix(flag, "--redis-url=") || flag == "--no-dev" }
+	if !slices.ContainsFunc(flags, elsewhere) {
+		common = append(common, "--dev")
+	}
+	return append(common, flags...)
 }
 
 // startThree starts three instances on one real Redis.

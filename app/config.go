@@ -4,30 +4,35 @@ import (
 	"crypto/rand"
 	"fmt"
 	"net"
-	"net/url"
 	"strings"
 	"time"
+
+	"rollcall/handlers"
 )
 
 // Config are the settings. Every flag is an environment variable too: --redis-url is ROLLCALL_REDIS_URL.
 type Config struct {
 	Addr     string `default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"Where to listen. Port 0 picks one; the first line of the log says which."`
-	RedisURL string `placeholder:"URL" help:"Redis or Valkey: redis://host:port, rediss:// for TLS, more nodes with ?addr=, Sentinel with ?master_set=. Without it, one in this process."`
-	Dev      *bool  `negatable:"" help:"Development mode: makes tokens for anybody on this machine. On exactly when there is no Redis URL."`
+	RedisURL string `placeholder:"URL" help:"Redis or Valkey: redis://host:port, rediss:// for TLS, more nodes with ?addr=, Sentinel with ?master_set=. In development mode it may be left out: one runs in this process."`
+
+	Dev         *bool `negatable:"" help:"Development mode: makes tokens for anybody on this machine. On by itself only if none of Redis URL, secret, public key, JWKS URL and API keys is given."`
+	DevServeKey bool  `negatable:"" help:"In development mode, let the page have the API key although it was given. The line that starts a second instance says it."`
 
 	RedisCAFile           string `name:"redis-ca-file" placeholder:"FILE" help:"PEM file with the certificates that rediss:// trusts, instead of this machine's."`
 	RedisSentinelUsername string `placeholder:"USER" help:"User of the Sentinels, if they ask for one. That of the servers they watch is in the URL."`
 	RedisSentinelPassword string `placeholder:"PASSWORD" help:"Password of the Sentinels, if they ask for one."`
 
-	JWTSecret    []string `name:"jwt-secret" placeholder:"SECRET" help:"HMAC secrets of tokens, comma-separated; each verifies."`
+	JWTSecret    []string `name:"jwt-secret" placeholder:"SECRET" help:"HMAC secrets of tokens; each verifies. A comma separates two, \\, is one within a secret. At least 16 bytes, better 32."`
 	JWTPublicKey string   `name:"jwt-public-key" placeholder:"FILE" help:"PEM file with the RSA, ECDSA or Ed25519 key that verifies tokens."`
-	JWKSURL      string   `name:"jwks-url" placeholder:"URL" help:"Where the keys that verify tokens are published."`
+	JWKSURL      string   `name:"jwks-url" placeholder:"URL" help:"Where the keys that verify tokens are published: https://, or http:// on this machine."`
 	JWTIssuer    string   `name:"jwt-issuer" placeholder:"ISS" help:"The iss that tokens must have."`
 	JWTAudience  string   `name:"jwt-audience" placeholder:"AUD" help:"The aud that tokens must have."`
-	APIKeys      []string `name:"api-keys" placeholder:"KEY" help:"Keys of backends, comma-separated; each works."`
+	RequireExp   bool     `name:"require-exp" default:"true" negatable:"" help:"Refuse tokens without exp, which never expire."`
+	APIKeys      []string `name:"api-keys" placeholder:"KEY" help:"Keys of backends; each works. A comma separates two, \\, is one within a key. At least 16 bytes, better 32."`
 
 	AllowAnonymous bool     `default:"true" negatable:"" help:"Accept sockets without a token."`
 	AllowedOrigins []string `placeholder:"ORIGIN" help:"Origins whose pages may connect, comma-separated, besides this server's own; * is any."`
+	AllowedHosts   []string `placeholder:"HOST" help:"Names in the Host header that this server answers to, comma-separated and without a port, besides localhost. None given: to all; in development mode to localhost only."`
 
 	Lease time.Duration `default:"10s" help:"How long an instance that falls silent is believed."`
 	Grace time.Duration `default:"15s" help:"How long a user who dropped may take to come back unnoticed."`
@@ -39,6 +44,8 @@ type Config struct {
 
 	PprofAddr string `placeholder:"HOST:PORT" help:"Where to serve Go's profiles, on a loopback address. Empty: nowhere."`
 	LogLevel  string `default:"info" enum:"debug,info,warn,error" help:"What to log; debug traces every push by its id, from HTTP to the sockets (${enum})."`
+
+	madeSecret, madeKey bool // by fillDev
 }
 
 // inProcess says whether Redis runs in this process.
@@ -48,7 +55,12 @@ func (c *Config) dev() bool {
 	if c.Dev != nil {
 		return *c.Dev
 	}
-	return c.inProcess()
+	return c.inProcess() && !c.forProduction()
+}
+
+// forProduction says whether anything was given that development mode has no need of. Then a forgotten Redis URL must not turn it on.
+func (c *Config) forProduction() bool {
+	return len(c.JWTSecret) > 0 || c.JWTPublicKey != "" || c.JWKSURL != "" || len(c.APIKeys) > 0
 }
 
 // check refuses what cannot work: which setting, what it was, what is allowed.
@@ -57,17 +69,42 @@ func (c *Config) check() error {
 	if err != nil {
 		return refuse("addr", c.Addr, "want host:port")
 	}
-	if c.dev() && !isLoopback(host) {
+	if c.dev() && !handlers.IsLoopback(host) {
 		return refuse("addr", c.Addr, "dev mode makes tokens for anybody who can reach it, so it listens only on 127.0.0.1, [::1] or localhost; to serve others, give a --redis-url and leave --dev out")
 	}
-	if !c.dev() {
-		if len(c.JWTSecret) == 0 && c.JWTPublicKey == "" && c.JWKSURL == "" {
-			return refuse("jwt-secret", "", "needed to verify tokens outside dev mode; or give --jwt-public-key or --jwks-url")
-		}
-		if len(c.APIKeys) == 0 {
-			return refuse("api-keys", "", "needed outside dev mode: backends push with one of them")
-		}
+	if err := c.checkMode(); err != nil {
+		return err
 	}
+	if err := c.checkSecrets(); err != nil {
+		return err
+	}
+	if host, _, err := net.SplitHostPort(c.PprofAddr); c.PprofAddr != "" && (err != nil || !handlers.IsLoopback(host)) {
+		return refuse("pprof-addr", c.PprofAddr, "want host:port on 127.0.0.1, [::1] or localhost: profiles tell everything")
+	}
+	if err := c.checkNames(); err != nil {
+		return err
+	}
+	return c.checkLimits()
+}
+
+// checkMode wants all that production needs, unless it is development mode.
+func (c *Config) checkMode() error {
+	switch {
+	case c.dev():
+		return nil
+	case c.inProcess() && c.Dev != nil:
+		return refuse("redis-url", "", "is needed with --no-dev: the Redis in this process is for development mode only")
+	case c.inProcess():
+		return refuse("redis-url", "", "is empty, and a secret, key, JWKS URL or API key of production is given: give the URL of a Redis too; or, for development mode on this machine, say --dev (ROLLCALL_DEV=true)")
+	case len(c.JWTSecret) == 0 && c.JWTPublicKey == "" && c.JWKSURL == "":
+		return refuse("jwt-secret", "", "needed to verify tokens outside dev mode; or give --jwt-public-key or --jwks-url")
+	case len(c.APIKeys) == 0:
+		return refuse("api-keys", "", "needed outside dev mode: backends push with one of them")
+	}
+	return nil
+}
+
+func (c *Config) checkSecrets() error {
 	for _, list := range []struct {
 		name   string
 		values []string
@@ -76,17 +113,13 @@ func (c *Config) check() error {
 			if value == "" || strings.ContainsFunc(value, isSpace) {
 				return refuse(list.name, "", "one of the comma-separated values is empty or has a space in it")
 			}
+			if len(value) < leastSecret {
+				return refuse(list.name, "", fmt.Sprintf("one of the comma-separated values has only %d bytes: want at least %d, and better %d or more (a comma separates two values)",
+					len(value), leastSecret, safeSecret))
+			}
 		}
 	}
-	if host, _, err := net.SplitHostPort(c.PprofAddr); c.PprofAddr != "" && (err != nil || !isLoopback(host)) {
-		return refuse("pprof-addr", c.PprofAddr, "want host:port on 127.0.0.1, [::1] or localhost: profiles tell everything")
-	}
-	for _, origin := range c.AllowedOrigins {
-		if u, err := url.Parse(origin); origin != "*" && (err != nil || u.Scheme == "" || u.Host == "" || u.Path != "") {
-			return refuse("allowed-origins", origin, "want scheme://host or scheme://host:port, without a slash at the end, or *")
-		}
-	}
-	return c.checkLimits()
+	return nil
 }
 
 func (c *Config) checkLimits() error {
@@ -118,23 +151,18 @@ func refuse(setting string, value any, allowed string) error {
 	return fmt.Errorf("--%s (%s) is %v: %s", setting, variable, value, allowed)
 }
 
-func isLoopback(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
-}
-
 func isSpace(r rune) bool { return r <= ' ' }
 
-// fillDev makes the secrets that dev mode was not given, and says which.
-func (c *Config) fillDev() (madeSecret, madeKey bool) {
-	if !c.dev() {
-		return false, false
+// fillDev makes the secrets that dev mode was not given.
+func (c *Config) fillDev() {
+	on := c.dev()
+	if c.Dev = &on; !on { // from here on there are secrets in any case
+		return
 	}
-	if madeSecret = len(c.JWTSecret) == 0; madeSecret {
+	if c.madeSecret = len(c.JWTSecret) == 0; c.madeSecret {
 		c.JWTSecret = []string{rand.Text()}
 	}
-	if madeKey = len(c.APIKeys) == 0; madeKey {
+	if c.madeKey = len(c.APIKeys) == 0; c.madeKey {
 		c.APIKeys = []string{rand.Text()}
 	}
-	return madeSecret, madeKey
 }

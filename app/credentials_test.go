@@ -6,20 +6,16 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/base64"
-	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"net/http"
-	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/MicahParks/jwkset"
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/gorilla/websocket"
 )
@@ -50,7 +46,7 @@ func TestABadTokenIsRefusedAndSaysWhy(t *testing.T) {
 		"another audience":  {good("alice", set("aud", "other")), "audience"},
 		"no issuer":         {good("alice", func(c jwt.MapClaims) { delete(c, "iss") }), "lacks a claim"},
 		"no subject":        {good("", func(c jwt.MapClaims) { delete(c, "sub") }), "is empty"},
-		"a numeric subject": {good("", set("sub", 7)), "is not a JWT"},
+		"a numeric subject": {good("", set("sub", 7)), "sub: want a string, not a number"},
 		"a long subject":    {good(strings.Repeat("x", 129)), "too long"},
 		"a control":         {good("a\nb"), "control character"},
 	} {
@@ -70,7 +66,7 @@ func TestATokenMayComeInTheQueryOrTheHeaderWithOrWithoutBearer(t *testing.T) {
 	t.Parallel()
 	a := startApp(t)
 	alice := token(t, "alice")
-	for query, header := range map[string]string{"?token=" + alice: "", "": "Bearer " + alice, "?x=1": alice, "?x=2": "bearer  " + alice, "?y&token=" + alice: alice} {
+	for query, header := range map[string]string{"?token=" + alice: "", "": "Bearer " + alice, "?": alice, "?token=": "bearer  " + alice, "?token=" + alice + "&": alice} {
 		h := http.Header{}
 		if header != "" {
 			h.Set("Authorization", header)
@@ -91,7 +87,7 @@ func TestAmbiguousCredentialsAreRefused(t *testing.T) {
 	}{
 		"/ws":                                  {[]string{"Bearer " + alice, "Bearer " + alice}, 400, "bad_authorization"},
 		"/ws?":                                 {[]string{"Bearer"}, 401, "bad_authorization"},
-		"/ws?x":                                {[]string{"Basic YTpi YTpi"}, 401, "bad_authorization"},
+		"/ws?token=":                           {[]string{"Basic YTpi YTpi"}, 401, "bad_authorization"},
 		"/ws?token=" + alice:                   {[]string{"Bearer " + bob}, 400, "bad_token"},
 		"/ws?token=" + alice + "&token=" + bob: {nil, 400, "bad_token"},
 		"/presence":                            {nil, 401, "no_api_key"},
@@ -113,60 +109,27 @@ func TestAmbiguousCredentialsAreRefused(t *testing.T) {
 
 func TestEveryKeyAndSecretOfARotationWorks(t *testing.T) {
 	t.Parallel()
-	a := startApp(t, "--api-keys=old,"+testKey, "--jwt-secret=older,"+testSecret)
+	a := startApp(t, "--api-keys=the-old-key-of-tests,"+testKey, "--jwt-secret=the-old-secret-of-tests,"+testSecret)
 	connect(t, a, "alice")
-	for _, key := range []string{"old", testKey} {
+	for _, key := range []string{"the-old-key-of-tests", testKey} {
 		if got := ask(t, a, "GET", "/presence/alice", "", http.Header{"Authorization": {"Bearer " + key}}); got.Body["state"] != "online" {
 			t.Errorf("with key %s: %d %s", key, got.Status, got.text)
 		}
 	}
 }
 
-func TestTokensOfAKeySetAreVerifiedOnceItCanBeFetched(t *testing.T) {
-	t.Parallel()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+// publicKeyFile is a PEM file with a key in it.
+func publicKeyFile(t *testing.T, key *ecdsa.PublicKey) string {
+	t.Helper()
+	der, err := x509.MarshalPKIXPublicKey(key)
 	if err != nil {
 		t.Fatal(err)
 	}
-	set, err := jwkset.NewJWKFromKey(&key.PublicKey, jwkset.JWKOptions{Metadata: jwkset.JWKMetadataOptions{KID: "one", ALG: jwkset.AlgES256}})
-	if err != nil {
+	file := filepath.Join(t.TempDir(), "key.pem")
+	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	text, err := json.Marshal(jwkset.JWKSMarshal{Keys: []jwkset.JWKMarshal{set.Marshal()}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var up atomic.Bool
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		if !up.Load() {
-			w.WriteHeader(http.StatusServiceUnavailable)
-			return
-		}
-		_, _ = w.Write(text)
-	}))
-	t.Cleanup(server.Close)
-	a := startApp(t, "--jwks-url="+server.URL)
-	sign := func(kid string) string {
-		made := jwt.NewWithClaims(jwt.SigningMethodES256, jwt.RegisteredClaims{Subject: "alice"})
-		made.Header["kid"] = kid
-		signed, err := made.SignedString(key)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return signed
-	}
-	noKey := http.Header{"Authorization": nil}
-	got := ask(t, a, "GET", "/ws?token="+sign("one"), "", noKey)
-	wantProblem(t, got, 503, "no_keys")
-	if got.Header.Get("Retry-After") == "" {
-		t.Error("it does not say when to come again")
-	}
-	up.Store(true)
-	eventually(t, "a token that is verified", func() (int, bool) { // with an Upgrade it would be a socket
-		got := ask(t, a, "GET", "/ws?token="+sign("one"), "", noKey)
-		return got.Status, got.Status == http.StatusUpgradeRequired
-	})
-	wantProblem(t, ask(t, a, "GET", "/ws?token="+sign("other"), "", noKey), 401, "bad_token")
+	return file
 }
 
 func TestTokensOfAPublicKeyAreVerified(t *testing.T) {
@@ -175,20 +138,14 @@ func TestTokensOfAPublicKeyAreVerified(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	der, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	file := filepath.Join(t.TempDir(), "key.pem")
-	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	file := publicKeyFile(t, &key.PublicKey)
 	a := startApp(t, "--jwt-public-key="+file)
-	signed, _ := jwt.NewWithClaims(jwt.SigningMethodES256, jwt.MapClaims{"sub": "alice"}).SignedString(key)
+	lasting := jwt.MapClaims{"sub": "alice", "exp": time.Now().Add(time.Hour).Unix()}
+	signed, _ := jwt.NewWithClaims(jwt.SigningMethodES256, lasting).SignedString(key)
 	dial(t, "ws://"+a.Addr+"/ws?token="+signed, nil)
 	// the public key is no secret: it must not verify as one
 	pemText, _ := os.ReadFile(file)
-	forged, _ := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{"sub": "alice"}).SignedString(pemText)
+	forged, _ := jwt.NewWithClaims(jwt.SigningMethodHS256, lasting).SignedString(pemText)
 	wantProblem(t, ask(t, a, "GET", "/ws?token="+forged, "", http.Header{"Authorization": nil}), 401, "bad_token")
 }
 

@@ -7,13 +7,16 @@ import (
 
 // printDev prints what a newcomer needs to see it work. Secrets are printed only if this process made them up, and so is the URL of Redis,
 // which may hold a password.
-func printDev(out io.Writer, a *App, madeSecret, madeKey bool) {
+//
+// The second instance is given what the first made up, and nobody serves a key that was given unless that is said: so the line says it.
+func printDev(out io.Writer, a *App) {
 	secret, key := "<the secret you gave>", "<the API key you gave>"
-	if madeSecret {
-		secret = a.Dev.Secret
+	if a.config.madeSecret {
+		secret = a.config.JWTSecret[0]
 	}
-	if madeKey {
-		key = a.Dev.APIKey
+	served := ""
+	if a.config.madeKey {
+		key, served = a.config.APIKeys[0], "ROLLCALL_DEV_SERVE_KEY=true "
 	}
 	redis := "<the URL you gave>"
 	if a.config.inProcess() {
@@ -30,9 +33,9 @@ Push to alice from another terminal:
 
 Start a second instance that joins this one:
 
-    ROLLCALL_ADDR=127.0.0.1:0 ROLLCALL_REDIS_URL=%[3]s ROLLCALL_DEV=true ROLLCALL_JWT_SECRET=%[4]s ROLLCALL_API_KEYS=%[2]s make run
+    ROLLCALL_ADDR=127.0.0.1:0 ROLLCALL_REDIS_URL=%[3]s ROLLCALL_DEV=true %[5]sROLLCALL_JWT_SECRET=%[4]s ROLLCALL_API_KEYS=%[2]s make run
 
 Ctrl-C stops it.
 
-`, a.Addr, key, redis, secret)
+`, a.Addr, key, redis, secret, served)
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
+	"net/http"
 	"os/exec"
 	"slices"
 	"strings"
@@ -134,14 +136,10 @@ func TestTheFirstInstancesInProcessRedisCanBeJoined(t *testing.T) {
 
 func TestWhatMakeRunPrintsWorksWhenPasted(t *testing.T) {
 	t.Parallel()
-	a, err := tryApp(t)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(a.Close)
+	a := startMadeUp(t)
 	var out strings.Builder
-	printDev(&out, a, true, true)
-	alice := connect(t, a, "alice")
+	printDev(&out, a)
+	alice := dial(t, "ws://"+a.Addr+"/ws?token="+tokenOf(t, a, "alice"), nil)
 	var curl, join string
 	for _, line := range strings.Split(out.String(), "\n") {
 		line = strings.TrimSpace(line)
@@ -165,17 +163,33 @@ func TestWhatMakeRunPrintsWorksWhenPasted(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = second.Process.Kill(); _ = second.Wait() }()
-	eventually(t, "two live instances", func() (answer, bool) {
-		got := ask(t, a, "GET", "/instances", "")
-		return got, len(got.Body["instances"].([]any)) == 2
+	key := http.Header{"Authorization": {a.config.APIKeys[0]}}
+	list := eventually(t, "two live instances", func() ([]any, bool) {
+		list, _ := ask(t, a, "GET", "/instances", "", key).Body["instances"].([]any)
+		return list, len(list) == 2
 	})
+	for _, one := range list { // their pages have what they need, also the second's, which was given it
+		addr := one.(map[string]any)["addr"].(string)
+		got := eventually(t, "the key of "+addr, func() (answer, bool) {
+			got, err := http.Get("http://" + addr + "/dev/key")
+			if err != nil {
+				return answer{}, false
+			}
+			defer got.Body.Close()
+			text, _ := io.ReadAll(got.Body)
+			return answer{Status: got.StatusCode, text: string(text)}, true
+		})
+		if !strings.Contains(got.text, a.config.APIKeys[0]) {
+			t.Errorf("%s: %d %s", addr, got.Status, got.text)
+		}
+	}
 }
 
 func TestNoSecretIsPrintedThatWasGiven(t *testing.T) {
 	t.Parallel()
 	a := startApp(t)
 	var out strings.Builder
-	printDev(&out, a, false, false)
+	printDev(&out, a)
 	if strings.Contains(out.String(), testSecret) || strings.Contains(out.String(), testKey) {
 		t.Error(out.String())
 	}
@@ -183,7 +197,7 @@ func TestNoSecretIsPrintedThatWasGiven(t *testing.T) {
 	const password = "sesame"
 	given := *a
 	given.config, given.RedisURL = &Config{RedisURL: "redis://:" + password + "@example:6379"}, "redis://:"+password+"@example:6379"
-	if printDev(&out, &given, true, true); strings.Contains(out.String(), password) {
+	if printDev(&out, &given); strings.Contains(out.String(), password) {
 		t.Error(out.String())
 	}
 }

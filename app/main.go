@@ -6,6 +6,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -23,16 +24,38 @@ func main() {
 	var c commands
 	parser := newParser(&c)
 	command, err := parser.Parse(os.Args[1:])
-	parser.FatalIfErrorf(err)
-	if command.Command() == "audit" {
-		err = c.Audit.run(os.Stdout)
-	} else {
-		err = run(&c.Config, newLog(c.LogLevel), os.Stdout)
+	if refused := checkEnvironment(parser, os.Environ()); refused != nil { // even if it is not the first fault: it may be the cause
+		err = refused
+	}
+	if err == nil {
+		err = checkFlags(command)
 	}
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "rollcall:", err)
-		os.Exit(1)
+		fail(parser, err)
 	}
+	if command.Command() == "audit" {
+		if err := c.Audit.run(os.Stdout); err != nil {
+			fmt.Fprintln(os.Stderr, "rollcall:", err)
+			os.Exit(1)
+		}
+		return
+	}
+	if err := run(&c.Config, newLog(c.LogLevel), os.Stdout); err != nil {
+		fail(parser, err)
+	}
+}
+
+// fail ends the process. Why goes to the log, for whoever collects it; and in plain words to who sits at a terminal.
+func fail(parser *kong.Kong, err error) {
+	newLog("error").Error("rollcall can't run", "error", err)
+	if info, failed := os.Stderr.Stat(); failed == nil && info.Mode()&os.ModeCharDevice != 0 {
+		parser.FatalIfErrorf(err)
+	}
+	code := 1
+	if usage := (*kong.ParseError)(nil); errors.As(err, &usage) {
+		code = usage.ExitCode()
+	}
+	os.Exit(code)
 }
 
 // newLog logs JSON to the standard error. The level is one that the parser has let through.
@@ -75,7 +98,7 @@ func run(c *Config, log *slog.Logger, out io.Writer) error {
 	noSlack := takeTimerSlack() // told when it listens, for that is the log's first line
 	signals, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	madeSecret, madeKey := c.fillDev()
+	c.fillDev()
 	a, err := Start(signals, c, handlers.Builtin(), log)
 	if err != nil {
 		return err
@@ -84,7 +107,7 @@ func run(c *Config, log *slog.Logger, out io.Writer) error {
 		log.Warn("no timer slack: this instance will need more processor time", "error", noSlack)
 	}
 	if a.Dev != nil {
-		printDev(out, a, madeSecret, madeKey)
+		printDev(out, a)
 	}
 	memory := begin(signals, tendMemory) // the process' own, so not part of an App
 	defer memory.end()

@@ -140,7 +140,7 @@ func TestPageSaysThatRedisIsOutOfReachAndGoesOn(t *testing.T) {
 
 func TestPageTakesATokenAndAKeyOutsideDevMode(t *testing.T) {
 	t.Parallel()
-	a, b := startApp(t, "--no-dev"), startBrowser(t)
+	a, b := startApp(t, "--redis-url="+startApp(t).RedisURL), startBrowser(t)
 	p := b.open(a, "/")
 	p.allowRefusals()
 	p.fill("token", "not a token")

@@ -7,6 +7,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
+
+	"rollcall/handlers"
 )
 
 // servePprof serves Go's profiles on an address of their own.
@@ -21,11 +23,11 @@ func (a *App) servePprof(ctx context.Context) error {
 	a.PprofAddr = listener.Addr().String()
 	mux := http.NewServeMux()
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
-	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
+	// and not cmdline, which may have keys and secrets in it
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: requestTimeout}
+	server := &http.Server{Handler: onlyLoopback(mux), ReadHeaderTimeout: requestTimeout}
 	a.profiling = begin(ctx, func(ctx context.Context) {
 		stop := context.AfterFunc(ctx, func() { server.Close() })
 		defer stop()
@@ -34,4 +36,15 @@ func (a *App) servePprof(ctx context.Context) error {
 		}
 	})
 	return nil
+}
+
+// onlyLoopback answers only requests that name this machine: a page of another site can make its own name point here.
+func onlyLoopback(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if host := handlers.HostOf(r); !handlers.IsLoopback(host) {
+			http.Error(w, fmt.Sprintf("profiles are served on localhost only, not on %q", host), http.StatusForbidden)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }

@@ -65,8 +65,7 @@ func mustBinary(t *testing.T) string {
 
 func startBinary(t *testing.T, path string, flags ...string) *process {
 	t.Helper()
-	flags = append([]string{"--addr=127.0.0.1:0", "--jwt-secret=" + testSecret, "--api-keys=" + testKey, "--drain=2s"}, flags...)
-	p := &process{t: t, cmd: exec.Command(path, flags...), exited: make(chan struct{})}
+	p := &process{t: t, cmd: exec.Command(path, testFlags(flags)...), exited: make(chan struct{})}
 	log, err := p.cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)

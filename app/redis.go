@@ -7,7 +7,6 @@ import (
 	"net/url"
 	"time"
 
-	"github.com/alicebob/miniredis/v2"
 	"github.com/redis/rueidis"
 
 	"rollcall/presence"
@@ -30,7 +29,7 @@ type redisServer struct {
 	config  *Config
 	option  rueidis.ClientOption
 	client  rueidis.Client
-	own     *miniredis.Miniredis // nil if it is at a URL
+	own     *ownRedis // nil if it is at a URL
 	cluster bool
 }
 
@@ -38,11 +37,11 @@ type redisServer struct {
 func openRedis(ctx context.Context, c *Config, log *slog.Logger) (*redisServer, error) {
 	r := &redisServer{url: c.RedisURL, config: c}
 	if c.inProcess() {
-		r.own = miniredis.NewMiniRedis()
-		if err := r.own.StartAddr("127.0.0.1:0"); err != nil {
+		var err error
+		if r.own, err = startOwnRedis(ctx); err != nil {
 			return nil, fmt.Errorf("start the in-process redis: %w", err)
 		}
-		r.url = "redis://" + r.own.Addr()
+		r.url = r.own.url
 	}
 	if err := r.connect(ctx, log); err != nil {
 		r.close()
@@ -178,7 +177,7 @@ func (r *redisServer) close() {
 		r.client.Close()
 	}
 	if r.own != nil {
-		r.own.Close()
+		r.own.close()
 	}
 }
 

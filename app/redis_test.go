@@ -47,8 +47,7 @@ func wantRefused(t *testing.T, says string, flags ...string) {
 func startLogged(t *testing.T, flags ...string) (*App, string) {
 	t.Helper()
 	var c commands
-	flags = append([]string{"--addr=127.0.0.1:0", "--jwt-secret=" + testSecret, "--api-keys=" + testKey, "--drain=2s"}, flags...)
-	if _, err := newParser(&c).Parse(flags); err != nil {
+	if _, err := newParser(&c).Parse(testFlags(flags)); err != nil {
 		t.Fatal(err)
 	}
 	var log safeBuffer

@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/json"
-	"io"
 	"log/slog"
 	"net/http"
 	"os"
@@ -70,15 +69,17 @@ func TestDebugTracesAPushByItsIDFromHTTPToSockets(t *testing.T) {
 func TestProfilesAreServedOnTheirOwnAddressOnly(t *testing.T) {
 	t.Parallel()
 	a := startApp(t, "--pprof-addr=127.0.0.1:0")
-	response, err := http.Get("http://" + a.PprofAddr + "/debug/pprof/cmdline")
-	if err != nil {
-		t.Fatal(err)
+	profiles := &App{Addr: a.PprofAddr}
+	if got := ask(t, profiles, "GET", "/debug/pprof/goroutine?debug=1", ""); got.Status != http.StatusOK {
+		t.Errorf("%d %s", got.Status, got.text)
 	}
-	defer response.Body.Close()
-	if _, err := io.ReadAll(response.Body); err != nil || response.StatusCode != http.StatusOK {
-		t.Errorf("%d %v", response.StatusCode, err)
+	if got := ask(t, profiles, "GET", "/debug/pprof/cmdline", ""); strings.Contains(got.text, os.Args[0]) {
+		t.Errorf("the command line, in which secrets may be: %s", got.text)
 	}
-	wantProblem(t, ask(t, a, "GET", "/debug/pprof/cmdline", ""), 404, "not_found")
+	if got := askHost(t, profiles, "/debug/pprof/goroutine", "evil.example:6060"); got.Status != http.StatusForbidden {
+		t.Errorf("a name that somebody made point here: %d", got.Status)
+	}
+	wantProblem(t, ask(t, a, "GET", "/debug/pprof/goroutine", ""), 404, "not_found")
 }
 
 func TestTheDashboardShowsOnlyMetricsThatExist(t *testing.T) {

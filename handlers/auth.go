@@ -1,6 +1,8 @@
 package handlers
 
 import (
+	"cmp"
+	"context"
 	"crypto/sha256"
 	"crypto/subtle"
 	"errors"
@@ -9,7 +11,6 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/labstack/echo/v4"
@@ -19,20 +20,29 @@ import (
 type Tokens struct {
 	// static after construction
 	parser *jwt.Parser
-	keys   jwt.Keyfunc
+	keys   TokenOptions
 }
 
 // TokenOptions say which tokens are good. At least one of Secrets, PublicKey and KeySet is required.
 type TokenOptions struct {
-	Secrets   []string    // for HMAC; each of them verifies
-	PublicKey any         // *rsa.PublicKey, *ecdsa.PublicKey or ed25519.PublicKey
-	KeySet    jwt.Keyfunc // finds a key by the token's header, as a JWKS does; ErrNoKeys if it has none at all
-	Issuer    string      // empty: not checked
-	Audience  string      // empty: not checked
+	Secrets    []string // for HMAC; each of them verifies
+	PublicKey  any      // *rsa.PublicKey, *ecdsa.PublicKey or ed25519.PublicKey
+	KeySet     KeySet   // as a JWKS
+	Issuer     string   // empty: not checked
+	Audience   string   // empty: not checked
+	RequireExp bool     // refuse tokens that never expire
 }
 
-// ErrNoKeys is for a set of keys that could not be fetched yet.
-var ErrNoKeys = errors.New("handlers: no keys to verify tokens with")
+// KeySet finds the keys that may have signed a token with this key id (empty: it names none) and algorithm. The error is ErrUnknownKey if
+// there are none, and ErrNoKeys if nobody can tell at the moment.
+type KeySet func(ctx context.Context, kid, alg string) ([]jwt.VerificationKey, error)
+
+var (
+	// ErrNoKeys is for a set of keys that could not be fetched.
+	ErrNoKeys = errors.New("handlers: no keys to verify tokens with")
+	// ErrUnknownKey is for a key id that is not in a set of keys.
+	ErrUnknownKey = errors.New("handlers: a key that is not known")
+)
 
 var (
 	hmacMethods      = []string{"HS256", "HS384", "HS512"}
@@ -41,7 +51,7 @@ var (
 
 // NewTokens makes a verifier. What methods it accepts follows from the keys: a public key never verifies as an HMAC secret.
 func NewTokens(o TokenOptions) *Tokens {
-	options := []jwt.ParserOption{jwt.WithLeeway(time.Second)}
+	options := []jwt.ParserOption{jwt.WithLeeway(clockLeeway), jwt.WithStrictDecoding()}
 	var methods []string
 	if len(o.Secrets) > 0 {
 		methods = append(methods, hmacMethods...)
@@ -56,45 +66,70 @@ func NewTokens(o TokenOptions) *Tokens {
 	if o.Audience != "" {
 		options = append(options, jwt.WithAudience(o.Audience))
 	}
-	return &Tokens{parser: jwt.NewParser(options...), keys: o.keyFor}
+	if o.RequireExp {
+		options = append(options, jwt.WithExpirationRequired())
+	}
+	return &Tokens{parser: jwt.NewParser(options...), keys: o}
 }
 
-func (o TokenOptions) keyFor(token *jwt.Token) (any, error) {
+// keysFor are all keys that may have signed a token. The error says what is missing, even if there are some.
+func (o TokenOptions) keysFor(ctx context.Context, token *jwt.Token) (keys jwt.VerificationKeySet, err error) {
 	if _, ok := token.Method.(*jwt.SigningMethodHMAC); ok {
-		keys := jwt.VerificationKeySet{}
 		for _, secret := range o.Secrets {
 			keys.Keys = append(keys.Keys, []byte(secret))
 		}
 		return keys, nil
 	}
 	if o.KeySet != nil {
-		if key, err := o.KeySet(token); err == nil || o.PublicKey == nil {
-			return key, err
-		}
+		kid, _ := token.Header["kid"].(string)
+		keys.Keys, err = o.KeySet(ctx, kid, token.Method.Alg())
 	}
-	return o.PublicKey, nil
+	if o.PublicKey != nil {
+		keys.Keys = append(keys.Keys, o.PublicKey)
+	}
+	return keys, err
 }
 
-// User verifies a token and returns its subject.
-func (t *Tokens) User(token string) (string, error) {
-	var claims jwt.RegisteredClaims
-	if _, err := t.parser.ParseWithClaims(token, &claims, t.keys); errors.Is(err, ErrNoKeys) {
-		return "", ErrNoKeys
-	} else if err != nil {
-		return "", problem(http.StatusUnauthorized, "bad_token", "token: %s", tokenFault(err))
+// User verifies a token and returns its subject. It may wait for keys to be fetched, if it is signed with one that is new.
+func (t *Tokens) User(ctx context.Context, token string) (string, error) {
+	if fault := headerFault(token); fault != "" {
+		return "", badToken(fault)
 	}
-	if p := checkUser("token: sub", claims.Subject); p != nil {
+	var c claims
+	var missing error
+	_, err := t.parser.ParseWithClaims(token, &c, func(token *jwt.Token) (any, error) {
+		var keys jwt.VerificationKeySet
+		if keys, missing = t.keys.keysFor(ctx, token); len(keys.Keys) == 0 {
+			return nil, missing
+		}
+		return keys, nil
+	})
+	switch {
+	case err == nil:
+	case errors.Is(missing, ErrNoKeys) && (errors.Is(err, ErrNoKeys) || errors.Is(err, jwt.ErrTokenSignatureInvalid)):
+		return "", ErrNoKeys // the right key may be among those that can't be fetched
+	default:
+		return "", badToken(tokenFault(err))
+	}
+	if p := checkUser("token: sub", c.subject); p != nil {
 		p.Status, p.Title, p.Code = http.StatusUnauthorized, http.StatusText(http.StatusUnauthorized), "bad_token"
 		return "", p
 	}
-	return claims.Subject, nil
+	return c.subject, nil
+}
+
+func badToken(fault string) error {
+	return problem(http.StatusUnauthorized, "bad_token", "token: %s", fault)
 }
 
 // tokenFault says what is wrong with a token in words that help its owner and tell nobody else anything.
 func tokenFault(err error) string {
+	var claim claimFault
 	switch {
+	case errors.As(err, &claim):
+		return "has claims that can't be used: " + string(claim)
 	case errors.Is(err, jwt.ErrTokenMalformed):
-		return "is not a JWT"
+		return notJWT
 	case errors.Is(err, jwt.ErrTokenExpired):
 		return "has expired; get a new one"
 	case errors.Is(err, jwt.ErrTokenNotValidYet), errors.Is(err, jwt.ErrTokenUsedBeforeIssued):
@@ -104,9 +139,11 @@ func tokenFault(err error) string {
 	case errors.Is(err, jwt.ErrTokenInvalidAudience):
 		return "is for another audience (aud)"
 	case errors.Is(err, jwt.ErrTokenRequiredClaimMissing):
-		return "lacks a claim that is wanted here: iss or aud"
+		return "lacks a claim that is wanted here: exp, iss or aud"
 	case errors.Is(err, jwt.ErrTokenSignatureInvalid):
 		return "its signature does not verify here: another key, or an algorithm (alg) that is not accepted"
+	case errors.Is(err, ErrUnknownKey):
+		return "is signed with a key (kid) that is not published where this server looks, or not for this algorithm (alg)"
 	case errors.Is(err, jwt.ErrTokenInvalidClaims):
 		return "has a claim of the wrong type"
 	default:
@@ -190,7 +227,17 @@ func originAllowed(r *http.Request, allowed []string) bool {
 		return true // without an Origin it is not a browser
 	}
 	u, err := url.Parse(origin)
-	return err == nil && strings.EqualFold(u.Host, r.Host)
+	return err == nil && ownOrigin(r, u)
+}
+
+// ownOrigin says whether a page is one of ours. Whether the browser came with TLS is known only if it ends here: a proxy may have ended it.
+func ownOrigin(r *http.Request, origin *url.URL) bool {
+	if origin.Scheme != "https" && (origin.Scheme != "http" || r.TLS != nil) {
+		return false
+	}
+	usual := map[string]string{"http": "80", "https": "443"}[origin.Scheme] // which a browser leaves out, and a proxy may not
+	host := &url.URL{Host: r.Host}
+	return strings.EqualFold(origin.Hostname(), host.Hostname()) && cmp.Or(origin.Port(), usual) == cmp.Or(host.Port(), usual)
 }
 
 // panicked makes an error of what was recovered.

@@ -9,6 +9,7 @@ import (
 	"mime"
 	"net/http"
 	"os"
+	"reflect"
 	"strings"
 	"unicode/utf8"
 
@@ -87,7 +88,30 @@ func decodeStrictly(text []byte, v any) error {
 	if fault := decodeObject(text, v, strictjson.RejectUnknownMembers(true)); fault != "" {
 		return badJSON(fault)
 	}
+	if member := cutUser(text); member != "" {
+		return problem(http.StatusBadRequest, "bad_user", "%s: a user id is UTF-8; one here has half of a surrogate pair", member)
+	}
 	return nil
+}
+
+// cutUser names the member of a body that has a user id with half of a surrogate pair, as JavaScript leaves of a cut emoji. Decoding replaces
+// it, and two users would become one. Empty: there is none.
+func cutUser(text []byte) string {
+	if !bytes.Contains(text, []byte(`\ud`)) && !bytes.Contains(text, []byte(`\uD`)) {
+		return "" // as nearly always
+	}
+	var ids struct {
+		User  jsontext.Value `json:"user"`
+		Users jsontext.Value `json:"users"`
+	}
+	_ = strictjson.Unmarshal(text, &ids, jsontext.AllowInvalidUTF8(true)) // it has been decoded before
+	switch {
+	case ids.User != nil && !ids.User.IsValid():
+		return "user"
+	case ids.Users != nil && !ids.Users.IsValid():
+		return "users"
+	}
+	return ""
 }
 
 // decodeObject reads one JSON object, in which, and within which, no field may come twice, for nobody could tell which of them is meant.
@@ -115,18 +139,23 @@ var jsonKinds = map[jsontext.Kind]string{
 	jsontext.KindBeginArray: "array", jsontext.KindBeginObject: "object", jsontext.KindTrue: "boolean", jsontext.KindFalse: "boolean",
 }
 
+func kindName(kind jsontext.Kind) string { return cmp.Or(jsonKinds[kind], kind.String()) }
+
 func jsonFault(err error) string {
 	var meaning *strictjson.SemanticError
 	var syntax *jsontext.SyntacticError
 	switch {
 	case errors.As(err, &meaning):
 		field := strings.TrimPrefix(string(meaning.JSONPointer), "/")
-		kind := cmp.Or(jsonKinds[meaning.JSONKind], meaning.JSONKind.String())
+		kind := kindName(meaning.JSONKind)
 		switch {
 		case errors.Is(err, strictjson.ErrUnknownName):
 			return fmt.Sprintf("unknown field %q", meaning.JSONPointer.LastToken())
 		case field == "":
 			return "want a JSON object, not a " + kind
+		}
+		if meaning.GoType == reflect.TypeFor[*float64]() || meaning.GoType == reflect.TypeFor[float64]() {
+			return fmt.Sprintf("%s: want a number, not a %s", field, kind)
 		}
 		return fmt.Sprintf("%s: want a %v, not a %s", field, meaning.GoType, kind)
 	case errors.Is(err, jsontext.ErrDuplicateName) && errors.As(err, &syntax):

@@ -33,6 +33,7 @@ type Options struct {
 
 	AllowAnonymous  bool
 	AllowedOrigins  []string // besides our own host; may be empty
+	AllowedHosts    []string // that requests may name, besides this machine; empty: any, but in dev mode none
 	MaxMessageBytes int      // of a frame, or of the body of a push
 	Dev             *Dev     // nil outside dev mode
 
@@ -74,12 +75,15 @@ func NewServer(o Options) *Server {
 func (s *Server) routes() {
 	e := s.echo
 	e.Use(s.observe, recoverPanics, wantQuery)
+	if s.options.Dev != nil || len(s.options.AllowedHosts) > 0 {
+		e.Use(onlyHosts(s.options.AllowedHosts))
+	}
 	e.GET(socketRoute, s.connect)
 	s.get("/healthz", s.healthz)
 	s.get("/readyz", s.readyz)
 	s.serveStatic()
 	if s.options.Dev != nil {
-		dev := e.Group("/dev", onlyLoopbackHosts)
+		dev := e.Group("/dev", onlyNear)
 		dev.GET("/token", s.options.Dev.token)
 		dev.GET("/key", s.options.Dev.key)
 	}
@@ -91,7 +95,7 @@ func (s *Server) routes() {
 	e.POST("/push/", s.push, key) // the empty user id, to be told what is wrong with it
 	e.POST("/emit/all", s.emit(presence.Everybody), key, waits, s.once)
 	e.POST("/emit/authenticated", s.emit(presence.Authenticated), key, waits, s.once)
-	s.get("/presence", s.presence, key)
+	s.get("/presence", s.presence, key, onlyQuery("limit", "cursor", "user..."))
 	e.POST("/presence", s.presenceOf, key, onlyQuery())
 	s.get("/presence/count", s.count, key)
 	s.get("/presence/:user", s.user, key)
@@ -109,28 +113,36 @@ func (s *Server) get(path string, handler echo.HandlerFunc, middleware ...echo.M
 	s.echo.HEAD(path, handler, middleware...)
 }
 
-// onlyQuery refuses what is done with sockets if the query has anything else than these, or one of them twice: a slip would reach other
-// sockets than were meant.
+// onlyQuery refuses a query that has anything else than these, or one of them twice, unless its name ends in "..." here: a slip would
+// reach other sockets than were meant, or tell of other users.
 func onlyQuery(names ...string) echo.MiddlewareFunc {
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c echo.Context) error {
-			if c.Request().URL.RawQuery == "" {
-				return next(c)
-			}
-			for name, values := range c.QueryParams() {
-				switch {
-				case len(names) == 0:
-					return problem(http.StatusBadRequest, "bad_query",
-						"%s: this path and method take nothing in the query", name)
-				case !slices.Contains(names, name):
-					return problem(http.StatusBadRequest, "bad_query", "%s: nothing of that name is known here; there is %s", name, strings.Join(names, ", "))
-				case len(values) > 1:
-					return problem(http.StatusBadRequest, "bad_query", "%s: given %d times; give one", name, len(values))
-				}
+			if err := checkQuery(c, names...); err != nil {
+				return err
 			}
 			return next(c)
 		}
 	}
+}
+
+func checkQuery(c echo.Context, names ...string) error {
+	if c.Request().URL.RawQuery == "" {
+		return nil
+	}
+	for name, values := range c.QueryParams() {
+		once, many := slices.Contains(names, name), slices.Contains(names, name+"...")
+		switch {
+		case len(names) == 0:
+			return problem(http.StatusBadRequest, "bad_query", "%.100s: this path and method take nothing in the query", name)
+		case !once && !many:
+			return problem(http.StatusBadRequest, "bad_query", "%.100s: nothing of that name is known here; there is %s",
+				name, strings.ReplaceAll(strings.Join(names, ", "), "...", ""))
+		case len(values) > 1 && !many:
+			return problem(http.StatusBadRequest, "bad_query", "%s: given %d times; give one", name, len(values))
+		}
+	}
+	return nil
 }
 
 // wantQuery refuses a query that can't be read: parts of it would be left out without a word.
@@ -201,13 +213,16 @@ func (s *Server) connect(c echo.Context) error {
 		return problem(http.StatusForbidden, "bad_origin", "Origin: pages of %q may not connect here; its operator can allow it with --allowed-origins",
 			r.Header.Get("Origin"))
 	}
-	token, err := tokenFrom(r)
+	if err := checkQuery(c, "token..."); err != nil { // a misspelt token would make an anonymous socket
+		return err
+	}
+	token, err := tokenFrom(r) // which wants only one
 	if err != nil {
 		return err
 	}
 	user := ""
 	if token != "" {
-		if user, err = s.options.Tokens.User(token); err != nil {
+		if user, err = s.options.Tokens.User(r.Context(), token); err != nil {
 			return err
 		}
 	} else if !s.options.AllowAnonymous {

@@ -6,7 +6,7 @@ import { $ } from "./dom.js";
 const PATIENCE_MS = 6_000; // the server's own deadline is at most 5 s
 
 const field = $("api-key");
-let devKey = null; // the key a server in dev mode gave us
+let devKey = null; // the key a server in dev mode gave us, which it does only if it made it up or was told to
 
 // Problem is an answer that is not the one asked for. Its message is the
 // server's own account of how to mend it.
@@ -35,7 +35,7 @@ export async function enterDevMode() {
   const answer = await request("/dev/key").catch(() => null);
   if (!answer) return false;
   devKey = answer.apiKey;
-  field.value = devKey;
+  if (devKey) field.value = devKey;
   return true;
 }
 

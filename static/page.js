@@ -1,7 +1,7 @@
 // The page: a client of /ws on the left, a backend on the right.
 // index.html lists the ids and attributes that a test may rely on.
 
-import { devToken, enterDevMode } from "./api.js";
+import { apiKey, devToken, enterDevMode } from "./api.js";
 import { $, element, json, write } from "./dom.js";
 import { watchOnline } from "./online.js";
 import "./push.js";
@@ -153,8 +153,9 @@ const clock = (time) =>
 const dev = await enterDevMode();
 $("user-field").hidden = !dev;
 $("token-field").hidden = dev;
-if (!dev) $("presence").before($("key")); // nothing below works without it
-write($("key-note"), dev ? "Filled in by dev mode. It is not stored." : "It stays in this field and is not stored.");
+const keyed = dev && apiKey() !== "";
+if (!keyed) $("presence").before($("key")); // nothing below works without it
+write($("key-note"), keyed ? "Filled in by dev mode. It is not stored." : "It stays in this field and is not stored.");
 
 const lookNow = watchOnline((user) => {
   $("push-user").value = user;

@@ -1,0 +1,88 @@
+package main
+
+import (
+	"net/netip"
+	"net/url"
+	"strings"
+	"unicode/utf8"
+)
+
+// checkNames refuses origins, hosts and URLs that could never be met, and says what they should look like.
+func (c *Config) checkNames() error {
+	for _, origin := range c.AllowedOrigins {
+		if fault := originFault(origin); fault != "" {
+			return refuse("allowed-origins", origin, fault)
+		}
+	}
+	for _, host := range c.AllowedHosts {
+		if hostFault(host) {
+			return refuse("allowed-hosts", host, "want a name or an address as in a Host header, without scheme, port and path")
+		}
+	}
+	if c.JWKSURL != "" {
+		_, err := keysURL(c.JWKSURL)
+		return err
+	}
+	return nil
+}
+
+// keysURL reads the URL of a JWKS.
+func keysURL(given string) (*url.URL, error) {
+	u, err := url.Parse(given)
+	if err != nil { // whose words may have a password in them
+		return nil, refuse("jwks-url", "", "is no URL")
+	}
+	if !safeForKeys(u) {
+		return nil, refuse("jwks-url", u.Redacted(), "want https://, or http:// on localhost: elsewhere anybody on the way could change the keys")
+	}
+	return u, nil
+}
+
+// originFault says why no page can have an origin; empty if one can. Browsers send it in one form only, and
+// it is compared as it is.
+func originFault(origin string) string {
+	if origin == "*" {
+		return ""
+	}
+	u, err := url.Parse(origin)
+	if err != nil || u.Scheme == "" || u.Host == "" || strings.Contains(u.Host, "*") {
+		return "want scheme://host or scheme://host:port, or * alone for any: a part of it can't be left open"
+	}
+	switch u.Scheme {
+	case "ws", "wss", "ftp", "file":
+		return "no page has such an origin: want https:// or http://, where the page comes from"
+	}
+	if strings.ContainsFunc(u.Host, func(r rune) bool { return r >= utf8.RuneSelf }) {
+		return "want the host in ASCII, as browsers send it (xn--…)"
+	}
+	if sent := sentOrigin(u); sent != origin {
+		return "want scheme://host or scheme://host:port as browsers send it: " + sent
+	}
+	return ""
+}
+
+// sentOrigin is the form in which browsers send an origin: in small letters, and without the usual port and
+// what is no origin's.
+func sentOrigin(u *url.URL) string {
+	host, port := strings.ToLower(u.Hostname()), u.Port()
+	if ip, err := netip.ParseAddr(host); err == nil && ip.Is6() {
+		host = "[" + ip.String() + "]"
+	}
+	if port == usualPorts[u.Scheme] {
+		port = ""
+	}
+	if port != "" {
+		host += ":" + port
+	}
+	return u.Scheme + "://" + host
+}
+
+var usualPorts = map[string]string{"http": "80", "https": "443"}
+
+// hostFault says whether a host can't be what HostOf finds.
+func hostFault(host string) bool {
+	if ip, err := netip.ParseAddr(host); err == nil {
+		return ip.String() != host
+	}
+	return host == "" || strings.ContainsFunc(host, func(r rune) bool { return r <= ' ' || r >= utf8.RuneSelf || strings.ContainsRune(":/@?#*[]\\", r) })
+}

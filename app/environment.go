@@ -1,0 +1,100 @@
+package main
+
+import (
+	"fmt"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/alecthomas/kong"
+)
+
+const ourVariables = "ROLLCALL_" // what the names of all settings' variables begin with
+
+// othersVariables are no settings although their names begin so: of images, of our own tests, of
+// takeTimerSlack, and what Kubernetes sets for services that are called rollcall or rollcall-something.
+var othersVariables = regexp.MustCompile(`^ROLLCALL_(VERSION|TEST_.*|BEGUN_AGAIN|(.*_)?SERVICE_(HOST|PORT)(_.*)?|(.*_)?PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)$`)
+
+// mayBeEmpty are the settings that mean the same when they are empty as when they are not given, and nothing
+// more is allowed by it.
+var mayBeEmpty = []string{"allowed-origins", "pprof-addr"}
+
+// checkEnvironment refuses variables that would be ignored, for they are misspelt, and those that are set and
+// empty: something failed to fill them in, and what they were to restrict would be left open.
+func checkEnvironment(parser *kong.Kong, environment []string) error {
+	settings := map[string]string{} // by variable
+	collectVariables(parser.Model.Node, settings)
+	for _, one := range environment {
+		variable, value, _ := strings.Cut(one, "=")
+		setting, known := settings[variable]
+		switch {
+		case !strings.HasPrefix(variable, ourVariables):
+		case known && value == "" && !slices.Contains(mayBeEmpty, setting):
+			return fmt.Errorf("%s is set, but empty: give it a value, or do not set it", variable)
+		case !known && !othersVariables.MatchString(variable):
+			return fmt.Errorf("%s is no setting of Rollcall: do you mean %s? --help lists all", variable, nearest(variable, settings))
+		}
+	}
+	return nil
+}
+
+func collectVariables(node *kong.Node, settings map[string]string) {
+	for _, flag := range node.Flags {
+		for _, variable := range flag.Envs {
+			settings[variable] = flag.Name
+		}
+	}
+	for _, child := range node.Children {
+		collectVariables(child, settings)
+	}
+}
+
+// checkFlags refuses flags that are given and empty, as --redis-url=$UNSET is.
+func checkFlags(command *kong.Context) error {
+	for _, part := range command.Path {
+		if part.Flag == nil || slices.Contains(mayBeEmpty, part.Flag.Name) {
+			continue
+		}
+		switch value := part.Flag.Target; value.Kind() {
+		case reflect.String, reflect.Slice:
+			if value.Len() == 0 {
+				return fmt.Errorf("--%s is given, but empty: give it a value, or leave it out", part.Flag.Name)
+			}
+		}
+	}
+	return nil
+}
+
+// nearest is the variable that takes the fewest changes of a letter.
+func nearest(misspelt string, settings map[string]string) (found string) {
+	fewest := -1
+	for variable := range settings {
+		changes := distance(misspelt, variable)
+		if fewest < 0 || changes < fewest || changes == fewest && variable < found {
+			found, fewest = variable, changes
+		}
+	}
+	return found
+}
+
+// distance is how many letters must be put in, left out or changed to make one word of another.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1) // to the beginnings of b, from as much of a as has been looked at
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			changed := diagonal
+			if a[i] != b[j] {
+				changed++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(changed, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}

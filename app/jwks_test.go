@@ -1,0 +1,325 @@
+package main
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/MicahParks/jwkset"
+	"github.com/golang-jwt/jwt/v5"
+)
+
+// issuer publishes keys, 150 ms away from whoever asks.
+type issuer struct {
+	t   *testing.T
+	url string
+
+	mu sync.Mutex
+	// mu guards the following
+	keys   map[string]*ecdsa.PrivateKey
+	answer func(w http.ResponseWriter, asked int) bool // nil: answers with the keys; true if it has answered otherwise
+	asked  int
+}
+
+func startIssuer(t *testing.T, kids ...string) *issuer {
+	t.Helper()
+	i := &issuer{t: t, keys: map[string]*ecdsa.PrivateKey{}}
+	server := httptest.NewServer(i)
+	t.Cleanup(server.Close)
+	link := startLink(t, strings.TrimPrefix(server.URL, "http://"))
+	link.upwards.Store(&hazard{delay: 75 * time.Millisecond})
+	link.downwards.Store(&hazard{delay: 75 * time.Millisecond})
+	i.url = "http://" + link.addr + "/keys"
+	i.publish(kids...)
+	return i
+}
+
+// publish makes keys for these ids, if there are none, and publishes them and no others.
+func (i *issuer) publish(kids ...string) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	keys := map[string]*ecdsa.PrivateKey{}
+	for _, kid := range kids {
+		if keys[kid] = i.keys[kid]; keys[kid] == nil {
+			keys[kid] = newECKey(i.t)
+		}
+	}
+	i.keys = keys
+}
+
+// answers sets how it answers from now on.
+func (i *issuer) answers(how func(w http.ResponseWriter, asked int) bool) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.answer = how
+}
+
+func (i *issuer) times() int {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.asked
+}
+
+func (i *issuer) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
+	i.mu.Lock()
+	i.asked++
+	asked, answer := i.asked, i.answer
+	var set jwkset.JWKSMarshal
+	for _, kid := range slices.Sorted(maps.Keys(i.keys)) {
+		set.Keys = append(set.Keys, published(i.t, &i.keys[kid].PublicKey, jwkset.JWKMetadataOptions{KID: kid, ALG: jwkset.AlgES256}))
+	}
+	i.mu.Unlock()
+	if answer == nil || !answer(w, asked) {
+		_ = json.NewEncoder(w).Encode(set)
+	}
+}
+
+// token is alice's, signed with a key that need not be published.
+func (i *issuer) token(kid string) string {
+	i.t.Helper()
+	i.mu.Lock()
+	key := i.keys[kid]
+	i.mu.Unlock()
+	if key == nil {
+		key = newECKey(i.t)
+	}
+	made := jwt.NewWithClaims(jwt.SigningMethodES256, jwt.MapClaims{"sub": "alice", "exp": time.Now().Add(time.Hour).Unix()})
+	if kid != "" {
+		made.Header["kid"] = kid
+	}
+	token, err := made.SignedString(key)
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	return token
+}
+
+func newECKey(t *testing.T) *ecdsa.PrivateKey {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+func published(t *testing.T, key crypto.PublicKey, says jwkset.JWKMetadataOptions) jwkset.JWKMarshal {
+	t.Helper()
+	jwk, err := jwkset.NewJWKFromKey(key, jwkset.JWKOptions{Metadata: says})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return jwk.Marshal()
+}
+
+func unavailable(w http.ResponseWriter, _ int) bool {
+	w.WriteHeader(http.StatusServiceUnavailable)
+	return true
+}
+
+// wantGood wants a token to be good, at once or as soon as its key is found.
+func wantGood(t *testing.T, a *App, token string) {
+	t.Helper()
+	eventually(t, "a token that is verified", func() (answer, bool) {
+		got := tryToken(t, a, token)
+		return got, got.Status == http.StatusUpgradeRequired
+	})
+}
+
+// wantNoKeys wants to be told that keys can't be fetched, and when to come again.
+func wantNoKeys(t *testing.T, got answer) {
+	t.Helper()
+	wantProblem(t, got, 503, "no_keys")
+	if got.Header.Get("Retry-After") == "" {
+		t.Error("it does not say when to come again")
+	}
+}
+
+func TestKeysRotateOverADistanceAndFailures(t *testing.T) {
+	t.Parallel()
+	i := startIssuer(t, "one")
+	i.answers(func(w http.ResponseWriter, asked int) bool { return asked%2 == 1 && unavailable(w, asked) }) // every other time
+	a := startApp(t, "--jwks-url="+i.url)
+	wantGood(t, a, i.token("one"))
+	for _, rotation := range [][]string{{"one", "two"}, {"two", "three"}} {
+		i.publish(rotation...)
+		wantGood(t, a, i.token(rotation[1])) // a new one
+		wantGood(t, a, i.token(rotation[0]))
+	}
+	wantGood(t, a, i.token("two"))
+}
+
+func TestTheFirstTokenOfANewKeyWaitsForIt(t *testing.T) {
+	t.Parallel()
+	i := startIssuer(t, "one")
+	a := startApp(t, "--jwks-url="+i.url)
+	wantGood(t, a, i.token("one"))
+	i.publish("one", "two")
+	if got := tryToken(t, a, i.token("two")); got.Status != http.StatusUpgradeRequired {
+		t.Errorf("%d %s", got.Status, got.text)
+	}
+}
+
+func TestManyUnknownKeysAskTheEndpointAFewTimes(t *testing.T) {
+	t.Parallel()
+	i := startIssuer(t, "one")
+	a := startApp(t, "--jwks-url="+i.url)
+	wantGood(t, a, i.token("one"))
+	start, before := time.Now(), i.times()
+	var all sync.WaitGroup
+	for n := range 200 {
+		all.Go(func() {
+			got := tryToken(t, a, i.token(fmt.Sprint("unknown", n)))
+			wantProblem(t, got, 401, "bad_token")
+			if !strings.Contains(got.text, "(kid)") {
+				t.Error(got.text)
+			}
+		})
+	}
+	all.Wait()
+	most := 2 + keysAskBurst + int(time.Since(start)/keysAskEvery) // however slow this machine is
+	if asked := i.times() - before; asked == 0 || asked > most {
+		t.Errorf("it was asked %d times, want 1 to %d", asked, most)
+	}
+}
+
+func TestTokensOfKnownKeysDoNotWaitForAFetch(t *testing.T) {
+	t.Parallel()
+	i := startIssuer(t, "one")
+	a := startApp(t, "--jwks-url="+i.url)
+	wantGood(t, a, i.token("one"))
+	asked, release := make(chan struct{}, 100), make(chan struct{})
+	i.answers(func(http.ResponseWriter, int) bool { asked <- struct{}{}; <-release; return false })
+	waiting := make(chan answer)
+	go func() { waiting <- tryToken(t, a, i.token("two")) }()
+	<-asked // and gets no answer for now
+	for range 10 {
+		if got := tryToken(t, a, i.token("one")); got.Status != http.StatusUpgradeRequired {
+			t.Errorf("%d %s", got.Status, got.text)
+		}
+	}
+	close(release)
+	if got := <-waiting; got.Status != http.StatusUnauthorized && got.Status != http.StatusServiceUnavailable { // the latter on a slow machine
+		t.Errorf("%d %s", got.Status, got.text)
+	}
+}
+
+func TestKnownKeysOutliveAnOutageOfTheirEndpoint(t *testing.T) {
+	t.Parallel()
+	i := startIssuer(t, "one")
+	a := startApp(t, "--jwks-url="+i.url)
+	wantGood(t, a, i.token("one"))
+	i.answers(unavailable)
+	before := i.times()
+	wantNoKeys(t, tryToken(t, a, i.token("two"))) // nobody can tell
+	if i.times() == before {
+		t.Error("it was not asked")
+	}
+	if got := tryToken(t, a, i.token("one")); got.Status != http.StatusUpgradeRequired {
+		t.Errorf("%d %s", got.Status, got.text)
+	}
+	i.publish("one", "two")
+	i.answers(nil)
+	wantGood(t, a, i.token("two"))
+}
+
+func TestAnInstanceThatStartsInAnOutageOfItsKeysGetsThemAfterwards(t *testing.T) {
+	t.Parallel()
+	i := startIssuer(t, "one")
+	i.answers(unavailable)
+	a := startApp(t, "--jwks-url="+i.url)
+	wantNoKeys(t, tryToken(t, a, i.token("one")))
+	wantNoKeys(t, tryToken(t, a, i.token(""))) // which names none
+	i.answers(nil)
+	wantGood(t, a, i.token("one"))
+	wantGood(t, a, i.token("one"))
+	other := tryToken(t, a, i.token("other"))
+	wantProblem(t, other, 401, "bad_token")
+}
+
+func TestOnlyKeysForSignaturesVerify(t *testing.T) {
+	t.Parallel()
+	keys := newJWKS(&url.URL{}, slog.New(slog.DiscardHandler))
+	large, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := &newECKey(t).PublicKey
+	set := jwkset.JWKSMarshal{Keys: []jwkset.JWKMarshal{
+		published(t, key, jwkset.JWKMetadataOptions{KID: "plain"}),
+		published(t, key, jwkset.JWKMetadataOptions{KID: "sig", USE: jwkset.UseSig, ALG: jwkset.AlgES256}),
+		published(t, key, jwkset.JWKMetadataOptions{KID: "verify", KEYOPS: []jwkset.KEYOPS{jwkset.KeyOpsVerify}}),
+		published(t, &large.PublicKey, jwkset.JWKMetadataOptions{KID: "rsa", USE: jwkset.UseSig}),
+		published(t, key, jwkset.JWKMetadataOptions{KID: "enc", USE: jwkset.UseEnc}),
+		published(t, key, jwkset.JWKMetadataOptions{KID: "ops", KEYOPS: []jwkset.KEYOPS{jwkset.KeyOpsEncrypt}}),
+		{KTY: "oct", KID: "secret", K: "c2VjcmV0"},
+		{KTY: "unheard of", KID: "new"},
+	}}
+	if keys.keys, err = keys.read(marshal(t, set)); err != nil {
+		t.Fatal(err)
+	}
+	var kids []string
+	for _, key := range keys.keys {
+		kids = append(kids, key.kid)
+	}
+	if want := []string{"plain", "sig", "verify", "rsa"}; !slices.Equal(kids, want) {
+		t.Errorf("these verify: %v, want %v", kids, want)
+	}
+	if found, known, err := keys.match("sig", "ES384"); len(found) > 0 || !known || err == nil {
+		t.Errorf("for another algorithm: %v, %v, %v", found, known, err)
+	}
+	if found, _, err := keys.match("", "ES256"); len(found) != 4 || err != nil {
+		t.Errorf("for a token that names none: %v, %v", found, err)
+	}
+}
+
+func TestAnAnswerThatIsNoKeySetIsRefused(t *testing.T) {
+	t.Parallel()
+	i := startIssuer(t, "one")
+	address, _ := url.Parse(i.url)
+	keys := newJWKS(address, slog.New(slog.DiscardHandler))
+	for says, answer := range map[string]func(http.ResponseWriter){
+		"no JSON Web Key Set": func(w http.ResponseWriter) { fmt.Fprint(w, "<html>") },
+		"no JSON Web Key":     func(w http.ResponseWriter) { fmt.Fprint(w, `{"error":"try again"}`) },
+		"more than":           func(w http.ResponseWriter) { fmt.Fprintf(w, `{"keys":[],"more":%q}`, strings.Repeat("x", keysBytes)) },
+		"404":                 func(w http.ResponseWriter) { w.WriteHeader(404) },
+		"want https":          func(w http.ResponseWriter) { w.Header().Set("Location", "http://evil.example/"); w.WriteHeader(302) },
+	} {
+		i.answers(func(w http.ResponseWriter, _ int) bool { answer(w); return true })
+		if got, err := keys.download(t.Context()); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%v, %v, want %q", got, err, says)
+		}
+	}
+	keys.client.CloseIdleConnections()
+}
+
+func TestAKeyThatIsFileAndSetMayBeEither(t *testing.T) {
+	t.Parallel()
+	i := startIssuer(t, "one")
+	i.answers(unavailable)
+	key := newECKey(t)
+	a := startApp(t, "--jwks-url="+i.url, "--jwt-public-key="+publicKeyFile(t, &key.PublicKey))
+	made, err := jwt.NewWithClaims(jwt.SigningMethodES256, jwt.MapClaims{"sub": "alice", "exp": time.Now().Add(time.Hour).Unix()}).SignedString(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantGood(t, a, made)
+	wantNoKeys(t, tryToken(t, a, i.token("one"))) // it may be good
+	i.answers(nil)
+	wantGood(t, a, i.token("one"))
+	wantGood(t, a, made)
+}

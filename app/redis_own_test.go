@@ -1,0 +1,167 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// socketOf is the path of an instance's own Redis.
+func socketOf(t *testing.T, a *App) string {
+	t.Helper()
+	u, err := url.Parse(a.RedisURL)
+	if err != nil || u.Scheme != "unix" {
+		t.Fatalf("the in-process Redis is at %s", a.RedisURL)
+	}
+	return u.Path
+}
+
+func TestOwnRedisCanBeOpenedByItsUserOnly(t *testing.T) {
+	t.Parallel()
+	a, err := tryApp(t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(a.Close)
+	path := socketOf(t, a)
+	for name, want := range map[string]os.FileMode{path: os.ModeSocket | 0o600, filepath.Dir(path): os.ModeDir | 0o700} {
+		if info, err := os.Stat(name); err != nil || info.Mode() != want {
+			t.Errorf("%s: %v, %v, want mode %v", name, info.Mode(), err, want)
+		}
+	}
+	ask := func(uid uint32) int {
+		curl := exec.Command("curl", "-s", "-o", os.DevNull, "--unix-socket", path, "http://redis/")
+		if os.Getuid() == 0 {
+			curl.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
+		}
+		_ = curl.Run() // it can't succeed: there is no HTTP
+		return curl.ProcessState.ExitCode()
+	}
+	const couldNotConnect, nobody = 7, 65534
+	if code := ask(uint32(os.Getuid())); code == couldNotConnect {
+		t.Error("its own user can't connect")
+	}
+	if code := ask(nobody); os.Getuid() == 0 && code != couldNotConnect { // only root can become somebody else
+		t.Errorf("somebody else can connect: curl ended with %d", code)
+	}
+	connect(t, a, "alice") // HTTP did no harm
+	a.Close()
+	if _, err := os.Stat(filepath.Dir(path)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("it left something behind: %v", err)
+	}
+}
+
+func TestOwnRedisHasAShortPathWhereverTemporaryFilesAre(t *testing.T) {
+	deep := filepath.Join(t.TempDir(), strings.Repeat("d", 100))
+	if err := os.Mkdir(deep, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("TMPDIR", deep)
+	a := startApp(t)
+	connect(t, a, "alice")
+}
+
+func TestOwnRedisSurvivesWhatIsNoCommand(t *testing.T) {
+	t.Parallel()
+	a := startApp(t)
+	for _, bad := range []string{
+		"*0\r\n", "*-1\r\n", "*1\r\n$9223372036854775807\r\n", "*9223372036854775807\r\n", "*1\r\n$-1\r\n", "*1\r\n+PING\r\n", "\r\n", "\n", "PING\r\n",
+		"*1\n$4\nPING\n", "*1\r\n*0\r\n", "GET / HTTP/1.1\r\n\r\n", strings.Repeat("x", 1<<16),
+	} {
+		conn, err := net.Dial("unix", socketOf(t, a))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = conn.Write([]byte(bad)) // it may hang up before it has read all of it
+		if answer, _ := io.ReadAll(conn); len(answer) > 0 {
+			t.Errorf("%.30q: answered %q", bad, answer)
+		}
+		conn.Close()
+	}
+	connect(t, a, "alice")
+	push(t, a, "alice", `{"event":"x","data":"`+strings.Repeat("x", 60<<10)+`"}`, "online", 1)
+}
+
+func TestGuardedConnLetsCommandsThroughHoweverTheyAreCut(t *testing.T) {
+	t.Parallel()
+	commands := "*1\r\n$4\r\nPING\r\n*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$0\r\n\r\n*2\r\n$4\r\nECHO\r\n$10\r\n*0\r\n*-1\r\n$\r\n"
+	for _, size := range []int{1, 2, 3, 7, 4096} {
+		here, there := net.Pipe()
+		go func() {
+			for rest := []byte(commands); len(rest) > 0; {
+				n, err := there.Write(rest[:min(size, len(rest))])
+				if rest = rest[n:]; err != nil {
+					return
+				}
+			}
+			there.Close()
+		}()
+		guarded := guard(here)
+		var got bytes.Buffer
+		for p := make([]byte, size); ; {
+			n, err := guarded.Read(p)
+			if got.Write(p[:n]); err != nil {
+				break
+			}
+		}
+		if got.String() != commands {
+			t.Errorf("in pieces of %d: %q", size, got.String())
+		}
+		here.Close()
+	}
+}
+
+func TestOwnRedisForgetsWhatHasExpired(t *testing.T) {
+	t.Parallel()
+	own, err := startOwnRedis(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(own.close)
+	own.ticking.end() // the test has a clock of its own
+	if err := own.redis.Set("lasting", "x"); err != nil {
+		t.Fatal(err)
+	}
+	if err := own.redis.Set("passing", "x"); err != nil {
+		t.Fatal(err)
+	}
+	own.redis.SetTTL("passing", 5*time.Minute)
+	ctx, cancel := context.WithCancel(t.Context())
+	ticks, ended := make(chan time.Time), make(chan struct{})
+	go func() { own.forget(ctx, ticks); close(ended) }()
+	start := time.Now()
+	ticks <- start.Add(4 * time.Minute)
+	ticks <- start.Add(4 * time.Minute) // taken once the one before was heeded
+	if !own.redis.Exists("passing") {
+		t.Error("it was forgotten too early")
+	}
+	ticks <- start.Add(6 * time.Minute)
+	cancel()
+	<-ended
+	if own.redis.Exists("passing") || !own.redis.Exists("lasting") {
+		t.Errorf("it holds %v", own.redis.Keys())
+	}
+}
+
+func TestAKeyInTheInProcessRedisExpires(t *testing.T) {
+	t.Parallel()
+	a := startApp(t)
+	client := a.redis.client
+	if err := client.Do(t.Context(), client.B().Set().Key("passing").Value("x").PxMilliseconds(1).Build()).Error(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the key to be gone", func() (int64, bool) {
+		n, err := client.Do(t.Context(), client.B().Exists().Key("passing").Build()).AsInt64()
+		return n, err == nil && n == 0
+	})
+}

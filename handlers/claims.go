@@ -1,0 +1,153 @@
+package handlers
+
+import (
+	"encoding/base64"
+	"fmt"
+	"math"
+	"strings"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/golang-jwt/jwt/v5"
+)
+
+const (
+	// clockLeeway is how far the clock of a token's issuer may differ from ours, for exp and nbf.
+	clockLeeway = time.Second
+	// issuedLeeway is the same for iat, which decides nothing: only what can't be true is refused.
+	issuedLeeway = time.Minute
+	// lastTime is the end of the year 9999, in seconds. Dates beyond it can't be written in RFC 3339, and are
+	// milliseconds by mistake.
+	lastTime = 253402300799
+)
+
+// claims are what a token says. Names count exactly as they are written, and none may come twice: every other
+// verifier of this token, in whatever language, must read the same user in it.
+type claims struct {
+	subject, issuer              string
+	audience                     jwt.ClaimStrings
+	expires, notBefore, issuedAt *jwt.NumericDate
+}
+
+// claimFault says what is wrong with a claim, to the owner of the token.
+type claimFault string
+
+func (f claimFault) Error() string { return string(f) }
+
+// UnmarshalJSON reads the claims strictly; encoding/json, which package jwt calls, hands it the text as it
+// came.
+func (c *claims) UnmarshalJSON(text []byte) error {
+	var read struct {
+		Subject   jsontext.Value `json:"sub"`
+		Issuer    string         `json:"iss"`
+		Audience  jsontext.Value `json:"aud"`
+		Expires   *float64       `json:"exp"`
+		NotBefore *float64       `json:"nbf"`
+		IssuedAt  *float64       `json:"iat"`
+	}
+	if fault := decodeObject(text, &read); fault != "" {
+		return claimFault(fault)
+	}
+	c.issuer = read.Issuer
+	var err error
+	if c.subject, err = subject(read.Subject); err != nil {
+		return err
+	}
+	if c.audience, err = audience(read.Audience); err != nil {
+		return err
+	}
+	for _, date := range []struct {
+		name    string
+		seconds *float64
+		into    **jwt.NumericDate
+	}{{"exp", read.Expires, &c.expires}, {"nbf", read.NotBefore, &c.notBefore}, {"iat", read.IssuedAt, &c.issuedAt}} {
+		if *date.into, err = numericDate(date.name, date.seconds); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// subject reads a user id exactly. Half of a surrogate pair would be replaced, and two users could become
+// one.
+func subject(value jsontext.Value) (user string, err error) {
+	switch kind := value.Kind(); {
+	case len(value) == 0, kind == jsontext.KindNull:
+		return "", nil
+	case kind != jsontext.KindString:
+		return "", claimFault("sub: want a string, not a " + kindName(kind))
+	}
+	if err := json.Unmarshal(value, &user); err != nil {
+		return "", claimFault("sub: a user id is UTF-8; this one has half of a surrogate pair")
+	}
+	return user, nil
+}
+
+// audience reads a string, or an array of them.
+func audience(value jsontext.Value) (jwt.ClaimStrings, error) {
+	if len(value) > 0 && value.Kind() == jsontext.KindString {
+		value = append(append(jsontext.Value("["), value...), ']')
+	}
+	var audiences []string
+	if len(value) == 0 {
+		return nil, nil
+	}
+	if err := json.Unmarshal(value, &audiences, jsontext.AllowInvalidUTF8(true)); err != nil {
+		return nil, claimFault("aud: want a string, or an array of strings")
+	}
+	return audiences, nil
+}
+
+// numericDate reads seconds since 1970. null counts as missing.
+func numericDate(name string, seconds *float64) (*jwt.NumericDate, error) {
+	if seconds == nil {
+		return nil, nil
+	}
+	if math.Abs(*seconds) > lastTime {
+		return nil, claimFault(name + ": is beyond the year 9999; want seconds since 1970, not milliseconds")
+	}
+	whole, part := math.Modf(*seconds)
+	return jwt.NewNumericDate(time.Unix(int64(whole), int64(part*float64(time.Second)))), nil
+}
+
+// The methods of jwt.Claims.
+
+func (c *claims) GetSubject() (string, error)                  { return c.subject, nil }
+func (c *claims) GetIssuer() (string, error)                   { return c.issuer, nil }
+func (c *claims) GetAudience() (jwt.ClaimStrings, error)       { return c.audience, nil }
+func (c *claims) GetExpirationTime() (*jwt.NumericDate, error) { return c.expires, nil }
+func (c *claims) GetNotBefore() (*jwt.NumericDate, error)      { return c.notBefore, nil }
+func (c *claims) GetIssuedAt() (*jwt.NumericDate, error)       { return c.issuedAt, nil }
+
+// Validate is called by package jwt, besides its own checks.
+func (c *claims) Validate() error {
+	if c.issuedAt != nil && time.Until(c.issuedAt.Time) > issuedLeeway {
+		return jwt.ErrTokenUsedBeforeIssued
+	}
+	return nil
+}
+
+// headerFault says why the header of a token can't be accepted; empty if it can. Package jwt, which reads it
+// again, takes the last of several fields of one name, and ignores crit and line breaks.
+func headerFault(token string) string {
+	encoded, _, _ := strings.Cut(token, ".")
+	text, err := base64.RawURLEncoding.Strict().DecodeString(encoded)
+	if err != nil || strings.ContainsAny(token, "\r\n") {
+		return notJWT
+	}
+	var header struct {
+		Algorithm string         `json:"alg"`
+		KeyID     *string        `json:"kid"`
+		Critical  jsontext.Value `json:"crit"`
+	}
+	if fault := decodeObject(text, &header); fault != "" {
+		return notJWT + ": in its header, " + fault
+	}
+	if header.Critical != nil {
+		return fmt.Sprintf("wants extensions (crit: %.100s) that are not known here", header.Critical) // RFC 7515, 4.1.11
+	}
+	return ""
+}
+
+const notJWT = "is not a JWT"
