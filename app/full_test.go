@@ -39,7 +39,7 @@ func TestAFullRedisKeepsPresenceAndPushesGoingAndIsNamed(t *testing.T) {
 	redis.Fill()
 	wantReady(a, "Redis is full")
 	wantReady(b, "Redis is full")
-	if got := ask(t, a, "GET", "/metrics", ""); !strings.Contains(got.text, "\nrollcall_redis_full 1\n") {
+	if got := ask(t, a, "GET", "/metrics", ""); !strings.Contains(got.text, "\nrollcall_redis{state=\"full\"} 1\n") {
 		t.Error("no metric says that Redis is full")
 	}
 

@@ -115,8 +115,6 @@ func (m *metrics) watch(mirror *presence.Mirror, lease time.Duration, sockets *p
 	gauge("rollcall_mirror_dirty_users", "Users whose count is to be written to Redis.", func() float64 { return float64(mirror.Stats().Dirty) })
 	gauge("rollcall_mirror_lag_seconds", "Since when the oldest of them waits.", func() float64 { return mirror.Stats().Lag.Seconds() })
 	gauge("rollcall_lease_trust_seconds", "How much longer other instances believe this one. Not above 0: not.", func() float64 { return mirror.Stats().Trust.Seconds() })
-	gauge("rollcall_redis_full", "1 if Redis has reached its maxmemory, as of the last renewal of a lease; else 0.",
-		func() float64 { return map[bool]float64{true: 1}[mirror.Stats().Full] })
 	gauge("rollcall_audit_oldest_difference_seconds", "Age of the oldest difference between this instance's map and Redis.",
 		func() float64 { _, oldest := mirror.Audits(); return oldest.Seconds() })
 	gauge("rollcall_queued_pushes", "Pushes that wait for Redis.", func() float64 { n, _ := router.Waiting(); return float64(n) })

@@ -150,8 +150,9 @@ func (s states) tellReadiness(server *handlers.Server) {
 func (s states) tellRedis(mirror *presence.Mirror, lease time.Duration) {
 	is := func(state string, holds func() bool) {
 		s.tell("rollcall_redis", "How this instance stands with Redis: lease_held (other instances believe this one), "+
-			"reachable (the lease was renewed within half its life).", "state", state, holds)
+			"reachable (the lease was renewed within half its life), full (it has no room for more).", "state", state, holds)
 	}
 	is("lease_held", func() bool { return mirror.Stats().Trust > 0 })
 	is("reachable", func() bool { return mirror.Stats().Trust > lease/2 })
+	is("full", func() bool { return mirror.Stats().Full })
 }
