@@ -5,12 +5,9 @@ import (
 	"maps"
 	"slices"
 	"sync"
-
-	"github.com/olahol/melody"
 )
 
-// roll knows the open sockets by their Melody sessions. It is striped, so that connects and messages do not wait for each other. A
-// session's own keys would do the same, for ten times the memory.
+// roll knows the open sockets. It is striped, so that connects do not wait for each other, nor for a walk over all.
 type roll struct {
 	seed    maphash.Seed
 	stripes *[rollStripes]rollStripe
@@ -22,41 +19,33 @@ const rollStripes = 64
 type rollStripe struct {
 	mu sync.RWMutex
 	// mu guards the following
-	sockets map[*melody.Session]*socket
+	sockets map[*socket]struct{}
 }
 
 func newRoll() roll {
 	r := roll{seed: maphash.MakeSeed(), stripes: new([rollStripes]rollStripe)}
 	for i := range r.stripes {
-		r.stripes[i].sockets = map[*melody.Session]*socket{}
+		r.stripes[i].sockets = map[*socket]struct{}{}
 	}
 	return r
 }
 
-func (r roll) stripeOf(session *melody.Session) *rollStripe {
-	return &r.stripes[maphash.Comparable(r.seed, session)%uint64(len(r.stripes))]
+func (r roll) stripeOf(socket *socket) *rollStripe {
+	return &r.stripes[maphash.Comparable(r.seed, socket)%uint64(len(r.stripes))]
 }
 
-func (r roll) add(session *melody.Session, socket *socket) {
-	stripe := r.stripeOf(session)
+func (r roll) add(socket *socket) {
+	stripe := r.stripeOf(socket)
 	stripe.mu.Lock()
 	defer stripe.mu.Unlock()
-	stripe.sockets[session] = socket
+	stripe.sockets[socket] = struct{}{}
 }
 
-func (r roll) remove(session *melody.Session) {
-	stripe := r.stripeOf(session)
+func (r roll) remove(socket *socket) {
+	stripe := r.stripeOf(socket)
 	stripe.mu.Lock()
 	defer stripe.mu.Unlock()
-	delete(stripe.sockets, session)
-}
-
-// of finds the socket of a session; only for the reader's goroutine, during whose life it is there.
-func (r roll) of(session *melody.Session) *socket {
-	stripe := r.stripeOf(session)
-	stripe.mu.RLock()
-	defer stripe.mu.RUnlock()
-	return stripe.sockets[session]
+	delete(stripe.sockets, socket)
 }
 
 func (r roll) all() []*socket {
@@ -70,5 +59,5 @@ func (r roll) all() []*socket {
 func (s *rollStripe) all() []*socket {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return slices.Collect(maps.Values(s.sockets))
+	return slices.Collect(maps.Keys(s.sockets))
 }

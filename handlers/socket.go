@@ -2,7 +2,6 @@ package handlers
 
 import (
 	"context"
-	"fmt"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -25,8 +24,6 @@ const (
 	closePatience = time.Second            // for a client to read what waits for it, and the close frame
 	// clients told to go away together come back spread over this time
 	reconnectSpread = time.Second
-	// frames up to this many times the limit are read and refused in words; beyond it the socket is closed with 1009
-	readSlack = 4
 )
 
 // socket is one connection: Melody's session under presence's Socket.
@@ -40,6 +37,8 @@ type socket struct {
 	left      atomic.Bool            // the client closed with 1000: it will not be back
 	pinged    atomic.Pointer[string] // the last ping of the client that is not answered yet
 	ended     atomic.Bool            // this side has sent a close frame, or cut the connection
+	lastHeard atomic.Int64           // when a frame of the client came, in nanoseconds since the server started
+	reading   reading                // of the reader's goroutine
 }
 
 // sockets serves all connections of this instance.
@@ -51,19 +50,30 @@ type sockets struct {
 	options  Options
 	draining func() bool
 
-	roll roll
-	open sync.WaitGroup
-	slow atomic.Int64 // sockets closed because they were too slow
+	started time.Time
+
+	roll       roll
+	open       sync.WaitGroup // goroutines and timers of sockets. While a socket has any, it has the one that reads
+	unfinished unfinished
+
+	slow          atomic.Int64 // sockets closed because they were too slow
+	full          atomic.Int64 // handshakes refused because there were as many sockets as may be
+	rateLimited   atomic.Int64 // frames not handled because their client sends too many
+	floods        atomic.Int64 // sockets closed because their client went on sending too many
+	unfinishedCut atomic.Int64 // sockets closed because a message was not finished in time, or others needed its room
+
+	mu sync.Mutex
+	// mu guards the following
+	count  int  // sockets, and handshakes under way
+	closed bool // no more may come
 }
 
 func newSockets(o Options, g *gateway, draining func() bool) *sockets {
-	s := &sockets{melody: melody.New(), mirror: o.Mirror, gateway: g, options: o, draining: draining, roll: newRoll()}
-	s.melody.Config.MaxMessageSize = readSlack * int64(o.MaxMessageBytes)
-	// Melody reads, and we write: a WebSocket wants one writer, and what goes through Melody's costs each socket a channel and a grown
-	// stack, and each message the waking of a goroutine.
+	s := &sockets{melody: melody.New(), mirror: o.Mirror, gateway: g, options: o, draining: draining, roll: newRoll(), started: time.Now()}
+	// Melody upgrades, and keeps the session; we read (see socket.read) and write: a WebSocket wants one writer, and what goes through
+	// Melody's costs each socket a channel and a grown stack, and each message the waking of a goroutine.
 	s.melody.Config.MessageBufferSize = 0
 	s.melody.Config.PingPeriod = never // see sockets.ping
-	s.melody.Config.PongWait = pongWait
 	s.melody.Upgrader = &websocket.Upgrader{
 		// Small buffers: an idle socket keeps its read buffer for ever, and borrows a write buffer only to write.
 		ReadBufferSize:  128,
@@ -75,32 +85,67 @@ func newSockets(o Options, g *gateway, draining func() bool) *sockets {
 		},
 	}
 	s.melody.HandleConnect(s.connect)
-	s.melody.HandleDisconnect(s.disconnect)
-	s.melody.HandleMessage(s.receive)
-	s.melody.HandleMessageBinary(func(session *melody.Session, _ []byte) {
-		s.roll.of(session).sendFrame(encodeError(&frameError{codeBinaryFrame, "frames must be text; send the JSON as a text frame"}, ""))
-	})
-	s.melody.HandleClose(s.closed)
 	return s
 }
 
+// enter makes room for one more socket, from its handshake on; leave gives it back.
+func (s *sockets) enter() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch most := s.options.MaxSockets; {
+	case s.closed:
+		return errDraining()
+	case most > 0 && s.count >= most:
+		s.full.Add(1)
+		return problem(http.StatusServiceUnavailable, "full", "this instance has as many sockets as it may; connect again in a second, and another may answer")
+	}
+	s.count++
+	s.open.Add(1) // here, so that drain never waits for what might still begin
+	return nil
+}
+
+func (s *sockets) leave() {
+	s.mu.Lock()
+	s.count--
+	s.mu.Unlock()
+	s.open.Done()
+}
+
+// close lets no more sockets come.
+func (s *sockets) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+}
+
+// number is how many sockets there are, with those whose handshake is under way.
+func (s *sockets) number() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.count
+}
+
 // serve upgrades a request, and returns when the client is welcomed or refused: while an HTTP handler runs, net/http keeps several KB
-// for it, which an idle socket does not need. The connection lives on in a goroutine of its own, which s.open waits for.
-func (s *sockets) serve(w http.ResponseWriter, r *http.Request, user string) {
+// for it, which an idle socket does not need. The connection lives on in a goroutine of its own, which s.open waits for. An error is to
+// be answered; without one, the answer has been given.
+func (s *sockets) serve(w http.ResponseWriter, r *http.Request, user string) error {
+	if err := s.enter(); err != nil {
+		return err
+	}
 	handshake := make(chan struct{}) // has one message, when Melody is done; closed when the socket may read
 	socket := &socket{hub: s, handshake: handshake}
 	socket.Socket = presence.Socket{ID: uuid.New(), User: user, Conn: socket}
-	s.open.Add(1)
 	go s.run(w, r, socket)
 	<-handshake
 	if socket.conn != nil {
 		defer close(handshake)
 		s.welcomeIn(socket) // here, on a stack that ends with the request: the socket's own would stay grown
 	}
+	return nil
 }
 
-// run is the socket's goroutine: Melody upgrades the request, and then reads until the connection ends. What is on the stack here stays
-// there for each idle socket, so it is little.
+// run is the socket's goroutine: Melody upgrades the request and calls connect, which reads until the connection ends. What is on the
+// stack here stays there for each idle socket, so it is little.
 func (s *sockets) run(w http.ResponseWriter, r *http.Request, socket *socket) {
 	defer s.ran(socket)
 	if err := s.melody.HandleRequestWithKeys(lineMaker{w, socket}, r, map[string]any{"socket": socket}); err != nil {
@@ -111,35 +156,33 @@ func (s *sockets) run(w http.ResponseWriter, r *http.Request, socket *socket) {
 // ran ends the goroutine of a socket, also after a panic.
 func (s *sockets) ran(socket *socket) {
 	if p := recover(); p != nil {
-		s.options.Log.Debug("handshake", "error", panicked(p))
+		s.options.Log.Error("socket", "user", socket.User, "error", panicked(p))
+	}
+	if socket.line.Conn != nil { // so that nothing goes on that sends, or waits to cut it
+		_ = socket.line.Close()
+	}
+	if socket.conn != nil {
+		s.disconnect(socket)
 	}
 	if socket.handshake != nil { // the upgrader has refused
 		socket.handshake <- struct{}{}
 	}
-	s.open.Done()
+	s.leave()
 }
 
-// connect runs when the client is connected, before anything is read.
+// connect runs when the client is connected, and returns when the connection has ended.
 func (s *sockets) connect(session *melody.Session) {
 	key, _ := session.Get("socket")
 	socket := key.(*socket)
 	session.Request, session.Keys = nil, nil // or an idle socket would keep them
 	handshake := socket.handshake
 	socket.conn, socket.handshake = session.WebsocketConnection(), nil
-	socket.conn.SetPingHandler(socket.pong)
-	s.roll.add(session, socket)
+	socket.heard()
+	s.roll.add(socket)
 	handshake <- struct{}{}
 	<-handshake
-}
-
-// onOwnStack runs f on a stack that is thrown away: the reader's would stay grown, for each socket that is open.
-func (s *sockets) onOwnStack(f func()) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		f()
-	}()
-	<-done
+	socket.read()
+	socket.cut() // or Melody would read on
 }
 
 // welcomeIn makes a socket known and lets frames out, the welcome first.
@@ -176,39 +219,22 @@ func (s *sockets) welcome(socket *socket, reachable bool) []byte {
 	return encodeFrame(eventWelcome, mustMarshal(data), "", "")
 }
 
-// receive handles one text frame.
-func (s *sockets) receive(session *melody.Session, frame []byte) {
-	socket := s.roll.of(session)
-	if len(frame) > s.options.MaxMessageBytes {
-		socket.sendFrame(encodeError(&frameError{codeFrameTooLarge,
-			fmt.Sprintf("the frame has %d bytes; the limit is %d", len(frame), s.options.MaxMessageBytes)}, ""))
-		return
-	}
-	s.onOwnStack(func() {
-		defer logPanic(s.options.Log, "message", "user", socket.User)
-		s.gateway.answer(s.options.Context, socket, frame)
-	})
-	_ = socket.conn.SetReadDeadline(time.Now().Add(pongWait)) // its pongs wait behind this message
-}
-
 // closed runs when the client sends a close frame.
-func (s *sockets) closed(session *melody.Session, code int, _ string) error {
-	socket := s.roll.of(session)
-	socket.outbox.end() // what is written from here on the client does not read
-	if !socket.ended.Load() {
-		socket.left.Store(code == websocket.CloseNormalClosure)
+func (s *socket) closed(code int, _ string) error {
+	s.outbox.end() // what is written from here on the client does not read
+	if !s.ended.Load() {
+		s.left.Store(code == websocket.CloseNormalClosure)
 		echo := websocket.FormatCloseMessage(code, "")
 		if code == websocket.CloseNoStatusReceived {
 			echo = nil
 		}
-		socket.writeClose(echo)
+		s.writeClose(echo)
 	}
 	return nil
 }
 
-func (s *sockets) disconnect(session *melody.Session) {
-	socket := s.roll.of(session)
-	s.roll.remove(session)
+func (s *sockets) disconnect(socket *socket) {
+	s.roll.remove(socket)
 	socket.outbox.end()
 	s.mirror.Leave(&socket.Socket, socket.left.Load())
 }

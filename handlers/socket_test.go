@@ -39,7 +39,9 @@ func connectTo(t *testing.T, s *sockets) *websocket.Conn {
 			t.Error(err)
 			return
 		}
-		s.serve(hijacked{conn: there}, r, "")
+		if err := s.serve(hijacked{conn: there}, r, ""); err != nil {
+			t.Error(err)
+		}
 	}()
 	client, _, err := websocket.NewClient(here, &url.URL{Scheme: "ws", Host: "pipe", Path: "/ws"}, nil, 0, 0)
 	if err != nil {
@@ -90,7 +92,7 @@ func TestAClientThatAnswersNoPingIsDisconnected(t *testing.T) {
 		s := newTestSockets(t)
 		client, connected := connectTo(t, s), time.Now()
 		countUntilEnd(client, false)
-		if after := time.Since(connected); after != s.melody.Config.PongWait {
+		if after := time.Since(connected); after != pongWait {
 			t.Errorf("disconnected after %v", after)
 		}
 	})
@@ -119,7 +121,9 @@ func TestAPanicOverAFrameCostsThatFrameAlone(t *testing.T) {
 
 func TestARefusedHandshakeEndsTheRequestAndTheSocket(t *testing.T) {
 	s, answer := newTestSockets(t), httptest.NewRecorder()
-	s.serve(answer, httptest.NewRequest(http.MethodGet, "/ws", nil), "")
+	if err := s.serve(answer, httptest.NewRequest(http.MethodGet, "/ws", nil), ""); err != nil {
+		t.Error(err)
+	}
 	if s.open.Wait(); answer.Code != http.StatusBadRequest || len(s.roll.all()) > 0 {
 		t.Errorf("answered %d", answer.Code)
 	}
