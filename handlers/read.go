@@ -26,8 +26,9 @@ const (
 // reading is what the reader of a socket knows.
 type reading struct {
 	bucket    bucket
-	received  int64 // what the line had received when the bucket was last charged
-	inMessage bool  // a message has begun, and its end has not come yet
+	received  int64   // what the line had received when the bucket was last charged
+	inMessage bool    // a message has begun, and its end has not come yet
+	room      *upload // of that message; nil unless it is large
 }
 
 // read reads what the client sends until the connection ends. Melody would keep all of a message, however large and slow, and would not
@@ -64,16 +65,23 @@ func (s *socket) heard() { s.lastHeard.Store(int64(s.hub.now())) }
 // now is the time since this server started, which no change of the clock moves.
 func (s *sockets) now() time.Duration { return time.Since(s.started) }
 
+var errNoRoom = errors.New("handlers: other clients need the room of this message")
+
 // readMessage reads a message to its end. What is longer than the limit is not kept.
 func (s *socket) readMessage(r io.Reader) (frame []byte, size int, err error) {
+	frame, size, err = s.collect(r)
+	if room := s.reading.room; room != nil {
+		s.reading.room = nil
+		if held := s.hub.unfinished.release(room); !held && err != nil {
+			err = errNoRoom
+		}
+	}
+	return frame, size, err
+}
+
+func (s *socket) collect(r io.Reader) (frame []byte, size int, err error) {
 	limit := s.hub.options.MaxMessageBytes
 	frame = make([]byte, 0, min(512, limit+1))
-	var room *upload
-	defer func() {
-		if room != nil {
-			s.hub.unfinished.release(room)
-		}
-	}()
 	for {
 		n, err := r.Read(frame[len(frame):cap(frame)])
 		frame = frame[:len(frame)+n]
@@ -84,37 +92,43 @@ func (s *socket) readMessage(r io.Reader) (frame []byte, size int, err error) {
 			return nil, 0, err
 		case len(frame) > limit:
 			size, frame = len(frame), nil
+			if room := s.reading.room; room != nil {
+				s.hub.unfinished.release(room)
+				s.reading.room = nil
+			}
 			rest, err := io.Copy(io.Discard, r)
 			return nil, size + int(rest), err
 		case len(frame) == cap(frame):
-			larger := make([]byte, len(frame), min(2*cap(frame), limit+1))
-			if cap(larger) > smallMessage {
-				if room == nil {
-					room = &upload{cut: s.cutUnfinished}
-				}
-				s.hub.unfinished.grow(room, cap(larger))
-			}
-			copy(larger, frame)
-			frame = larger
+			frame = append(make([]byte, 0, s.roomFor(min(2*cap(frame), limit+1))), frame...)
 		}
 	}
 }
 
-// cutUnfinished ends a socket whose message takes room that others need.
-func (s *socket) cutUnfinished() {
-	s.hub.unfinishedCut.Add(1)
-	s.writeClose(websocket.FormatCloseMessage(websocket.ClosePolicyViolation,
-		"too many clients have sent a part of a message, and this one was begun first"))
-	s.cut()
+// roomFor takes room for so many bytes of the message.
+func (s *socket) roomFor(bytes int) int {
+	if bytes > smallMessage {
+		if s.reading.room == nil {
+			// the deadline wakes the reader, which says goodbye
+			s.reading.room = &upload{giveUp: func() { _ = s.conn.SetReadDeadline(time.Unix(0, 0)) }}
+		}
+		s.hub.unfinished.grow(s.reading.room, bytes)
+	}
+	return bytes
 }
 
-// giveUp tells a client why its message was not read to its end, if it only took too long.
+// giveUp closes a socket whose message is not read to its end, and tells the client why, if it is still there.
 func (s *socket) giveUp(err error) {
-	if late := net.Error(nil); errors.As(err, &late) && late.Timeout() {
-		s.hub.unfinishedCut.Add(1)
-		s.writeClose(websocket.FormatCloseMessage(websocket.ClosePolicyViolation,
-			fmt.Sprintf("a message must arrive whole within %v", messageTime)))
+	reason, late := fmt.Sprintf("a message must arrive whole within %v", messageTime), net.Error(nil)
+	switch {
+	case err == errNoRoom:
+		reason = "too many clients have sent parts of messages, and this one was begun first"
+	case !errors.As(err, &late) || !late.Timeout():
+		return
 	}
+	s.hub.unfinishedCut.Add(1)
+	s.end(websocket.ClosePolicyViolation, reason)
+	s.expectWithin(closePatience)
+	_, _ = io.Copy(io.Discard, &s.line) // or TCP would drop the close frame for what was not read
 }
 
 // take handles a message, and then waits as long as the client's rate wants it: meanwhile nothing is read, so that TCP holds a client up

@@ -1,6 +1,7 @@
 package handlers
 
 import (
+	"cmp"
 	"container/list"
 	"sync"
 )
@@ -25,51 +26,46 @@ type unfinished struct {
 
 // upload is a large message that is not finished yet.
 type upload struct {
+	giveUp func() // called when it must go, under the lock
+
+	// the budget's lock guards the following
 	bytes int
-	cut   func() // gives it up
-	entry *list.Element
+	entry *list.Element // nil: it has no room
 }
 
-// grow gives an upload room for so many bytes in all.
+// grow gives an upload room for so many bytes in all, and has others give up if that is too much.
 func (u *unfinished) grow(one *upload, bytes int) {
-	for _, oldest := range u.take(one, bytes) {
-		oldest.cut()
-	}
-}
-
-// take takes the room, and returns which uploads must go for it.
-func (u *unfinished) take(one *upload, bytes int) (gone []*upload) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if one.entry == nil {
+	switch {
+	case one.entry != nil:
+	case one.bytes > 0: // it was to give up already
+		return
+	default:
 		one.entry = u.begun.PushBack(one)
 	}
 	u.bytes += bytes - one.bytes
 	one.bytes = bytes
-	most := u.most
-	if most == 0 {
-		most = unfinishedBytes
-	}
-	for u.bytes > most && u.begun.Len() > 0 {
+	for most := cmp.Or(u.most, unfinishedBytes); u.bytes > most; {
 		oldest := u.begun.Front().Value.(*upload)
 		u.removeLocked(oldest)
-		gone = append(gone, oldest)
+		oldest.giveUp()
 	}
-	return gone
 }
 
-// release gives the room of an upload back, if it has any.
-func (u *unfinished) release(one *upload) {
+// release gives the room of an upload back. held: it was still there.
+func (u *unfinished) release(one *upload) (held bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	if one.entry == nil {
+		return false
+	}
 	u.removeLocked(one)
+	return true
 }
 
 func (u *unfinished) removeLocked(one *upload) {
-	if one.entry == nil {
-		return
-	}
 	u.begun.Remove(one.entry)
 	u.bytes -= one.bytes
-	one.entry, one.bytes = nil, 0
+	one.entry = nil
 }
