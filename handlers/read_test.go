@@ -245,14 +245,18 @@ func TestAClientMaySendABurstAndThenItsRate(t *testing.T) {
 func TestAClientThatGoesOnTooFastIsHeldUpAndThenClosed(t *testing.T) {
 	flood := func(t *testing.T, send func(*talker) error) (map[string]int, time.Duration) {
 		s := newTestSockets(t)
-		s.options.ClientRate = 50
+		s.options.ClientRate, s.options.MaxMessageBytes = 50, 64<<10
 		client := talkTo(t, s)
 		began := time.Now()
+		sent := make(chan struct{})
 		go func() {
+			defer close(sent)
 			for send(client) == nil {
 			}
 		}()
 		codes := client.wantClose(closeTooManyFrames)
+		client.Close()
+		<-sent
 		if s.floods.Load() != 1 {
 			t.Errorf("%d floods were counted", s.floods.Load())
 		}
