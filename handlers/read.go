@@ -42,6 +42,7 @@ func (s *socket) read() {
 		s.expectWithin(pongWait)
 		kind, r, err := s.conn.NextReader()
 		if err != nil {
+			s.giveUp(err)
 			return
 		}
 		s.reading.inMessage = true
@@ -116,19 +117,27 @@ func (s *socket) roomFor(bytes int) int {
 	return bytes
 }
 
-// giveUp closes a socket whose message is not read to its end, and tells the client why, if it is still there.
+// giveUp closes a socket of which nothing more is read, and tells the client why, if it is still there.
 func (s *socket) giveUp(err error) {
-	reason, late := fmt.Sprintf("a message must arrive whole within %v", messageTime), net.Error(nil)
+	late := net.Error(nil)
 	switch {
 	case err == errNoRoom:
-		reason = "too many clients have sent parts of messages, and this one was begun first"
-	case !errors.As(err, &late) || !late.Timeout():
+		s.unfinished("too many clients have sent parts of messages, and this one was begun first")
+	case s.reading.inMessage && errors.As(err, &late) && late.Timeout():
+		s.unfinished(fmt.Sprintf("a message must arrive whole within %v", messageTime))
+	case err == websocket.ErrReadLimit: // the close frame is written
+		s.outbox.end()
+		s.ended.Store(true)
+	default:
 		return
 	}
-	s.hub.unfinishedCut.Add(1)
-	s.end(websocket.ClosePolicyViolation, reason)
 	s.expectWithin(closePatience)
 	_, _ = io.Copy(io.Discard, &s.line) // or TCP would drop the close frame for what was not read
+}
+
+func (s *socket) unfinished(reason string) {
+	s.hub.unfinishedCut.Add(1)
+	s.end(websocket.ClosePolicyViolation, reason)
 }
 
 // take handles a message, and then waits as long as the client's rate wants it: meanwhile nothing is read, so that TCP holds a client up

@@ -81,7 +81,7 @@ func TestAClientThatAnswersPingsStaysConnected(t *testing.T) {
 		client := connectTo(t, newTestSockets(t))
 		time.AfterFunc(time.Hour, func() { client.Close() })
 		pings, want := countUntilEnd(client, true), int(time.Hour/pingPeriod)
-		if pings < want || pings > want+1 { // the first comes within the period
+		if pings < want-1 || pings > want+1 { // the first comes within a period, or one and a half
 			t.Errorf("%d pings in an hour, want one in %v", pings, pingPeriod)
 		}
 	})
