@@ -122,7 +122,7 @@ func (m *metrics) watch(mirror *presence.Mirror, sockets *presence.Sockets, rout
 	counter("rollcall_mirror_errors_total", "Failed steps of the mirror.", nil, func() int64 { return mirror.Stats().Errors })
 	counter("rollcall_remirrors_total", "Times that Redis had lost its state, and a shard was mirrored again.", nil, func() int64 { return mirror.Stats().Remirrors })
 	counter("rollcall_audit_differences_total", "Differences that audits found, and mended.", nil, func() int64 { n, _ := mirror.Audits(); return n })
-	const drops, help = "rollcall_drops_total", "What could not be delivered, by reason: sockets too slow, messages, envelopes, replies, or answers to be remembered."
+	const drops, help = "rollcall_drops_total", "What could not be delivered, by reason: sockets too slow, frames of clients that send too many or do not finish, messages, envelopes, replies, or answers to be remembered."
 	for reason, count := range map[string]func() int64{
 		"socket_too_slow":    server.TooSlow,
 		"message_malformed":  receiver.Dropped.Malformed.Load,
@@ -134,7 +134,20 @@ func (m *metrics) watch(mirror *presence.Mirror, sockets *presence.Sockets, rout
 		"reply_unsent":       receiver.Dropped.Replies.Load,
 		"reply_late":         receiver.LateReplies,
 		"answer_unsettled":   router.Unsettled,
+
+		"client_rate_limited":    server.RateLimited,
+		"client_too_many_frames": server.Floods,
+		"client_unfinished":      server.Unfinished,
 	} {
 		counter(drops, help, prometheus.Labels{"reason": reason}, count)
 	}
+}
+
+// watchLimits shows whom the limits of sockets and connections have refused.
+func (m *metrics) watchLimits(server *handlers.Server, gate *gate) {
+	counter := func(name, help string, value func() int64) {
+		m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, func() float64 { return float64(value()) }))
+	}
+	counter("rollcall_sockets_full_total", "Handshakes refused because there are as many sockets as may be.", server.Full)
+	counter("rollcall_connections_closed_total", "Connections, none of them a socket, that were closed to make room for others.", gate.closed.Load)
 }

@@ -1,6 +1,7 @@
 package handlers
 
 import (
+	"context"
 	"crypto/sha256"
 	"crypto/subtle"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
@@ -156,6 +158,13 @@ func authorization(r *http.Request) (string, error) {
 	}
 }
 
+type keyedContext struct{}
+
+// NoteKeys makes a context for requests over one connection: keyed is set when one of them shows an API key.
+func NoteKeys(ctx context.Context, keyed *atomic.Bool) context.Context {
+	return context.WithValue(ctx, keyedContext{}, keyed)
+}
+
 // requireKey lets only requests with one of the API keys pass.
 func requireKey(keys []string) echo.MiddlewareFunc {
 	hashes := make([][sha256.Size]byte, len(keys))
@@ -177,6 +186,9 @@ func requireKey(keys []string) echo.MiddlewareFunc {
 			}
 			if known != 1 {
 				return problem(http.StatusUnauthorized, "bad_api_key", "the API key in the Authorization header is not one of this server's")
+			}
+			if keyed, ok := c.Request().Context().Value(keyedContext{}).(*atomic.Bool); ok {
+				keyed.Store(true)
 			}
 			return next(c)
 		}
