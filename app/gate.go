@@ -1,10 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"container/list"
 	"context"
 	"errors"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"sync"
@@ -16,9 +18,10 @@ import (
 )
 
 const (
-	// mostWaiting is how many connections may have no request in hand: their head has not come yet, or they are kept for the next. One costs
-	// up to 270 kB if it sends a head of very many lines, and holds back the last.
+	// mostWaiting is how many connections may have no request in hand: their head has not come yet, or they are kept for the next.
 	mostWaiting = 1024
+	// mostHeadLines is how many lines a head may have. Each costs net/http some 80 bytes, however short it is.
+	mostHeadLines = 256
 	// headGrace is how long a new connection is left alone, so that an honest client's head can come. What has had a request needs no grace.
 	headGrace = 100 * time.Millisecond
 	// strangerGrace is how long a request may keep a connection that is needed, unless it showed an API key. It is far more than any answer
@@ -56,8 +59,9 @@ type gate struct {
 // visit is a connection that is no socket's.
 type visit struct {
 	conn  net.Conn
-	fresh bool        // it has had no request yet
-	keyed atomic.Bool // its last request showed an API key
+	fresh bool         // it has had no request yet
+	lines atomic.Int64 // of the head that is coming
+	keyed atomic.Bool  // its last request showed an API key
 
 	in      *list.List
 	element *list.Element
@@ -82,15 +86,20 @@ func (g *gate) Accept() (net.Conn, error) {
 		}
 	}
 	conn, err := g.Listener.Accept()
+	for isOutOfFiles(err) && g.makeFile(err) { // the process needs more than is kept for it
+		conn, err = g.Listener.Accept()
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	switch {
-	case err == nil:
+	if err == nil {
 		one := &visit{conn: conn, fresh: true}
+		if tcp, ok := conn.(*net.TCPConn); ok {
+			counted := &counted{TCPConn: tcp}
+			counted.visit.Store(one)
+			conn = counted
+		}
 		g.visits[conn] = one
 		g.moveLocked(one, &g.waiting)
-	case errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE): // the HTTP server tries again
-		g.warnLocked("no more files can be opened", "error", err)
 	}
 	return conn, err
 }
@@ -104,36 +113,59 @@ func (g *gate) Close() error {
 // makeRoom says whether there is room for one more connection, and makes it if it can.
 func (g *gate) makeRoom() bool {
 	for {
-		victim, room := g.victim(g.sockets(), time.Now())
-		if victim == nil {
-			return room
+		g.mu.Lock()
+		sockets, others := g.sockets(), len(g.visits)
+		full := g.most > 0 && others+sockets >= g.most
+		crowded := full || g.waiting.Len() >= mostWaiting
+		if crowded {
+			g.warnLocked("there is no room for more connections; those that wait longest without a request are closed",
+				"sockets", sockets, "others", others, "limit", g.most)
 		}
-		g.closed.Add(1)
-		victim.conn.Close() // returns when the file is closed
+		g.mu.Unlock()
+		if !crowded || !g.closeOne(full, time.Now()) {
+			return !crowded
+		}
 	}
 }
 
-// victim says whether there is room or, if not, which connection is to be closed for it; nil: none may be just now.
-func (g *gate) victim(sockets int, now time.Time) (victim *visit, room bool) {
+// makeFile closes a connection after the process could open no more files. It says whether there was one to close.
+func (g *gate) makeFile(err error) bool {
+	g.mu.Lock()
+	g.warnLocked("this process can open no more files", "error", err)
+	g.mu.Unlock()
+	return g.closeOne(true, time.Now())
+}
+
+// closeOne closes the connection that others need most, if there is one.
+func (g *gate) closeOne(busyToo bool, now time.Time) bool {
+	one := g.takeVictim(busyToo, now)
+	if one == nil {
+		return false
+	}
+	g.closed.Add(1)
+	one.conn.Close() // returns when the file is closed
+	return true
+}
+
+func (g *gate) takeVictim(busyToo bool, now time.Time) *visit {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	full := g.most > 0 && len(g.visits)+sockets >= g.most
-	if !full && g.waiting.Len() < mostWaiting {
-		return nil, true
+	one := firstOf(&g.waiting, func(v *visit) bool { return !v.fresh || now.Sub(v.since) >= headGrace })
+	if one == nil && busyToo {
+		one = firstOf(&g.busy, func(v *visit) bool { return !v.keyed.Load() && now.Sub(v.since) >= strangerGrace })
 	}
-	victim = firstOf(&g.waiting, func(v *visit) bool { return !v.fresh || now.Sub(v.since) >= headGrace })
-	if victim == nil && full {
-		victim = firstOf(&g.busy, func(v *visit) bool { return !v.keyed.Load() && now.Sub(v.since) >= strangerGrace })
+	if one == nil && busyToo {
+		one = firstOf(&g.known, func(*visit) bool { return true })
 	}
-	if victim == nil && full {
-		victim = firstOf(&g.known, func(*visit) bool { return true })
+	if one != nil {
+		g.moveLocked(one, nil)
+		delete(g.visits, one.conn)
 	}
-	if victim != nil {
-		g.moveLocked(victim, nil)
-		delete(g.visits, victim.conn)
-	}
-	g.warnLocked("there is no room for more connections; those that wait longest without a request are closed", "sockets", sockets, "others", len(g.visits))
-	return victim, false
+	return one
+}
+
+func isOutOfFiles(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
 }
 
 func firstOf(visits *list.List, fits func(*visit) bool) *visit {
@@ -156,15 +188,20 @@ func (g *gate) observe(conn net.Conn, state http.ConnState) {
 	switch state {
 	case http.StateActive:
 		one.fresh = false
+		one.lines.Store(math.MinInt64) // what comes now is a body
 		one.keyed.Store(false)
 		g.moveLocked(one, &g.busy)
 	case http.StateIdle:
+		one.lines.Store(0)
 		if one.keyed.Load() {
 			g.moveLocked(one, &g.known)
 		} else {
 			g.moveLocked(one, &g.waiting)
 		}
 	case http.StateHijacked, http.StateClosed:
+		if counted, ok := conn.(*counted); ok {
+			counted.visit.Store(nil)
+		}
 		g.moveLocked(one, nil)
 		delete(g.visits, conn)
 	}
@@ -196,6 +233,26 @@ func (g *gate) context(ctx context.Context, conn net.Conn) context.Context {
 func (g *gate) warnLocked(message string, args ...any) {
 	if now := time.Now(); g.warned.IsZero() || now.Sub(g.warned) >= gateWarning {
 		g.warned = now
-		g.log.Warn(message, append(args, "limit", g.most)...)
+		g.log.Warn(message, args...)
 	}
+}
+
+// counted is a connection that counts the lines of heads. A socket's has no visit any more, and costs next to nothing.
+type counted struct {
+	*net.TCPConn
+	visit atomic.Pointer[visit]
+}
+
+var errHeadLines = errors.New("the head of the request has too many lines")
+
+// Read implements net.Conn.
+func (c *counted) Read(p []byte) (int, error) {
+	n, err := c.TCPConn.Read(p)
+	if visit := c.visit.Load(); visit != nil {
+		head, _, _ := bytes.Cut(p[:n], []byte("\n\r\n")) // a body may follow
+		if visit.lines.Add(int64(bytes.Count(head, []byte("\n")))) > mostHeadLines {
+			return 0, errHeadLines
+		}
+	}
+	return n, err
 }

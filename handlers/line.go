@@ -20,7 +20,10 @@ const (
 	writeTime = 10 * time.Second
 )
 
-var errLineFull = errors.New("handlers: the client does not read")
+var (
+	errLineFull = errors.New("handlers: the client does not read")
+	errLineRead = errors.New("handlers: the client sends more than may be read")
+)
 
 // line is the connection under a WebSocket. Nobody who writes to it waits: what the kernel has no room for is kept, and a goroutine
 // that lives no longer than that sends it. So whoever pushes writes to every socket by itself, and no goroutine must be woken for
@@ -48,7 +51,9 @@ type line struct {
 	took   int
 	failed error
 
-	received int64 // bytes; the reader's
+	// the reader's:
+	received int64 // bytes
+	most     int64 // received that may be read; 0: any number
 }
 
 // batches are buffers in which frames are gathered for one write. A line needs one only for that moment.
@@ -64,6 +69,9 @@ func (l *line) open(conn net.Conn, crew *sync.WaitGroup, sent, slow func()) {
 
 // Read implements net.Conn, and counts.
 func (l *line) Read(p []byte) (int, error) {
+	if l.most > 0 && l.received >= l.most {
+		return 0, errLineRead
+	}
 	n, err := l.Conn.Read(p)
 	l.received += int64(n)
 	return n, err

@@ -15,8 +15,12 @@ import (
 const (
 	// frames up to this many times the limit are read, thrown away, and refused in words; beyond it the socket is closed with 1009
 	readSlack = 4
+	// a message may come in many frames, but not with more than this beside what readSlack allows of it: empty frames cost time to read
+	frameSlack = 64 << 10
 	// messageTime is for a message to arrive, from its first frame on. Pings and pongs between its frames do not extend it.
 	messageTime = 10 * time.Second
+	// lingerBytes is the most that is read after a close frame, for the client to read that
+	lingerBytes = 1 << 20
 	// ackBytes is more than a confirmation needs that a client has not padded.
 	ackBytes = 256
 
@@ -46,13 +50,14 @@ func (s *socket) read() {
 			return
 		}
 		s.reading.inMessage = true
+		s.line.most = s.line.received + readSlack*int64(s.hub.options.MaxMessageBytes) + frameSlack
 		s.expectWithin(messageTime)
 		frame, size, err := s.readMessage(r)
 		if err != nil {
 			s.giveUp(err)
 			return
 		}
-		s.reading.inMessage = false
+		s.reading.inMessage, s.line.most = false, 0
 		s.heard()
 		s.take(kind, frame, size)
 	}
@@ -123,6 +128,8 @@ func (s *socket) giveUp(err error) {
 	switch {
 	case err == errNoRoom:
 		s.unfinished("too many clients have sent parts of messages, and this one was begun first")
+	case err == errLineRead:
+		s.end(websocket.CloseMessageTooBig, "a message in far too many frames")
 	case s.reading.inMessage && errors.As(err, &late) && late.Timeout():
 		s.unfinished(fmt.Sprintf("a message must arrive whole within %v", messageTime))
 	case err == websocket.ErrReadLimit: // the close frame is written
@@ -131,8 +138,9 @@ func (s *socket) giveUp(err error) {
 	default:
 		return
 	}
+	s.line.most = 0
 	s.expectWithin(closePatience)
-	_, _ = io.Copy(io.Discard, &s.line) // or TCP would drop the close frame for what was not read
+	_, _ = io.CopyN(io.Discard, &s.line, lingerBytes) // or TCP would drop the close frame for what was not read
 }
 
 func (s *socket) unfinished(reason string) {

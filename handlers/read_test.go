@@ -186,6 +186,22 @@ func TestAFrameThatIsTooLargeIsNotKept(t *testing.T) {
 	})
 }
 
+func TestAMessageInFarTooManyFramesEndsItsSocket(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newTestSockets(t)
+		client := talkTo(t, s)
+		began := time.Now()
+		empty := []byte{0, 0x80, 0, 0, 0, 0} // a continuation: not final, masked, without data
+		_, err := client.NetConn().Write([]byte{websocket.TextMessage, 0x80, 0, 0, 0, 0})
+		for err == nil { // as fast as it can, until it is cut
+			_, err = client.NetConn().Write(empty)
+		}
+		if client.wantClose(websocket.CloseMessageTooBig); time.Since(began) > closePatience {
+			t.Errorf("it was closed after %v", time.Since(began))
+		}
+	})
+}
+
 func TestATextFrameThatIsNotUTF8EndsItsSocket(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client := talkTo(t, newTestSockets(t))
