@@ -37,6 +37,7 @@ type App struct {
 	mirror   *presence.Mirror
 	server   *handlers.Server
 	http     *http.Server
+	gate     *gate
 
 	stopHandling func()
 	router       part
@@ -109,9 +110,12 @@ func (a *App) start(ctx context.Context) error {
 		Context: handling, Instance: a.Instance, Mirror: mirror, Router: router, Receiver: a.receiver,
 		Handlers: a.events, Tokens: tokens, APIKeys: a.config.APIKeys, Static: static.Files, Log: a.log,
 		AllowAnonymous: a.config.AllowAnonymous, AllowedOrigins: a.config.AllowedOrigins, AllowedHosts: a.config.AllowedHosts,
-		MaxMessageBytes: a.config.MaxMessageBytes, Dev: a.Dev, Metrics: meter.handler(), Meter: meter,
+		MaxMessageBytes: a.config.MaxMessageBytes, MaxSockets: a.config.maxSockets(), ClientRate: a.config.ClientRate,
+		Dev: a.Dev, Metrics: meter.handler(), Meter: meter,
 	})
+	a.gate = newGate(listener, mostConnections(fileLimit()), a.server.Sockets, a.log)
 	meter.watch(mirror, a.config.Lease, sockets, router, a.receiver, a.server)
+	meter.watchLimits(a.server, a.gate)
 
 	// Others may push here from the moment the lease is open, so we listen before that, and serve after.
 	a.receiving = begin(ctx, a.receiver.Run)
@@ -127,7 +131,7 @@ func (a *App) start(ctx context.Context) error {
 		return err
 	}
 	a.pinging = begin(ctx, a.server.Run)
-	a.serve(listener)
+	a.serve()
 	return nil
 }
 
@@ -147,18 +151,21 @@ const (
 	startTimeout = 10 * time.Second
 	// an HTTP request must arrive and be answered in this time; sockets are not bound by it
 	requestTimeout = 30 * time.Second
+	// the head of a request; net/http makes more than ten times as much of one that has very many lines
+	maxHeadBytes = 16 << 10
 )
 
-func (a *App) serve(listener net.Listener) {
+func (a *App) serve() {
 	a.http = &http.Server{
 		Handler: a.server, ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelDebug), // what clients do wrong
 		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: requestTimeout, WriteTimeout: requestTimeout, IdleTimeout: 2 * time.Minute,
-		MaxHeaderBytes: 512 << 10, // a question about 1,000 users of 128 bytes, all percent-encoded, has 390 kB
+		MaxHeaderBytes: maxHeadBytes - 4<<10, // net/http takes 4 KiB more
+		ConnState:      a.gate.observe, ConnContext: a.gate.context,
 	}
 	a.http.RegisterOnShutdown(a.server.EndStreams)
 	var done sync.WaitGroup
 	done.Go(func() {
-		if err := a.http.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		if err := a.http.Serve(a.gate); !errors.Is(err, http.ErrServerClosed) {
 			a.failed <- err
 		}
 	})

@@ -41,6 +41,8 @@ type Config struct {
 	Prefix          string `default:"rollcall:1:" help:"What every key and channel in Redis begins with."`
 	Shards          int    `default:"0" help:"Partitions of the shared state, the same on every instance. 0: 1, or 64 on a Cluster."`
 	MaxMessageBytes int    `default:"65536" help:"The largest frame of a client, or body of a push."`
+	MaxSockets      int    `default:"0" help:"The most sockets of this instance. 0: what open files allow (ulimit -n), less a reserve for Redis, probes and backends."`
+	ClientRate      int    `default:"50" help:"Frames a second that one socket may send, with bursts of twice that. 0: no cap."`
 
 	PprofAddr string `placeholder:"HOST:PORT" help:"Where to serve Go's profiles, on a loopback address. Empty: nowhere."`
 	LogLevel  string `default:"info" enum:"debug,info,warn,error" help:"What to log; debug traces every push by its id, from HTTP to the sockets (${enum})."`
@@ -136,8 +138,22 @@ func (c *Config) checkLimits() error {
 		return refuse("shards", c.Shards, fmt.Sprintf("want 0 to %d", maxShards))
 	case c.MaxMessageBytes < 256 || c.MaxMessageBytes > 1<<20:
 		return refuse("max-message-bytes", c.MaxMessageBytes, "want 256 to 1048576")
+	case c.ClientRate < 0 || c.ClientRate > 100_000:
+		return refuse("client-rate", c.ClientRate, "want 0 (no cap) to 100000 frames a second")
+	}
+	if most := mostSockets(fileLimit()); c.MaxSockets < 0 || most > 0 && c.MaxSockets > most {
+		return refuse("max-sockets", c.MaxSockets, fmt.Sprintf("want 0 (as many as may be) to %d: the process may open %d files (ulimit -n), "+
+			"of which some are kept for Redis, probes and backends", most, fileLimit()))
 	}
 	return nil
+}
+
+// maxSockets is the most sockets of this instance; 0: no cap is known.
+func (c *Config) maxSockets() int {
+	if c.MaxSockets > 0 {
+		return c.MaxSockets
+	}
+	return mostSockets(fileLimit())
 }
 
 // maxShards is far more than nodes that a Cluster may have: every shard costs each instance a call every fifth of a lease.

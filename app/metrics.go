@@ -129,7 +129,7 @@ func (m *metrics) watch(mirror *presence.Mirror, lease time.Duration, sockets *p
 	counter("rollcall_audit_differences_total", "Differences that audits found, and mended.", nil, func() int64 { n, _ := mirror.Audits(); return n })
 	states{m.registry}.tellReadiness(server)
 	states{m.registry}.tellRedis(mirror, lease)
-	const drops, help = "rollcall_drops_total", "What could not be delivered, by reason: sockets too slow, messages, envelopes, replies, or answers to be remembered."
+	const drops, help = "rollcall_drops_total", "What could not be delivered, by reason: sockets too slow, frames of clients that send too many or do not finish, messages, envelopes, replies, or answers to be remembered."
 	for reason, count := range map[string]func() int64{
 		"socket_too_slow":    server.TooSlow,
 		"message_malformed":  receiver.Dropped.Malformed.Load,
@@ -141,7 +141,20 @@ func (m *metrics) watch(mirror *presence.Mirror, lease time.Duration, sockets *p
 		"reply_unsent":       receiver.Dropped.Replies.Load,
 		"reply_late":         receiver.LateReplies,
 		"answer_unsettled":   router.Unsettled,
+
+		"client_rate_limited":    server.RateLimited,
+		"client_too_many_frames": server.Floods,
+		"client_unfinished":      server.Unfinished,
 	} {
 		counter(drops, help, prometheus.Labels{"reason": reason}, count)
 	}
+}
+
+// watchLimits shows whom the limits of sockets and connections have refused.
+func (m *metrics) watchLimits(server *handlers.Server, gate *gate) {
+	counter := func(name, help string, value func() int64) {
+		m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, func() float64 { return float64(value()) }))
+	}
+	counter("rollcall_sockets_full_total", "Handshakes refused because there are as many sockets as may be.", server.Full)
+	counter("rollcall_connections_closed_total", "Connections, none of them a socket, that were closed to make room for others.", gate.closed.Load)
 }

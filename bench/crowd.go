@@ -32,7 +32,7 @@ const socketsEach = 5000
 
 // gather starts the processes for so many sockets.
 func (s *stage) gather(sockets int) (*crowd, error) {
-	most := min(socketsEach, s.files-filesSpare)
+	most := min(socketsEach, socketsFor(s.files))
 	c := &crowd{stage: s, number: s.crowds}
 	s.crowds++
 	for len(c.members)*most < sockets {

@@ -17,7 +17,7 @@ func holdLimit(s settings) time.Duration { return s.hold + 10*time.Minute }
 
 // measureHold keeps very many sockets open on some instances while pushes go to all of them in turn.
 func measureHold(ctx context.Context, s *stage) ([]row, error) {
-	if each := (s.held + instancesHeld - 1) / instancesHeld; each > s.files-filesSpare {
+	if each := (s.held + instancesHeld - 1) / instancesHeld; each > socketsFor(s.files) {
 		return nil, fmt.Errorf("-held is %d: an instance would hold %d sockets, but may have only %d files open: raise ulimit -n", s.held, each, s.files)
 	}
 	p, err := s.preparePushing(ctx, setting{servers: instancesHeld, sockets: s.held, routed: true})

@@ -42,7 +42,7 @@ func prepare(ctx context.Context, s settings) (*house, error) {
 		return nil, fmt.Errorf("read the limit of open files: %w", err)
 	}
 	h.files = int(min(files.Cur, 1<<20))
-	if room := h.files - filesSpare; max(s.connections, s.users) > room {
+	if room := socketsFor(h.files); max(s.connections, s.users) > room {
 		return nil, fmt.Errorf("-connections is %d and -users %d, but a process here may have only %d files open: want at most %d, or raise ulimit -n",
 			s.connections, s.users, h.files, room)
 	}
@@ -61,6 +61,9 @@ func prepare(ctx context.Context, s settings) (*house, error) {
 
 // filesSpare is how many files a process needs besides its sockets' connections, and some more.
 const filesSpare = 200
+
+// socketsFor is how many sockets a process may have that may open so many files: an instance keeps a tenth for others.
+func socketsFor(files int) int { return files - max(filesSpare, files/10) }
 
 func (h *house) build(ctx context.Context) error {
 	fmt.Fprintln(os.Stderr, "building Rollcall …")

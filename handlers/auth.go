@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/labstack/echo/v4"
@@ -193,6 +194,13 @@ func authorization(r *http.Request) (string, error) {
 	}
 }
 
+type keyedContext struct{}
+
+// NoteKeys makes a context for requests over one connection: keyed is set when one of them shows an API key.
+func NoteKeys(ctx context.Context, keyed *atomic.Bool) context.Context {
+	return context.WithValue(ctx, keyedContext{}, keyed)
+}
+
 // requireKey lets only requests with one of the API keys pass.
 func requireKey(keys []string) echo.MiddlewareFunc {
 	hashes := make([][sha256.Size]byte, len(keys))
@@ -214,6 +222,9 @@ func requireKey(keys []string) echo.MiddlewareFunc {
 			}
 			if known != 1 {
 				return problem(http.StatusUnauthorized, "bad_api_key", "the API key in the Authorization header is not one of this server's")
+			}
+			if keyed, ok := c.Request().Context().Value(keyedContext{}).(*atomic.Bool); ok {
+				keyed.Store(true)
 			}
 			return next(c)
 		}

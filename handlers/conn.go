@@ -16,7 +16,7 @@ func (s *socket) Send(messages ...presence.Message) bool {
 	if full {
 		s.tooSlow()
 		s.writeClose(websocket.FormatCloseMessage(closeTooSlow, "too slow: messages waiting for this client were dropped"))
-		time.AfterFunc(closeTime, s.cut)
+		s.line.closeIn(closeTime)
 	}
 	return taken
 }
@@ -89,8 +89,13 @@ func (s *socket) Reachable() {
 // Close implements presence.Conn. A client that was told not to come back (4000–4099) has left.
 func (s *socket) Close(code int, reason string) {
 	s.left.Store(4000 <= code && code < 4100)
+	s.end(code, reason)
+}
+
+// end takes nothing more from the client, and closes the socket when all that waits for it is written.
+func (s *socket) end(code int, reason string) {
 	s.closeAfter(nil, code, reason)
-	time.AfterFunc(closePatience, s.cut) // if the client does not go by itself
+	s.line.closeIn(closePatience) // if the client does not go by itself
 }
 
 // closeAfter sends a last frame and a close frame after all that waits.

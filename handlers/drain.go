@@ -13,6 +13,7 @@ import (
 // drain closes all sockets, in batches spread over a time, each told when to come back, and waits until all are gone. What does not
 // go by itself is cut when the context ends.
 func (s *sockets) drain(ctx context.Context, over time.Duration) {
+	s.close() // so that no socket comes after the last is gone
 	all := s.roll.all()
 	const batches = 20
 	size := max(1, (len(all)+batches-1)/batches)

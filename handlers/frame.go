@@ -29,6 +29,7 @@ const (
 	codeUnknownEvent  = "unknown_event"   // no handler has this name
 	codeReservedEvent = "reserved_event"  // the name is the protocol's own
 	codeFailed        = "failed"          // the handler failed; it was logged
+	codeRateLimited   = "rate_limited"    // the client sends faster than it may; the frame was not handled
 	codeNotMirrored   = "not_mirrored"    // an answer may not have reached the user's other sockets
 )
 

@@ -192,14 +192,22 @@ func (g *gateway) handle(ctx context.Context, s *socket, m message) error {
 
 // acknowledge takes a client's word that it got a push. It says nothing of pushes that nobody waits for.
 func acknowledge(s *socket, m message) error {
+	push, err := confirmedPush(m)
+	if err == nil {
+		s.outbox.acked(push)
+	}
+	return err
+}
+
+// confirmedPush is the id in the data of a confirmation.
+func confirmedPush(m message) (uuid.UUID, error) {
 	var data struct {
 		ID uuid.UUID `json:"id"`
 	}
 	if err := json.Unmarshal(m.data, &data); err != nil || data.ID == uuid.Nil {
-		return &frameError{codeBadData, `data: want {"id": the id of a push}`}
+		return uuid.Nil, &frameError{codeBadData, `data: want {"id": the id of a push}`}
 	}
-	s.outbox.acked(data.ID)
-	return nil
+	return data.ID, nil
 }
 
 func unknownEvent(event string) error {

@@ -15,11 +15,16 @@ import (
 const (
 	// lineBytes is the most that a line keeps behind what it has in hand: what an outbox hands it at a time, and some control frames.
 	lineBytes = outboxBytes + 64<<10
-	// writeTime is for what a line keeps to be taken by the client's side.
+	// writeTime is how long the client's side may take nothing of what a line keeps. That it takes a little is looked at only when such a
+	// time is over, so one that stops reading is noticed after twice that at most.
 	writeTime = 10 * time.Second
 )
 
-var errLineFull = errors.New("handlers: the client does not read")
+var (
+	errLineFull = errors.New("handlers: the client does not read")
+	errLineRead = errors.New("handlers: the client sends more than may be read")
+	errNoRoom   = errors.New("handlers: other clients need the room of this message")
+)
 
 // line is the connection under a WebSocket. Nobody who writes to it waits: what the kernel has no room for is kept, and a goroutine
 // that lives no longer than that sends it. So whoever pushes writes to every socket by itself, and no goroutine must be woken for
@@ -31,6 +36,7 @@ type line struct {
 	take   func(fd uintptr) bool // the method, once: made anew for each write it would be garbage
 	sent   func()                // called whenever nothing is kept any more
 	slow   func()                // called when the connection is cut because the client does not read; it must be quick
+	crew   *sync.WaitGroup       // of all that runs for this line, or waits to
 
 	mu sync.Mutex
 	// mu guards the following
@@ -39,20 +45,87 @@ type line struct {
 	kept    []byte
 	sending bool // a goroutine sends what is kept
 	closed  bool
+	end     chan struct{} // closed when closed is set; nil while nobody waits for that
+	closing *time.Timer   // will close the line; nil: none does
 
 	taking []byte // of takeLocked, for take
 	took   int
 	failed error
+
+	// owned by the reader
+	received   int64   // bytes
+	arrival    arrival // of the message in hand
+	most       int64   // bytes of one message, with all that comes before its end; 0: any number
+	unfinished *unfinished
+	room       *upload // of the message in hand; nil unless it is large
 }
 
 // batches are buffers in which frames are gathered for one write. A line needs one only for that moment.
 var batches = sync.Pool{New: func() any { return new([]byte) }}
 
 // open makes it the line of a connection.
-func (l *line) open(conn net.Conn, sent, slow func()) {
-	l.Conn, l.sent, l.slow, l.take = conn, sent, slow, l.takeOnce
+func (l *line) open(conn net.Conn, crew *sync.WaitGroup, sent, slow func()) {
+	l.Conn, l.crew, l.sent, l.slow, l.take = conn, crew, sent, slow, l.takeOnce
 	if kernel, ok := conn.(syscall.Conn); ok {
 		l.kernel, _ = kernel.SyscallConn() // an error means that it is closed
+	}
+}
+
+// Read implements net.Conn. It gives a message messageTime to arrive, from its first byte on, and room if it is large.
+func (l *line) Read(p []byte) (int, error) {
+	if l.most > 0 && l.arrival.bytes >= l.most {
+		return 0, errLineRead
+	}
+	n, err := l.Conn.Read(p)
+	if err != nil && l.room != nil && !l.unfinished.release(l.room) {
+		err = errNoRoom // which is why the deadline is over
+	}
+	l.received += int64(n)
+	began := !l.arrival.begun
+	l.arrival.take(p[:n])
+	if l.arrival.ended {
+		l.arrival.ended, began = false, true
+		if l.room != nil {
+			l.unfinished.release(l.room)
+			l.room = nil
+		}
+	}
+	if began && n > 0 {
+		l.expectMore()
+	}
+	l.makeRoom()
+	return n, err
+}
+
+// expectMore gives the message in hand its time from now on; or, if there is none, the client the time for a sign of life.
+func (l *line) expectMore() {
+	d := pongWait
+	if l.arrival.begun {
+		d = messageTime
+	}
+	_ = l.Conn.SetReadDeadline(time.Now().Add(d))
+}
+
+// SetReadDeadline implements net.Conn. It does not move the deadline of a message: Melody would, with each pong between its frames.
+func (l *line) SetReadDeadline(at time.Time) error {
+	if l.arrival.begun {
+		return nil
+	}
+	return l.Conn.SetReadDeadline(at)
+}
+
+// makeRoom takes room for what has come of a large message, in steps.
+func (l *line) makeRoom() {
+	const step = 16 << 10
+	if l.unfinished == nil || l.arrival.bytes <= smallMessage {
+		return
+	}
+	if l.room == nil { // the deadline wakes the reader, which says goodbye
+		l.room = &upload{giveUp: func() { _ = l.Conn.SetReadDeadline(time.Unix(0, 0)) }}
+	}
+	if bytes := (int(l.arrival.bytes) + step - 1) / step * step; bytes > l.room.asked {
+		l.room.asked = bytes
+		l.unfinished.grow(l.room, bytes)
 	}
 }
 
@@ -127,7 +200,7 @@ func (l *line) writeLocked(bytes []byte) error {
 			return nil
 		}
 		l.sending = true
-		go l.send()
+		l.crew.Go(l.send)
 	}
 	if len(l.kept)+len(bytes) > lineBytes {
 		l.slow()
@@ -156,13 +229,26 @@ func (l *line) send() {
 			return
 		}
 		l.mu.Unlock()
-		_ = l.Conn.SetWriteDeadline(time.Now().Add(writeTime))
-		if _, err := l.Conn.Write(bytes); err != nil {
+		if err := l.sendAll(bytes); err != nil {
 			if errors.Is(err, os.ErrDeadlineExceeded) {
 				l.slow()
 			}
 			l.Close()
 			return
+		}
+	}
+}
+
+// sendAll waits until all of it is taken, or nothing was for writeTime.
+func (l *line) sendAll(bytes []byte) error {
+	for {
+		before := l.untaken()
+		_ = l.Conn.SetWriteDeadline(time.Now().Add(writeTime))
+		n, err := l.Conn.Write(bytes)
+		bytes = bytes[n:]
+		progress := n > 0 || l.untaken() < before
+		if !progress || !errors.Is(err, os.ErrDeadlineExceeded) {
+			return err
 		}
 	}
 }
@@ -175,9 +261,43 @@ func (l *line) Close() error {
 }
 
 func (l *line) closeLocked() error {
+	if l.end != nil && !l.closed {
+		close(l.end)
+	}
 	l.closed = true
 	l.kept = nil
+	if l.closing != nil && l.closing.Stop() {
+		l.crew.Done()
+	}
+	l.closing = nil
 	return l.Conn.Close()
+}
+
+// closeIn closes the line after a time, unless it is closed or about to be.
+func (l *line) closeIn(d time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed || l.closing != nil {
+		return
+	}
+	l.crew.Add(1)
+	l.closing = time.AfterFunc(d, func() {
+		defer l.crew.Done()
+		l.Close()
+	})
+}
+
+// ended is closed when the line is.
+func (l *line) ended() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.end == nil {
+		l.end = make(chan struct{})
+		if l.closed {
+			close(l.end)
+		}
+	}
+	return l.end
 }
 
 // SetWriteDeadline implements net.Conn. Who never waits needs no deadline.
@@ -195,7 +315,9 @@ func (m lineMaker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	m.socket.line.open(conn, m.socket.written, m.socket.tooSlow)
+	hub := m.socket.hub
+	m.socket.line.open(conn, &hub.open, m.socket.written, m.socket.tooSlow)
+	m.socket.line.unfinished, m.socket.line.most = &hub.unfinished, readSlack*int64(hub.options.MaxMessageBytes)+frameSlack
 	return &m.socket.line, buffers, nil
 }
 

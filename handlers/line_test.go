@@ -2,6 +2,7 @@ package handlers
 
 import (
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -9,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/uuid"
@@ -187,4 +189,88 @@ func TestAnEmitAllocatesNoMoreForManySocketsThanForFew(t *testing.T) {
 	if many > few+10 { // the list for a walk may be made anew
 		t.Errorf("%.0f allocations for 200 sockets, %.0f for 2", many, few)
 	}
+}
+
+// slowly reads little at a time, and seldom.
+type slowly struct{ net.Conn }
+
+func (s slowly) Read(p []byte) (int, error) {
+	time.Sleep(time.Second)
+	return s.Conn.Read(p[:min(len(p), 1000)])
+}
+
+func TestAClientThatReadsSlowlyIsNotCut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		here, there := net.Pipe()
+		var crew sync.WaitGroup
+		var l line
+		l.open(there, &crew, func() {}, func() { t.Error("it is called too slow") })
+		sent := make([]byte, 100*int(writeTime/time.Second)*10)
+		if _, err := l.Write(sent); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := io.ReadFull(slowly{here}, make([]byte, len(sent))); err != nil {
+			t.Errorf("it was cut after %d bytes: %v", got, err)
+		}
+		l.Close()
+		crew.Wait()
+	})
+}
+
+func TestAClientThatStopsReadingIsCut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		here, there := net.Pipe()
+		var crew sync.WaitGroup
+		var l line
+		slow := false
+		l.open(there, &crew, func() {}, func() { slow = true })
+		if _, err := l.Write(make([]byte, 1000)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(here, make([]byte, 500)); err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		if crew.Wait(); !slow || time.Since(began) > 2*writeTime {
+			t.Errorf("slow: %v, after %v", slow, time.Since(began))
+		}
+	})
+}
+
+// stuck is a connection whose writes end only when it is told.
+type stuck struct {
+	net.Conn
+	end chan struct{}
+}
+
+func (s stuck) Write(p []byte) (int, error) { <-s.end; return 0, net.ErrClosed }
+
+func TestNothingOfALineOutlivesTheWaitForItsCrew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, there := net.Pipe()
+		conn := stuck{there, make(chan struct{})}
+		var crew sync.WaitGroup
+		var l line
+		l.open(conn, &crew, func() {}, func() {})
+		l.closeIn(time.Hour)
+		if _, err := l.Write([]byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		l.Close()
+		l.closeIn(time.Hour)
+		waited := make(chan struct{})
+		go func() { crew.Wait(); close(waited) }()
+		synctest.Wait()
+		select {
+		case <-waited:
+			t.Error("a goroutine that sends was not waited for")
+		default:
+		}
+		began := time.Now()
+		close(conn.end)
+		if <-waited; time.Since(began) != 0 {
+			t.Error("a timer was left")
+		}
+	})
 }

@@ -106,13 +106,20 @@ func (o *outbox) written() (farewell []byte) {
 	return o.farewellLocked()
 }
 
-// acked is told of every push that the client has confirmed.
-func (o *outbox) acked(push uuid.UUID) {
+// isSealed says whether nothing is taken any more: the client goes, or was told to go.
+func (o *outbox) isSealed() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.sealed
+}
+
+// acked is told of every push that the client has confirmed. awaited: somebody waits for that.
+func (o *outbox) acked(push uuid.UUID) (awaited bool) {
 	var told fates
 	defer func() { told.tell() }()
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.receipts.acked(push, o.waiting, &told)
+	return o.receipts.acked(push, o.waiting, &told)
 }
 
 // seal takes nothing more, and has a close frame sent after what waits and a last frame. It returns the close frame if nothing waits.

@@ -13,10 +13,13 @@ const (
 	// may hang for half a minute and nobody is cut off.
 	pongWait = 75 * time.Second
 	never    = 1<<63 - 1 // nanoseconds
+	// talking is how long a client that was heard needs no ping. It is half a period: an idle client, whose last word is its pong, is asked
+	// in every period, and one that talks is asked after one and a half at most, so that half of pongWait is left for its answer.
+	talking = pingPeriod / 2
 )
 
-// ping asks every client for a sign of life once in a period, until the context ends: without one, Melody ends a connection after its
-// pongWait. Melody could ping by itself, but from its writer's goroutine, whose stack would stay grown for each idle socket.
+// ping asks every client that says nothing for a sign of life once in a period, until the context ends: without one, the reader ends a
+// connection after pongWait. Melody could ping by itself, but from its writer's goroutine, whose stack would stay grown for each idle socket.
 func (s *sockets) ping(ctx context.Context) {
 	for {
 		began := time.Now()
@@ -34,9 +37,10 @@ func (s *sockets) ping(ctx context.Context) {
 	}
 }
 
-// ping asks the client for a sign of life, unless it was told to go.
+// ping asks the client for a sign of life, unless it has just given one, or was told to go.
 func (s *socket) ping() {
-	if !s.ended.Load() {
+	quiet := s.hub.now() - time.Duration(s.lastHeard.Load())
+	if quiet >= talking && !s.ended.Load() {
 		s.line.ping()
 	}
 }
@@ -44,6 +48,7 @@ func (s *socket) ping() {
 // pong answers a ping of the client, at once or when what was written before is sent: then only the last of them, as RFC 6455 allows. So
 // who sends pings and does not read makes us keep nothing.
 func (s *socket) pong(data string) error {
+	s.control()
 	s.pinged.Store(&data)
 	if s.allSent() {
 		s.pongLast()

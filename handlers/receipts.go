@@ -53,10 +53,10 @@ func (r *receipts) written(messages []presence.Message, told *fates) {
 }
 
 // acked tells who waits for a push to be confirmed. The client may be faster than the word that the message, which waits, was written.
-func (r *receipts) acked(push uuid.UUID, waiting []presence.Message, told *fates) {
+func (r *receipts) acked(push uuid.UUID, waiting []presence.Message, told *fates) (awaited bool) {
 	tally, ok := r.unacked[push]
 	if !ok {
-		return
+		return false
 	}
 	r.forget(push)
 	for i := range waiting {
@@ -66,6 +66,7 @@ func (r *receipts) acked(push uuid.UUID, waiting []presence.Message, told *fates
 		}
 	}
 	told.add(tally, presence.Acked)
+	return true
 }
 
 func (r *receipts) forget(push uuid.UUID) {

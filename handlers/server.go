@@ -35,6 +35,8 @@ type Options struct {
 	AllowedOrigins  []string // besides our own host; may be empty
 	AllowedHosts    []string // that requests may name, besides this machine; empty: any, but in dev mode none
 	MaxMessageBytes int      // of a frame, or of the body of a push
+	MaxSockets      int      // of this instance; 0: no cap
+	ClientRate      int      // frames a second of one socket; 0: no cap
 	Dev             *Dev     // nil outside dev mode
 
 	Metrics http.Handler // of /metrics
@@ -166,6 +168,21 @@ func (s *Server) Run(ctx context.Context) { s.sockets.ping(ctx) }
 // TooSlow counts the sockets that were closed because their client did not read.
 func (s *Server) TooSlow() int64 { return s.sockets.slow.Load() }
 
+// Full counts the handshakes that were refused because there were as many sockets as may be.
+func (s *Server) Full() int64 { return s.sockets.full.Load() }
+
+// RateLimited counts the frames that were not handled because their client sends too many.
+func (s *Server) RateLimited() int64 { return s.sockets.rateLimited.Load() }
+
+// Floods counts the sockets that were closed because their client went on sending too many frames.
+func (s *Server) Floods() int64 { return s.sockets.floods.Load() }
+
+// Unfinished counts the sockets that were closed because a message was not finished in time, or because others needed its room.
+func (s *Server) Unfinished() int64 { return s.sockets.unfinishedCut.Load() }
+
+// Sockets is how many sockets there are, with those whose handshake is under way.
+func (s *Server) Sockets() int { return s.sockets.number() }
+
 // Streams is how many streams of pushes are open.
 func (s *Server) Streams() int64 { return s.streams.Load() }
 
@@ -196,6 +213,10 @@ func (s *Server) Readiness() Readiness {
 // EndStreams has streams take no more lines: what was taken is answered, and the last answer says why there are no others.
 func (s *Server) EndStreams() { s.leave() }
 
+func errDraining() error {
+	return problem(http.StatusServiceUnavailable, "draining", "this instance is shutting down; connect again, and another will answer")
+}
+
 // connect opens a socket.
 func (s *Server) connect(c echo.Context) error {
 	r := c.Request()
@@ -207,7 +228,7 @@ func (s *Server) connect(c echo.Context) error {
 		c.Response().Header().Set("Vary", "Origin")
 	}
 	if s.draining.Load() {
-		return problem(http.StatusServiceUnavailable, "draining", "this instance is shutting down; connect again, and another will answer")
+		return errDraining()
 	}
 	if !originAllowed(r, s.options.AllowedOrigins) {
 		return problem(http.StatusForbidden, "bad_origin", "Origin: pages of %q may not connect here; its operator can allow it with --allowed-origins",
@@ -232,7 +253,10 @@ func (s *Server) connect(c echo.Context) error {
 		c.Response().Header().Set("Upgrade", "websocket")
 		return problem(http.StatusUpgradeRequired, "upgrade_required", "all is well, but this path speaks WebSocket: connect with a WebSocket client")
 	}
-	refused := s.sockets.serve(c.Response().Writer, r, user)
+	refused, err := s.sockets.serve(c.Response().Writer, r, user)
+	if err != nil {
+		return err
+	}
 	c.Response().Committed = true // whatever the answer was, it has been given
 	c.Response().Status = http.StatusSwitchingProtocols
 	if refused != 0 {

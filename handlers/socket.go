@@ -3,8 +3,6 @@ package handlers
 import (
 	"cmp"
 	"context"
-	"errors"
-	"fmt"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -27,24 +25,28 @@ const (
 	closePatience = time.Second            // for a client to read what waits for it, and the close frame
 	// clients told to go away together come back spread over this time
 	reconnectSpread = time.Second
-	// frames up to this many times the limit are read and refused in words; beyond it the socket is closed with 1009
-	readSlack = 4
 )
 
 // socket is one connection: Melody's session under presence's Socket.
 type socket struct {
 	presence.Socket
 	hub       *sockets
-	conn      *websocket.Conn // Melody's; nil before it is made
+	session   *melody.Session // nil before it is made
+	conn      *websocket.Conn // the session's
 	line      line            // under it
 	handshake chan struct{}   // nil when it is over: see serve
-	refused   int             // the status with which the handshake was refused; 0: it was not, or not yet
+	status    int             // with which the handshake was refused; 0: it was not, or not yet
 	outbox    outbox
 	left      atomic.Bool            // the client closed with 1000: it will not be back
 	pinged    atomic.Pointer[string] // the last ping of the client that is not answered yet
 	ended     atomic.Bool            // this side has sent a close frame, or cut the connection
 	closing   closing
-	handling  sync.Mutex // held while a handler works on a message of this socket: see gateway.answer
+	handling  sync.Mutex   // held while a handler works on a message of this socket: see gateway.answer
+	lastHeard atomic.Int64 // when a frame of the client came, in nanoseconds since the server started
+
+	// owned by the reader
+	bucket  bucket // of what the client sends
+	charged int64  // what the line had received when the bucket was last charged
 }
 
 // sockets serves all connections of this instance.
@@ -56,19 +58,30 @@ type sockets struct {
 	options  Options
 	draining func() bool
 
-	roll roll
-	open sync.WaitGroup
-	slow atomic.Int64 // sockets closed because they were too slow
+	started time.Time
+
+	roll       roll
+	open       sync.WaitGroup // goroutines and timers of sockets. While a socket has any, it has the one that reads
+	unfinished unfinished
+
+	slow          atomic.Int64 // sockets closed because they were too slow
+	full          atomic.Int64 // handshakes refused because there were as many sockets as may be
+	rateLimited   atomic.Int64 // frames not handled because their client sends too many
+	floods        atomic.Int64 // sockets closed because their client went on sending too many
+	unfinishedCut atomic.Int64 // sockets closed because a message was not finished in time, or others needed its room
+
+	mu sync.Mutex
+	// mu guards the following
+	count  int  // sockets, and handshakes under way
+	closed bool // no more may come
 }
 
 func newSockets(o Options, g *gateway, draining func() bool) *sockets {
-	s := &sockets{melody: melody.New(), mirror: o.Mirror, gateway: g, options: o, draining: draining, roll: newRoll()}
-	s.melody.Config.MaxMessageSize = readSlack * int64(o.MaxMessageBytes)
-	// Melody reads, and we write: a WebSocket wants one writer, and what goes through Melody's costs each socket a channel and a grown
-	// stack, and each message the waking of a goroutine.
+	s := &sockets{melody: melody.New(), mirror: o.Mirror, gateway: g, options: o, draining: draining, roll: newRoll(), started: time.Now()}
+	// Melody upgrades and reads, and we write: a WebSocket wants one writer, and what goes through Melody's costs each socket a channel and
+	// a grown stack, and each message the waking of a goroutine.
 	s.melody.Config.MessageBufferSize = 0
 	s.melody.Config.PingPeriod = never // see sockets.ping
-	s.melody.Config.PongWait = pongWait
 	s.melody.Upgrader = &websocket.Upgrader{
 		// Small buffers: an idle socket keeps its read buffer for ever, and borrows a write buffer only to write.
 		ReadBufferSize:  128,
@@ -77,42 +90,72 @@ func newSockets(o Options, g *gateway, draining func() bool) *sockets {
 		CheckOrigin:     func(*http.Request) bool { return true }, // done before, with a better answer
 		Error: func(w http.ResponseWriter, _ *http.Request, status int, reason error) {
 			if maker, ok := w.(lineMaker); ok {
-				maker.socket.refused = status
+				maker.socket.status = status
 			}
 			writeProblem(w, problem(status, codeBadHandshake, "%v", reason))
 		},
 	}
 	s.melody.HandleConnect(s.connect)
 	s.melody.HandleDisconnect(s.disconnect)
-	s.melody.HandleMessage(s.receive)
-	s.melody.HandleMessageBinary(func(session *melody.Session, _ []byte) {
-		s.roll.of(session).sendFrame(encodeError(&frameError{codeBinaryFrame, "frames must be text; send the JSON as a text frame"}, ""))
-	})
-	s.melody.HandleClose(s.closed)
-	s.melody.HandleError(func(session *melody.Session, err error) {
-		if errors.Is(err, websocket.ErrReadLimit) { // of which gorilla/websocket has told the client
-			s.roll.of(session).closing.note(ByServer, websocket.CloseMessageTooBig)
-		}
-	})
+	s.handleReads()
 	return s
+}
+
+// enter makes room for one more socket, from its handshake on; leave gives it back.
+func (s *sockets) enter() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch most := s.options.MaxSockets; {
+	case s.closed:
+		return errDraining()
+	case most > 0 && s.count >= most:
+		s.full.Add(1)
+		return problem(http.StatusServiceUnavailable, "full", "this instance has as many sockets as it may; connect again in a second, and another may answer")
+	}
+	s.count++
+	s.open.Add(1) // here, so that drain never waits for what might still begin
+	return nil
+}
+
+func (s *sockets) leave() {
+	s.mu.Lock()
+	s.count--
+	s.mu.Unlock()
+	s.open.Done()
+}
+
+// close lets no more sockets come.
+func (s *sockets) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+}
+
+// number is how many sockets there are, with those whose handshake is under way.
+func (s *sockets) number() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.count
 }
 
 // serve upgrades a request, and returns when the client is welcomed, or with the status with which it was refused: while
 // an HTTP handler runs, net/http keeps several KB for it, which an idle socket does not need. The connection lives on in
-// a goroutine of its own, which s.open waits for.
-func (s *sockets) serve(w http.ResponseWriter, r *http.Request, user string) (refused int) {
+// a goroutine of its own, which s.open waits for. An error is still to be answered.
+func (s *sockets) serve(w http.ResponseWriter, r *http.Request, user string) (refused int, err error) {
+	if err := s.enter(); err != nil {
+		return 0, err
+	}
 	handshake := make(chan struct{}) // has one message, when Melody is done; closed when the socket may read
 	socket := &socket{hub: s, handshake: handshake}
 	socket.Socket = presence.Socket{ID: uuid.New(), User: user, Conn: socket}
-	s.open.Add(1)
 	go s.run(w, r, socket)
 	<-handshake
 	if socket.conn != nil {
 		defer close(handshake)
 		s.welcomeIn(socket) // here, on a stack that ends with the request: the socket's own would stay grown
-		return 0
+		return 0, nil
 	}
-	return cmp.Or(socket.refused, http.StatusBadRequest) // without an answer if the connection broke
+	return cmp.Or(socket.status, http.StatusBadRequest), nil // without an answer if the connection broke
 }
 
 // run is the socket's goroutine: Melody upgrades the request, and then reads until the connection ends. What is on the stack here stays
@@ -127,12 +170,18 @@ func (s *sockets) run(w http.ResponseWriter, r *http.Request, socket *socket) {
 // ran ends the goroutine of a socket, also after a panic.
 func (s *sockets) ran(socket *socket) {
 	if p := recover(); p != nil {
-		s.options.Log.Debug("handshake", "error", panicked(p))
+		s.options.Log.Error("socket", "user", socket.User, "error", panicked(p))
+		if socket.session != nil { // Melody does not say that it has ended
+			s.disconnect(socket.session)
+		}
+	}
+	if socket.line.Conn != nil { // so that nothing goes on that sends, or waits to cut it
+		_ = socket.line.Close()
 	}
 	if socket.handshake != nil { // the upgrader has refused
 		socket.handshake <- struct{}{}
 	}
-	s.open.Done()
+	s.leave()
 }
 
 // connect runs when the client is connected, before anything is read.
@@ -141,22 +190,13 @@ func (s *sockets) connect(session *melody.Session) {
 	socket := key.(*socket)
 	session.Request, session.Keys = nil, nil // or an idle socket would keep them
 	handshake := socket.handshake
-	socket.conn, socket.handshake = session.WebsocketConnection(), nil
+	socket.session, socket.conn, socket.handshake = session, session.WebsocketConnection(), nil
 	socket.conn.SetPingHandler(socket.pong)
+	socket.heard()
 	s.roll.add(session, socket)
 	s.options.meter().Opened()
 	handshake <- struct{}{}
 	<-handshake
-}
-
-// onOwnStack runs f on a stack that is thrown away: the reader's would stay grown, for each socket that is open.
-func (s *sockets) onOwnStack(f func()) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		f()
-	}()
-	<-done
 }
 
 // welcomeIn makes a socket known and lets frames out, the welcome first.
@@ -195,37 +235,6 @@ func (s *sockets) welcome(socket *socket, reachable bool) []byte {
 		data.User = &socket.User
 	}
 	return encodeFrame(eventWelcome, mustMarshal(data), "", "")
-}
-
-// receive handles one text frame.
-func (s *sockets) receive(session *melody.Session, frame []byte) {
-	socket := s.roll.of(session)
-	if len(frame) > s.options.MaxMessageBytes {
-		socket.sendFrame(encodeError(&frameError{codeFrameTooLarge,
-			fmt.Sprintf("the frame has %d bytes; the limit is %d", len(frame), s.options.MaxMessageBytes)}, ""))
-		return
-	}
-	s.onOwnStack(func() {
-		defer logPanic(s.options.Log, "message", "user", socket.User)
-		s.gateway.answer(s.options.Context, socket, frame)
-	})
-	_ = socket.conn.SetReadDeadline(time.Now().Add(pongWait)) // its pongs wait behind this message
-}
-
-// closed runs when the client sends a close frame.
-func (s *sockets) closed(session *melody.Session, code int, _ string) error {
-	socket := s.roll.of(session)
-	socket.closing.note(ByClient, code)
-	socket.outbox.end() // what is written from here on the client does not read
-	if !socket.ended.Load() {
-		socket.left.Store(code == websocket.CloseNormalClosure)
-		echo := websocket.FormatCloseMessage(code, "")
-		if code == websocket.CloseNoStatusReceived {
-			echo = nil
-		}
-		socket.writeClose(echo)
-	}
-	return nil
 }
 
 func (s *sockets) disconnect(session *melody.Session) {

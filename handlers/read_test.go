@@ -1,0 +1,417 @@
+package handlers
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/gorilla/websocket"
+
+	"rollcall/presence"
+)
+
+// talker is a client whose frames are read all the time.
+type talker struct {
+	*websocket.Conn
+	t      *testing.T
+	frames chan struct{ Event, Code, Ref string }
+	ended  error // why, when frames is closed
+}
+
+// talkTo connects a client to sockets that know no events, so that what is handled is answered with unknown_event.
+func talkTo(t *testing.T, s *sockets) *talker {
+	t.Helper()
+	s.gateway = &gateway{log: s.options.Log, meter: s.options.meter()}
+	c := &talker{Conn: connectTo(t, s), t: t, frames: make(chan struct{ Event, Code, Ref string }, 10_000)}
+	go func() {
+		defer close(c.frames)
+		for {
+			var f struct {
+				Event, Ref string
+				Data       struct{ Code string }
+			}
+			_, text, err := c.ReadMessage()
+			if err != nil {
+				c.ended = err
+				return
+			}
+			if err := json.Unmarshal(text, &f); err != nil {
+				t.Error(err)
+			}
+			c.frames <- struct{ Event, Code, Ref string }{f.Event, f.Data.Code, f.Ref}
+		}
+	}()
+	if first := <-c.frames; first.Event != eventWelcome {
+		t.Fatalf("the first frame is %+v", first)
+	}
+	return c
+}
+
+// send sends a frame. An error, if the connection has ended, is for who reads to see.
+func (c *talker) send(ref string) { _ = c.WriteMessage(websocket.TextMessage, frameWith(ref)) }
+
+func frameWith(ref string) []byte { return fmt.Appendf(nil, `{"event":"x","ref":%q}`, ref) }
+
+func (c *talker) wantAnswer(code, ref string) {
+	c.t.Helper()
+	if f := <-c.frames; f.Code != code || f.Ref != ref {
+		c.t.Fatalf("got %+v (the connection ended with %v), want %s for %s", f, c.ended, code, ref)
+	}
+}
+
+// wantClose wants the connection to end with a close code, and returns how many frames with each code came before.
+func (c *talker) wantClose(code int) map[string]int {
+	c.t.Helper()
+	codes := map[string]int{}
+	for f := range c.frames {
+		codes[f.Code]++
+	}
+	if !websocket.IsCloseError(c.ended, code) {
+		c.t.Errorf("the connection ended with %v, want %d", c.ended, code)
+	}
+	return codes
+}
+
+func TestAMessageThatIsNotFinishedInTimeEndsItsSocketWhateverComesBetween(t *testing.T) {
+	for name, between := range map[string]int{"pongs": websocket.PongMessage, "pings": websocket.PingMessage} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newTestSockets(t)
+				s.limitMessages(64 << 10)
+				client := talkTo(t, s)
+				began := time.Now()
+				part, err := client.NextWriter(websocket.TextMessage)
+				if err != nil {
+					t.Fatal(err)
+				}
+				go func() {
+					_, _ = part.Write(make([]byte, 5000)) // more than the client's buffer, so that a part of it goes
+					for client.WriteControl(between, nil, time.Time{}) == nil && time.Since(began) < 10*messageTime {
+						time.Sleep(time.Second / 3)
+					}
+				}()
+				client.wantClose(websocket.ClosePolicyViolation)
+				client.Close()
+				if took := time.Since(began); took != messageTime {
+					t.Errorf("it was closed after %v", took)
+				}
+				s.open.Wait()
+				time.Sleep(time.Second) // for who writes to notice
+				if cut := s.unfinishedCut.Load(); cut != 1 {
+					t.Errorf("%d were counted", cut)
+				}
+			})
+		})
+	}
+}
+
+func TestAMessageThatArrivesSlowlyButInTimeIsHandled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newTestSockets(t)
+		s.limitMessages(64 << 10)
+		client := talkTo(t, s)
+		for range 3 { // the time of one is not that of the next
+			message, err := client.NextWriter(websocket.TextMessage)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := message.Write(frameWith("slow")); err != nil {
+				t.Fatal(err)
+			}
+			for range 9 {
+				if _, err := message.Write([]byte(strings.Repeat(" ", 5000))); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(messageTime / 10)
+			}
+			if err := message.Close(); err != nil {
+				t.Fatal(err)
+			}
+			client.wantAnswer(codeUnknownEvent, "slow")
+		}
+		if s.unfinished.bytes != 0 || s.unfinished.begun.Len() != 0 {
+			t.Errorf("%d bytes are still counted", s.unfinished.bytes)
+		}
+	})
+}
+
+func TestTheUnfinishedMessageThatWasBegunFirstGoesWhenThereIsNoRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newTestSockets(t)
+		s.limitMessages(64 << 10)
+		s.unfinished.most = 3 * (64<<10 + 1) / 2
+		alice, mallory := talkTo(t, s), talkTo(t, s)
+		for _, client := range []*talker{mallory, alice} {
+			part, err := client.NextWriter(websocket.TextMessage)
+			if err == nil {
+				_, err = part.Write([]byte(`{"event":"x","data":"` + strings.Repeat("x", 60<<10)))
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			if client == alice {
+				mallory.wantClose(websocket.ClosePolicyViolation)
+				if _, err := part.Write([]byte(`","ref":"1"}`)); err != nil || part.Close() != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		alice.wantAnswer(codeUnknownEvent, "1")
+		if s.unfinished.bytes != 0 || s.unfinished.begun.Len() != 0 {
+			t.Errorf("%d bytes are still counted", s.unfinished.bytes)
+		}
+	})
+}
+
+func TestAFrameThatIsTooLargeIsRefusedInWordsAndOneFarBeyondEndsItsSocket(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newTestSockets(t)
+		client := talkTo(t, s)
+		if err := client.WriteMessage(websocket.TextMessage, make([]byte, readSlack*s.options.MaxMessageBytes)); err != nil {
+			t.Fatal(err)
+		}
+		client.wantAnswer(codeFrameTooLarge, "")
+		_ = client.WriteMessage(websocket.TextMessage, make([]byte, readSlack*s.options.MaxMessageBytes+1)) // is not read to its end
+		client.wantClose(websocket.CloseMessageTooBig)
+	})
+}
+
+func TestAMessageInFarTooManyFramesEndsItsSocket(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newTestSockets(t)
+		client := talkTo(t, s)
+		began := time.Now()
+		empty := []byte{0, 0x80, 0, 0, 0, 0} // a continuation: not final, masked, without data
+		_, err := client.NetConn().Write([]byte{websocket.TextMessage, 0x80, 0, 0, 0, 0})
+		for err == nil { // as fast as it can, until it is cut
+			_, err = client.NetConn().Write(empty)
+		}
+		if client.wantClose(websocket.CloseMessageTooBig); time.Since(began) > closePatience {
+			t.Errorf("it was closed after %v", time.Since(began))
+		}
+	})
+}
+
+func TestATextFrameThatIsNotUTF8EndsItsSocket(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client := talkTo(t, newTestSockets(t))
+		if err := client.WriteMessage(websocket.TextMessage, []byte("\"\xff\"")); err != nil {
+			t.Fatal(err)
+		}
+		client.wantClose(websocket.CloseInvalidFramePayloadData)
+	})
+}
+
+func TestASocketThatWasToldToGoHandlesNothingMore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newTestSockets(t)
+		client := talkTo(t, s)
+		client.SetCloseHandler(func(int, string) error { return nil }) // it does not answer, and goes on
+		socket := s.roll.all()[0]
+		handled := 0
+		s.gateway.handlers = map[string]Handler{"x": func(_ context.Context, _ Question, a *Answers) error { handled++; return a.Private(1) }}
+		socket.Close(4003, "kicked")
+		for range 20 {
+			client.send("1")
+		}
+		client.wantClose(4003)
+		if handled > 0 {
+			t.Errorf("%d frames were handled after the kick", handled)
+		}
+	})
+}
+
+func TestAClientMaySendABurstAndThenItsRate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newTestSockets(t)
+		s.options.ClientRate = 50
+		client := talkTo(t, s)
+		for range 3 {
+			for n := range 2 * s.options.ClientRate {
+				client.send(fmt.Sprint(n))
+				client.wantAnswer(codeUnknownEvent, fmt.Sprint(n))
+			}
+			client.send("beyond")
+			client.wantAnswer(codeRateLimited, "beyond")
+			for range 200 { // what is at most as fast as the rate is handled
+				time.Sleep(time.Second / time.Duration(s.options.ClientRate))
+				client.send("later")
+				client.wantAnswer(codeUnknownEvent, "later")
+			}
+			time.Sleep(rateBurst)
+		}
+		if n := s.rateLimited.Load(); n != 3 {
+			t.Errorf("%d frames were counted as refused", n)
+		}
+	})
+}
+
+func TestAClientThatGoesOnTooFastIsHeldUpAndThenClosed(t *testing.T) {
+	flood := func(t *testing.T, send func(*talker) error) (map[string]int, time.Duration) {
+		s := newTestSockets(t)
+		s.options.ClientRate = 50
+		s.limitMessages(64 << 10)
+		client := talkTo(t, s)
+		began := time.Now()
+		sent := make(chan struct{})
+		go func() {
+			defer close(sent)
+			for send(client) == nil {
+			}
+		}()
+		codes := client.wantClose(closeTooManyFrames)
+		client.Close()
+		<-sent
+		if s.floods.Load() != 1 {
+			t.Errorf("%d floods were counted", s.floods.Load())
+		}
+		return codes, time.Since(began)
+	}
+	for name, frame := range map[string][]byte{"small": frameWith("1"), "large": fmt.Appendf(nil, `{"event":"x","data":%q}`, strings.Repeat("x", 60<<10))} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				codes, took := flood(t, func(client *talker) error { return client.WriteMessage(websocket.TextMessage, frame) })
+				most := 50 * int(took/time.Second+1)
+				if handled := codes[codeUnknownEvent] + codes[codeFrameTooLarge]; handled > most+100 || codes[codeRateLimited] > most {
+					t.Errorf("within %v: %v", took, codes)
+				}
+				if took < floodTime || took > floodTime+2*floodPause {
+					t.Errorf("it was closed after %v", took)
+				}
+			})
+		})
+	}
+	for name, kind := range map[string]int{"pings": websocket.PingMessage, "pongs": websocket.PongMessage} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				sent := 0
+				_, took := flood(t, func(client *talker) error {
+					sent++
+					return client.WriteControl(kind, nil, time.Time{})
+				})
+				if most := 100 * int(took/time.Second+3); sent > most {
+					t.Errorf("%d were read within %v", sent, took)
+				}
+			})
+		})
+	}
+}
+
+func TestABucketHasRoomForTheLargestFrameAtAnyRate(t *testing.T) {
+	for _, rate := range []int{1, 50, 100_000} {
+		var b bucket
+		if wait := b.take(0, rate, 1<<20); wait != 0 {
+			t.Errorf("at a rate of %d: wait %v", rate, wait)
+		}
+		if wait := b.take(rateBurst, rate, 1<<20); wait != 0 {
+			t.Errorf("at a rate of %d, a burst later: wait %v", rate, wait)
+		}
+	}
+}
+
+func TestBytesCostTokens(t *testing.T) {
+	var b bucket
+	frames := 0
+	for b.take(0, 50, 64<<10) == 0 {
+		frames++
+	}
+	if frames != 100/5 {
+		t.Errorf("%d frames of 64 KiB are a burst", frames)
+	}
+}
+
+func TestConfirmationsThatAreAwaitedCostNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newTestSockets(t)
+		s.options.ClientRate = 1
+		client := talkTo(t, s)
+		socket := s.roll.all()[0]
+		acked := 0
+		for range 100 {
+			push := uuid.New()
+			told := make(chan presence.Counts, 1)
+			tally := presence.NewTally(push, func(c presence.Counts) { told <- c })
+			one := presence.NewSockets(0, nil)
+			one.Add(&socket.Socket)
+			one.Emit([]*presence.Emit{{To: presence.Everybody, Message: presence.Message{Frame: frameWith("push"), Tally: tally}}})
+			<-client.frames
+			frame := fmt.Appendf(nil, `{"event":"rollcall:ack","data":{"id":%q}}`, push)
+			if err := client.WriteMessage(websocket.TextMessage, frame); err != nil {
+				t.Fatal(err)
+			}
+			acked += (<-told).Acked
+		}
+		if acked != 100 || s.rateLimited.Load() > 0 {
+			t.Errorf("%d were counted as confirmed, %d refused", acked, s.rateLimited.Load())
+		}
+		for range 3 { // of a push that nobody waits for
+			frame := fmt.Appendf(nil, `{"event":"rollcall:ack","data":{"id":%q}}`, uuid.New())
+			if err := client.WriteMessage(websocket.TextMessage, frame); err != nil {
+				t.Fatal(err)
+			}
+		}
+		client.wantAnswer(codeRateLimited, "")
+	})
+}
+
+func TestAClientThatTalksIsNotPinged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client := connectTo(t, newTestSockets(t))
+		go func() {
+			for range 600 {
+				time.Sleep(5 * time.Second)
+				_ = client.WriteMessage(websocket.PongMessage, nil)
+			}
+			client.Close()
+		}()
+		if pings := countUntilEnd(client, false); pings > 1 { // the first may come before it has said anything
+			t.Errorf("%d pings", pings)
+		}
+	})
+}
+
+func TestThereAreNoMoreSocketsThanMayBe(t *testing.T) {
+	s := newTestSockets(t)
+	s.options.MaxSockets = 2
+	refused := func() error {
+		_, err := s.serve(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/ws", nil), "")
+		return err
+	}
+	first := talkTo(t, s)
+	if err := s.enter(); err != nil { // a handshake under way
+		t.Fatal(err)
+	}
+	var p *Problem
+	if err := refused(); !errors.As(err, &p) || p.Status != 503 || p.Code != "full" || s.full.Load() != 1 {
+		t.Errorf("got %v", err)
+	}
+	s.leave()
+	second := talkTo(t, s)
+	first.Close()
+	second.Close()
+	if s.open.Wait(); s.number() != 0 {
+		t.Errorf("%d sockets are still counted", s.number())
+	}
+	if err := refused(); err != nil { // there is room: the handshake itself is what is wrong with it
+		t.Error(err)
+	}
+}
+
+func TestNoSocketOpensAfterTheLastWasDrained(t *testing.T) {
+	s := newTestSockets(t)
+	s.drain(t.Context(), 0)
+	var p *Problem
+	_, err := s.serve(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/ws", nil), "")
+	if !errors.As(err, &p) || p.Code != "draining" {
+		t.Errorf("got %v", err)
+	}
+}
