@@ -159,7 +159,11 @@ func TestTheUnfinishedMessageThatWasBegunFirstGoesWhenThereIsNoRoom(t *testing.T
 			}
 			synctest.Wait()
 			if client == alice {
+				began := time.Now()
 				mallory.wantClose(websocket.ClosePolicyViolation)
+				if took := time.Since(began); took > 0 {
+					t.Errorf("room was made after %v", took)
+				}
 				if _, err := part.Write([]byte(`","ref":"1"}`)); err != nil || part.Close() != nil {
 					t.Fatal(err)
 				}
