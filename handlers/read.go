@@ -13,11 +13,14 @@ import (
 )
 
 const (
-	// frames up to this many times the limit are read, thrown away, and refused in words; beyond it the socket is closed with 1009
+	// frames up to this many times the limit are read, thrown away, and refused in words; beyond it the
+	// socket is closed with 1009
 	readSlack = 4
-	// a message may come in many frames, but not with more than this beside what readSlack allows of it: empty frames cost time to read
+	// a message may come in many frames, but not with more than this beside what readSlack allows of it:
+	// empty frames cost time to read
 	frameSlack = 64 << 10
-	// messageTime is for a message to arrive, from its first frame on. Pings and pongs between its frames do not extend it.
+	// messageTime is for a message to arrive, from its first frame on. Pings and pongs between its frames do
+	// not extend it.
 	messageTime = 10 * time.Second
 	// lingerBytes is the most that is read after a close frame, for the client to read that
 	lingerBytes = 1 << 20
@@ -35,8 +38,9 @@ type reading struct {
 	room      *upload // of that message; nil unless it is large
 }
 
-// read reads what the client sends until the connection ends. Melody would keep all of a message, however large and slow, and would not
-// know how long it takes; so we read ourselves, on Melody's goroutine. What is on the stack here stays there for each idle socket.
+// read reads what the client sends until the connection ends. Melody would keep all of a message, however
+// large and slow, and would not know how long it takes; so we read ourselves, on Melody's goroutine. What is
+// on the stack here stays there for each idle socket.
 func (s *socket) read() {
 	s.conn.SetReadLimit(readSlack * int64(s.hub.options.MaxMessageBytes))
 	s.conn.SetPingHandler(s.pong)
@@ -148,8 +152,8 @@ func (s *socket) unfinished(reason string) {
 	s.end(websocket.ClosePolicyViolation, reason)
 }
 
-// take handles a message, and then waits as long as the client's rate wants it: meanwhile nothing is read, so that TCP holds a client up
-// that sends too fast.
+// take handles a message, and then waits as long as the client's rate wants it: meanwhile nothing is read, so
+// that TCP holds a client up that sends too fast.
 func (s *socket) take(kind int, frame []byte, size int) {
 	var wait time.Duration
 	s.onOwnStack(func() {
@@ -159,7 +163,8 @@ func (s *socket) take(kind int, frame []byte, size int) {
 	s.pause(wait)
 }
 
-// onOwnStack runs f on a stack that is thrown away: the reader's would stay grown, for each socket that is open.
+// onOwnStack runs f on a stack that is thrown away: the reader's would stay grown, for each socket that is
+// open.
 func (s *socket) onOwnStack(f func()) {
 	done := make(chan struct{})
 	go func() {
@@ -187,7 +192,8 @@ func (s *socket) judge(kind int, frame []byte, size int) (wait time.Duration) {
 	case kind == websocket.BinaryMessage:
 		fault = &frameError{codeBinaryFrame, "frames must be text; send the JSON as a text frame"}
 	case size > s.hub.options.MaxMessageBytes:
-		fault = &frameError{codeFrameTooLarge, fmt.Sprintf("the frame has %d bytes; the limit is %d", size, s.hub.options.MaxMessageBytes)}
+		fault = &frameError{codeFrameTooLarge,
+			fmt.Sprintf("the frame has %d bytes; the limit is %d", size, s.hub.options.MaxMessageBytes)}
 	case !utf8.Valid(frame):
 		s.end(websocket.CloseInvalidFramePayloadData, "a text frame was not UTF-8")
 		return wait
@@ -208,9 +214,10 @@ func refOf(kind int, frame []byte) string {
 	return m.ref
 }
 
-// confirms takes the client's word that it got a push, if it was asked for it. That costs no token: a backend may push faster than a
-// client may send, and who confirms what it was asked to confirm must not be refused for it. Each push is confirmed once, so it is the
-// backend that sets the pace. Every other frame costs, also a confirmation of a push that nobody waits for.
+// confirms takes the client's word that it got a push, if it was asked for it. That costs no token: a backend
+// may push faster than a client may send, and who confirms what it was asked to confirm must not be refused
+// for it. Each push is confirmed once, so it is the backend that sets the pace. Every other frame costs, also
+// a confirmation of a push that nobody waits for.
 func (s *socket) confirms(kind int, frame []byte) bool {
 	if kind != websocket.TextMessage || len(frame) > ackBytes || !bytes.Contains(frame, []byte(eventAck)) {
 		return false
@@ -223,7 +230,8 @@ func (s *socket) confirms(kind int, frame []byte) bool {
 	return err == nil && s.outbox.acked(push)
 }
 
-// charge takes tokens for a frame, and for all bytes that came since the last. It returns how long it takes until they are there.
+// charge takes tokens for a frame, and for all bytes that came since the last. It returns how long it takes
+// until they are there.
 func (s *socket) charge() (wait time.Duration) {
 	bytes := s.line.received - s.reading.received
 	s.reading.received = s.line.received
@@ -254,8 +262,8 @@ func (s *socket) pause(d time.Duration) {
 	}
 }
 
-// control notes a ping or pong of the client. Control frames cost as much as others, but there is no frame to answer that one was too many:
-// the reader only waits.
+// control notes a ping or pong of the client. Control frames cost as much as others, but there is no frame to
+// answer that one was too many: the reader only waits.
 func (s *socket) control() {
 	s.heard()
 	if wait := s.charge(); wait > 0 {
