@@ -18,14 +18,18 @@ import (
 )
 
 const (
-	// mostWaiting is how many connections may have no request in hand: their head has not come yet, or they are kept for the next.
+	// mostWaiting is how many connections may have no request in hand: their head has not come yet, or they
+	// are kept for the next.
 	mostWaiting = 1024
-	// mostHeadLines is how many lines a head may have. Each costs net/http some 80 bytes, however short it is.
+	// mostHeadLines is how many lines a head may have. Each costs net/http some 80 bytes, however short it
+	// is.
 	mostHeadLines = 256
-	// headGrace is how long a new connection is left alone, so that an honest client's head can come. What has had a request needs no grace.
+	// headGrace is how long a new connection is left alone, so that an honest client's head can come. What
+	// has had a request needs no grace.
 	headGrace = 100 * time.Millisecond
-	// strangerGrace is how long a request may keep a connection that is needed, unless it showed an API key. It is far more than any answer
-	// takes that needs no key; a body that never comes could otherwise hold it for half a minute.
+	// strangerGrace is how long a request may keep a connection that is needed, unless it showed an API key.
+	// It is far more than any answer takes that needs no key; a body that never comes could otherwise hold it
+	// for half a minute.
 	strangerGrace = 2 * time.Second
 	// gateRest is how long the gate waits for a connection to close before it looks again.
 	gateRest = 10 * time.Millisecond
@@ -33,10 +37,12 @@ const (
 	gateWarning = time.Minute
 )
 
-// gate is a listener that takes a connection only when there is room for it, so that the process never runs out of files. There are two
-// kinds: sockets, of which the server refuses those beyond --max-sockets in words, and all others, which the gate knows. If there is no
-// room, one of the others is closed: the one that has waited longest without a request in hand, or whose request takes too long and showed
-// no API key, or, at last, a backend's that waits. So whoever fills an instance with connections that say nothing meets only their like.
+// gate is a listener that takes a connection only when there is room for it, so that the process never runs
+// out of files. There are two kinds: sockets, of which the server refuses those beyond --max-sockets in
+// words, and all others, which the gate knows. If there is no room, one of the others is closed: the one that
+// has waited longest without a request in hand, or whose request takes too long and showed no API key, or, at
+// last, a backend's that waits. So whoever fills an instance with connections that say nothing meets only
+// their like.
 type gate struct {
 	net.Listener
 	most    int        // connections and sockets together; 0: as many as come
@@ -128,7 +134,8 @@ func (g *gate) makeRoom() bool {
 	}
 }
 
-// makeFile closes a connection after the process could open no more files. It says whether there was one to close.
+// makeFile closes a connection after the process could open no more files. It says whether there was one to
+// close.
 func (g *gate) makeFile(err error) bool {
 	g.mu.Lock()
 	g.warnLocked("this process can open no more files", "error", err)
@@ -237,7 +244,8 @@ func (g *gate) warnLocked(message string, args ...any) {
 	}
 }
 
-// counted is a connection that counts the lines of heads. A socket's has no visit any more, and costs next to nothing.
+// counted is a connection that counts the lines of heads. A socket's has no visit any more, and costs next to
+// nothing.
 type counted struct {
 	*net.TCPConn
 	visit atomic.Pointer[visit]

@@ -34,6 +34,7 @@
 // # Close codes
 //
 // 1012: the instance is leaving, come back when rollcall:goaway said. 4000–4099: do not come back, of which 4003: kicked. 4100–4199: come back after a
-// pause. 4200–4299: come back at once, of which 4290: this client reads too slowly, and what waited for it is lost.
+// pause, of which 4102: this client sent too many frames for too long. 4200–4299: come back at once, of which 4290: this client reads too
+// slowly, and what waited for it is lost. 1007: a frame was not UTF-8. 1008: a message did not arrive whole in time. 1009: it was far too large.
 // A client that closes with 1000 says that it will not be back.
 package handlers

@@ -205,7 +205,7 @@ func TestAClientThatReadsSlowlyIsNotCut(t *testing.T) {
 		var crew sync.WaitGroup
 		var l line
 		l.open(there, &crew, func() {}, func() { t.Error("it is called too slow") })
-		sent := make([]byte, 100*int(writeTime/time.Second)*10)
+		sent := make([]byte, 5*1000*int(writeTime/time.Second)) // for five times as long
 		if _, err := l.Write(sent); err != nil {
 			t.Fatal(err)
 		}

@@ -7,14 +7,16 @@ import (
 )
 
 const (
-	// smallMessage is how much of an unfinished message needs no room in the budget. It is less than what the socket itself needs.
+	// smallMessage is how much of an unfinished message needs no room in the budget. It is less than what the
+	// socket itself needs.
 	smallMessage = 4 << 10
 	// unfinishedBytes is the most that an instance keeps of large messages whose end has not come yet.
 	unfinishedBytes = 64 << 20
 )
 
-// unfinished is the budget for messages that clients have begun to send. If it is used up, the message that was begun first goes, with its
-// socket: clients that send as fast as they can are done long before those that fill the budget on purpose.
+// unfinished is the budget for messages that clients have begun to send. If it is used up, the message that
+// was begun first goes, with its socket: clients that send as fast as they can are done long before those
+// that fill the budget on purpose.
 type unfinished struct {
 	most int // 0: unfinishedBytes
 
