@@ -41,7 +41,7 @@ func (s *stage) startNode(ctx context.Context, id string, redis *redisServer) (*
 		Instance: id, Redis: store, Sockets: n.sockets, Mirror: n.mirror, Log: log,
 		Dial: func() (rueidis.Client, error) { return rueidis.NewClient(redisOption(redis.addr)) },
 	})
-	n.router = fanout.NewRouter(fanout.RouterOptions{Instance: id, Redis: store, Sockets: n.sockets, Receiver: receiver, Meter: fanout.NoMeter{}, Log: log})
+	n.router = fanout.NewRouter(fanout.RouterOptions{Instance: id, Redis: store, Sockets: n.sockets, Receiver: receiver, Log: log})
 	s.background(ctx, receiver.Run)
 	select {
 	case <-receiver.Ready():

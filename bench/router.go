@@ -105,7 +105,7 @@ func (r *routing) push(ctx context.Context, together int) error {
 		number := first + int64(i)
 		pushes[i] = fanout.Push{User: userName(number % int64(r.users)), Frame: r.frame(number)}
 	}
-	for _, outcome := range r.router.PushMany(ctx, pushes) {
+	for _, outcome := range r.router.Begin(pushes, time.Now().Add(fanout.MaxWait)).Wait(ctx) {
 		if outcome.Err != nil || outcome.Instances != 1 {
 			return fmt.Errorf("push: want one instance to take it, got %+v", outcome)
 		}

@@ -47,7 +47,7 @@ type inquiry struct {
 	lane   *lane
 	ask    uint64
 	gather *gather
-	tally  *presence.Tally // of our own sockets
+	tally  *presence.Tally // of our own sockets; nil: of them nobody wants to hear
 }
 
 type orderState int
@@ -72,11 +72,9 @@ func newTicket(pushes []Push, until time.Time) *Ticket {
 // Wait returns the outcomes. When the caller stops waiting or the context ends, what was not sent yet never will be; what was sent is
 // still waited for, which ends with the call's own deadline.
 func (t *Ticket) Wait(ctx context.Context) []Outcome {
-	select {
-	case <-t.done:
-	case <-ctx.Done():
+	if err := t.waitRouted(ctx); err != nil {
 		for i := range t.orders {
-			t.orders[i].settle(queued, Outcome{Err: context.Cause(ctx)}, 0)
+			t.orders[i].settle(queued, Outcome{Err: err}, 0)
 		}
 		<-t.done
 	}
@@ -94,6 +92,25 @@ func (t *Ticket) Wait(ctx context.Context) []Outcome {
 	return outcomes
 }
 
+// waitRouted waits until each order has its outcome, and returns why it waits no longer.
+func (t *Ticket) waitRouted(ctx context.Context) error {
+	select {
+	case <-t.done: // mostly, if it is one of many
+		return nil
+	default:
+	}
+	patience := time.NewTimer(time.Until(t.until))
+	defer patience.Stop()
+	select {
+	case <-t.done:
+		return nil
+	case <-patience.C:
+		return context.DeadlineExceeded
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
 // Done says whether all outcomes are there already, so that Wait would not wait.
 func (t *Ticket) Done() bool {
 	select {
@@ -104,8 +121,12 @@ func (t *Ticket) Done() bool {
 	}
 }
 
-// claim takes a queued order to be sent; false if its caller has given it up.
-func (o *order) claim() bool {
+// claim takes a queued order to be sent; false if its caller has given it up, or waits no longer.
+func (o *order) claim(now time.Time) bool {
+	if !o.ticket.until.After(now) {
+		o.settle(queued, Outcome{Err: context.DeadlineExceeded}, 0)
+		return false
+	}
 	o.ticket.mu.Lock()
 	defer o.ticket.mu.Unlock()
 	if o.state != queued {

@@ -30,7 +30,7 @@ func startIdle(t *testing.T) *Server {
 	redis := presence.Redis{Keys: presence.NewKeys("x", busyShards), Lease: time.Second}
 	mirror, sockets := presence.NewMirror(presence.MirrorOptions{Redis: redis, Log: log})
 	receiver := fanout.NewReceiver(fanout.ReceiverOptions{Redis: redis, Sockets: sockets, Mirror: mirror, Log: log})
-	router := fanout.NewRouter(fanout.RouterOptions{Redis: redis, Sockets: sockets, Receiver: receiver, Meter: fanout.NoMeter{}, Log: log})
+	router := fanout.NewRouter(fanout.RouterOptions{Redis: redis, Sockets: sockets, Receiver: receiver, Log: log})
 	return NewServer(Options{
 		Context: t.Context(), Mirror: mirror, Sockets: sockets, Router: router, Receiver: receiver, Log: log,
 		APIKeys: []string{"key"}, Static: fstest.MapFS{}, MaxMessageBytes: 1024, Metrics: http.NotFoundHandler(),
