@@ -102,9 +102,13 @@ func (r *Receiver) put(j job) {
 	if j.ask != 0 {
 		j.until = time.Now().Add(j.within)
 	}
-	if !r.workers[maphash.String(r.seed, j.user)%uint64(len(r.workers))].put(j) {
+	if !r.workerOf(j.user).put(j) {
 		r.Dropped.Overflow.Add(1)
 	}
+}
+
+func (r *Receiver) workerOf(user string) *worker {
+	return r.workers[maphash.String(r.seed, user)%uint64(len(r.workers))]
 }
 
 // kickSocket closes a socket, if it is here, behind what its user was sent before.

@@ -214,6 +214,35 @@ func TestAHandlerWaitsWhenTooManyOfItsAnswersAreOnTheirWay(t *testing.T) {
 	})
 }
 
+func TestAHandlerIsAWindowAheadOfOtherInstancesAtMost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := startIdle(t)
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		a := &Answers{ctx: ctx, gateway: &gateway{router: s.options.Router}, socket: &socket{Socket: presence.Socket{User: "alice"}}, event: "x"}
+		for range 3 {
+			if err := a.Send(nil); err != nil {
+				t.Error(err)
+			}
+		}
+		if _, questions := s.options.Router.Waiting(); questions != 1 {
+			t.Errorf("%d answers are asked about, want the first", questions)
+		}
+		large := strings.Repeat("x", mirrorBytes) // one alone may be so large
+		ended := make(chan struct{})
+		go func() { defer close(ended); _ = a.Send(large) }()
+		synctest.Wait()
+		if got := s.waiting(); got != 3 {
+			t.Errorf("%d answers are on their way, want 3", got)
+		}
+		cancel()
+		<-ended
+		if got := s.waiting(); got != 4 {
+			t.Errorf("%d answers are on their way, want 4", got)
+		}
+	})
+}
+
 func TestALineThatIsTooLongIsReadToItsEnd(t *testing.T) {
 	body := strings.NewReader(strings.Repeat("x", 10_000) + "\n" + "next\n")
 	reader := bufio.NewReaderSize(body, 16)
