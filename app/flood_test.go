@@ -10,8 +10,8 @@ import (
 	"rollcall/lua/redistest"
 )
 
-// TestOneUsersClientsDoNotKeepPushesFromOthers is what one valid token could do: two sockets of mallory send events as fast as they
-// can, and each answer goes to twenty more of hers on another instance.
+// TestOneUsersClientsDoNotKeepPushesFromOthers is what one valid token could do: two sockets of mallory send
+// events as fast as they can, and each answer goes to twenty more of hers on another instance.
 func TestOneUsersClientsDoNotKeepPushesFromOthers(t *testing.T) {
 	t.Parallel()
 	redis := redistest.Start(t)

@@ -14,11 +14,12 @@ import (
 	"github.com/gorilla/websocket"
 )
 
-// floodRounds are how many times others' pushes are measured while nobody floods and then while mallory does: so both meet the same
-// machine.
+// floodRounds are how many times others' pushes are measured while nobody floods and then while mallory does:
+// so both meet the same machine.
 const floodRounds = 3
 
-// floods are what mallory, who has a valid token, does on the first instance. All answers go to her sockets on the second.
+// floods are what mallory, who has a valid token, does on the first instance. All answers go to her sockets
+// on the second.
 var floods = []struct {
 	what     string
 	flooders int
@@ -30,13 +31,15 @@ var floods = []struct {
 	{"3,000 sockets, and 1 elsewhere that sends 30 frames/s", 1, time.Second / 30, 3000, false},
 }
 
-// bystanders are users on the second instance who are pushed to. They are so many that some share with mallory whatever is shared.
+// bystanders are users on the second instance who are pushed to. They are so many that some share with
+// mallory whatever is shared.
 const (
 	bystanders    = 64
 	bystanderRate = 100 // pushes a second to all of them
 )
 
-// measureFlood pushes to others through the first instance to the second, and waits until each is written, while one user floods.
+// measureFlood pushes to others through the first instance to the second, and waits until each is written,
+// while one user floods.
 func measureFlood(ctx context.Context, s *stage) (rows []row, err error) {
 	for _, flood := range floods {
 		found, err := onStage(ctx, s.house, func(ctx context.Context, s *stage) (found flooded, err error) {
@@ -51,12 +54,13 @@ func measureFlood(ctx context.Context, s *stage) (rows []row, err error) {
 		}
 		const quiet = "quiet"
 		rows = append(rows,
-			row{what: fmt.Sprintf("**one user floods**: %s. From a push to anybody else to its answer `written`, median", flood.what),
+			row{what: fmt.Sprintf("**one user floods**: %s. A push to anybody else until it is written, median", flood.what),
 				found: millis(quantile(found.flood, 0.5)), floor: millis(quantile(found.quiet, 0.5)), ofFloor: quiet},
-			row{what: "99th percentile", found: millis(quantile(found.flood, 0.99)), floor: millis(quantile(found.quiet, 0.99)), ofFloor: quiet},
-			row{what: "pushes to others: sent · not written · events answered to the flooder · looks at which an instance was not ready",
-				text: fmt.Sprintf("%s · %s · %s · %s", thousands(int64(len(found.quiet)+len(found.flood))), thousands(found.lost),
-					thousands(found.answered), thousands(found.notReady))})
+			row{what: "99th percentile",
+				found: millis(quantile(found.flood, 0.99)), floor: millis(quantile(found.quiet, 0.99)), ofFloor: quiet},
+			row{what: "pushes to others: sent · not written · events of the flooder answered · times an instance was not ready",
+				text: fmt.Sprintf("%s · %s · %s · %s", thousands(int64(len(found.quiet)+len(found.flood))),
+					thousands(found.lost), thousands(found.answered), thousands(found.notReady))})
 	}
 	return rows, nil
 }
@@ -85,7 +89,8 @@ func (f *flooding) prepare(ctx context.Context, flooders, sockets int, read bool
 	if err != nil {
 		return err
 	}
-	if f.servers, err = startServers(2, func() (*server, error) { return f.startInstance(ctx, redis) }); err != nil {
+	f.servers, err = startServers(2, func() (*server, error) { return f.startInstance(ctx, redis) })
+	if err != nil {
 		return err
 	}
 	callers, err := f.dialCallers(1, f.servers)
@@ -155,7 +160,8 @@ func (f *flooding) pushToOthers(ctx context.Context) (took []time.Duration, lost
 	_, err = paced(ctx, 1, bystanderRate, f.duration, func(int, time.Time) error {
 		f.next++
 		started := time.Now()
-		answer, err := f.caller.post("/push/"+bystander(f.next%bystanders)+"?wait=written", stamp(0, time.Time{}, f.payload), "")
+		path := "/push/" + bystander(f.next%bystanders) + "?wait=written"
+		answer, err := f.caller.post(path, stamp(0, time.Time{}, f.payload), "")
 		took = append(took, time.Since(started))
 		if err == nil && !bytes.Contains(answer, []byte(`"written":1,`)) {
 			lost++

@@ -87,7 +87,7 @@ func (n *node) joinFrom(ctx context.Context, first, users int, conn func(user in
 	return nil
 }
 
-// fakeConn is a socket without a network. On a node that pushes do not start from, only the receiver's worker sends to it.
+// fakeConn is a socket without a network. On a node that pushes do not start from, only the worker of its user sends to it.
 type fakeConn struct{ inbox inbox }
 
 // Send implements presence.Conn.

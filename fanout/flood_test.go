@@ -12,7 +12,8 @@ import (
 	"rollcall/presence"
 )
 
-// echo is a connection of which each write causes another push to the same user, until the test ends: this flood never runs dry.
+// echo is a connection of which each write causes another push to the same user, until the test ends: this
+// flood never runs dry.
 type echo struct {
 	node *node
 	ctx  context.Context
@@ -39,11 +40,13 @@ func TestPushesToOthersAreWrittenWhileOneUserIsFlooded(t *testing.T) {
 			b.sockets.Add(&presence.Socket{ID: uuid.New(), User: "mallory", Conn: echo{b, ctx}})
 		}
 		echo{b, ctx}.Send()
-		eventually(t, "mallory to have lost pushes", func() bool { return b.receiver.Dropped.Overflow.Load() > 0 })
+		lost := &b.receiver.Dropped.Overflow
+		eventually(t, "mallory to have lost pushes", func() bool { return lost.Load() > 0 })
 		for n := range 40 { // so many that some share all there is to share with mallory
 			bob := b.join(userOf(n))
 			got := a.router.Push(t.Context(), Push{User: bob.User, Frame: []byte("x"), Wait: Written})
-			if want := (Outcome{State: presence.Online, Instances: 1, Sockets: presence.Counts{Written: 1}}); got != want {
+			want := Outcome{State: presence.Online, Instances: 1, Sockets: presence.Counts{Written: 1}}
+			if got != want {
 				t.Fatalf("push %d: %+v, want %+v", n, got, want)
 			}
 			bob.wantFrames("x")
@@ -54,7 +57,8 @@ func TestPushesToOthersAreWrittenWhileOneUserIsFlooded(t *testing.T) {
 	})
 }
 
-// fillFromClient queues what a user's clients cause until there is no room for it, and says how many were queued.
+// fillFromClient queues what a user's clients cause until there is no room for it, and says how many were
+// queued.
 func (l *lane) fillFromClient(user string) (queued int) {
 	for {
 		ticket := newTicket([]Push{{User: user, FromClient: true}}, time.Now().Add(time.Hour))
@@ -147,13 +151,15 @@ func TestHandedIsAPushWhenItsOwnersHaveHandedItToTheirSockets(t *testing.T) {
 		ticket := a.router.Begin(push, time.Now().Add(patience))
 		outcome := make(chan Outcome, 1)
 		go func() { outcome <- ticket.Wait(context.Background())[0] }()
-		eventually(t, "the push to come", func() bool { return stateOf(ticket) == settled && b.receiver.Queued() == 1 })
+		eventually(t, "the push to come", func() bool {
+			return stateOf(ticket) == settled && b.receiver.Queued() == 1
+		})
 		select {
 		case got := <-outcome:
 			t.Errorf("before alice had it: %+v", got)
 		default:
 		}
-		hasty := a.router.Begin(push, time.Now().Add(200*time.Millisecond)) // it may be given up: nobody is sure to hear of it in time
+		hasty := a.router.Begin(push, time.Now().Add(200*time.Millisecond)) // it may be given up before it is sent
 		if got := hasty.Wait(t.Context())[0]; got.Err == nil && got.Sockets != (presence.Counts{Unanswered: 1}) {
 			t.Errorf("an owner that is behind: %+v", got)
 		}
@@ -161,7 +167,8 @@ func TestHandedIsAPushWhenItsOwnersHaveHandedItToTheirSockets(t *testing.T) {
 		if got, want := <-outcome, (Outcome{State: presence.Online, Instances: 1}); got != want {
 			t.Errorf("%+v, want %+v", got, want)
 		}
-		if got := b.router.Begin(push, time.Now().Add(patience)).Wait(t.Context())[0]; got != (Outcome{State: presence.Online, Instances: 1}) {
+		here := b.router.Begin(push, time.Now().Add(patience))
+		if got := here.Wait(t.Context())[0]; got != (Outcome{State: presence.Online, Instances: 1}) {
 			t.Errorf("to sockets here: %+v", got)
 		}
 	})

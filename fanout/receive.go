@@ -13,8 +13,8 @@ import (
 	"rollcall/presence"
 )
 
-// receive takes a message. It runs on the subscription's own goroutine, so it must be quick, and never call Redis. Heartbeats are seen
-// here, whatever waits for sockets.
+// receive takes a message. It runs on the subscription's own goroutine, so it must be quick, and never call
+// Redis. Heartbeats are seen here, whatever waits for sockets.
 func (r *Receiver) receive(ctx context.Context, message rueidis.PubSubMessage) {
 	if message.Message == presence.Heartbeat {
 		r.heartbeat(message.Channel)
@@ -24,7 +24,8 @@ func (r *Receiver) receive(ctx context.Context, message rueidis.PubSubMessage) {
 	runtime.Gosched() // the workers first: what comes meanwhile is read together
 }
 
-// cut takes a message apart. It never fails: what can't be read is counted, and the next message is another's.
+// cut takes a message apart. It never fails: what can't be read is counted, and the next message is
+// another's.
 func (r *Receiver) cut(ctx context.Context, message rueidis.PubSubMessage) {
 	var common *commonFrame // what envelopes without a frame of their own have
 	defer func() { r.room.letGo(common) }()
@@ -63,7 +64,8 @@ func (r *Receiver) cut(ctx context.Context, message rueidis.PubSubMessage) {
 
 func (r *Receiver) malformed(message rueidis.PubSubMessage, err error) {
 	if count := r.Dropped.Malformed.Add(1); count&(count-1) == 0 { // the 1st, 2nd, 4th, …: it may rain them
-		r.log.Warn("dropped a message", "so far", count, "channel", message.Channel, "bytes", len(message.Message), "error", err)
+		r.log.Warn("dropped a message", "so far", count, "channel", message.Channel, "bytes", len(message.Message),
+			"error", err)
 	}
 }
 
@@ -97,7 +99,8 @@ func (r *Receiver) deliver(ctx context.Context, e envelope) {
 	}
 }
 
-// put has a push or a kick done by the worker of its user. Whoever waits to hear of what finds no room hears nothing: it is unanswered.
+// put has a push or a kick done by the worker of its user. Whoever waits to hear of what finds no room hears
+// nothing: it is unanswered.
 func (r *Receiver) put(j job) {
 	if j.ask != 0 {
 		j.until = time.Now().Add(j.within)

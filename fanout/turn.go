@@ -2,12 +2,14 @@ package fanout
 
 import "sync"
 
-// laneUser is what a lane knows of a user to whom somebody pushes at this moment, or for whose clients something is queued.
+// laneUser is what a lane knows of a user to whom somebody pushes at this moment, or for whose clients
+// something is queued.
 type laneUser struct {
 	user string
 
-	// turn is held by the only one who pushes to this user now. So the user's sockets here and the queue get pushes in the same order,
-	// and writing to one user's sockets, who may have thousands, holds up nobody else's.
+	// turn is held by the only one who pushes to this user now. So the user's sockets here and the queue get
+	// pushes in the same order, and writing to one user's sockets, who may have thousands, holds up nobody
+	// else's.
 	turn sync.Mutex
 
 	// guarded by the lane's mu

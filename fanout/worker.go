@@ -9,16 +9,18 @@ import (
 	"rollcall/presence"
 )
 
-// The most that may wait for the sockets here. What finds no room is dropped and counted: to wait would stall the subscription, and
-// with it everybody. All that waits may have receiverBytes; the pushes of one user, as much as the others have left free. So a user
-// to whom too much is pushed loses pushes of his own, and however many such users there are, some room stays free for the rest.
+// The most that may wait for the sockets here. What finds no room is dropped and counted: to wait would stall
+// the subscription, and with it everybody. All that waits may have receiverBytes; the pushes of one user, as
+// much as the others have left free. So a user to whom too much is pushed loses pushes of his own, and
+// however many such users there are, some room stays free for the rest.
 const (
 	receiverBytes = 64 << 20
 	userJobs      = 8192
 	jobBytes      = 256 // what a job needs besides its frame
 )
 
-// socketsATurn is how many sockets of one user are written to before it is the next user's turn: some 0.3 ms of work.
+// socketsATurn is how many sockets of one user are written to before it is the next user's turn: some 0.3 ms
+// of work.
 const socketsATurn = 64
 
 // job is a push or a kick that waits for the sockets of one user.
@@ -79,8 +81,8 @@ func (r *room) letGo(common *commonFrame) {
 	}
 }
 
-// worker brings jobs to sockets. Each user belongs to one worker, which does the user's jobs one after the other. Users who have
-// something waiting take turns.
+// worker brings jobs to sockets. Each user belongs to one worker, which does the user's jobs one after the
+// other. Users who have something waiting take turns.
 type worker struct {
 	// static after construction
 	room *room
@@ -117,7 +119,10 @@ type backlog struct {
 var backlogs = sync.Pool{New: func() any { return new(backlog) }}
 
 func newWorker(room *room, begin func(*job) presence.Delivery, finish func(*job)) *worker {
-	return &worker{room: room, begin: begin, finish: finish, wake: make(chan struct{}, 1), waiting: map[string]*backlog{}}
+	return &worker{
+		room: room, begin: begin, finish: finish,
+		wake: make(chan struct{}, 1), waiting: map[string]*backlog{},
+	}
 }
 
 func (w *worker) run(ctx context.Context) {
@@ -132,8 +137,8 @@ func (w *worker) run(ctx context.Context) {
 	}
 }
 
-// put has a job done, behind the others of its user, and says whether there was room. A kick needs no room of the user's: too many
-// pushes must not keep anybody from being kicked.
+// put has a job done, behind the others of its user, and says whether there was room. A kick needs no room of
+// the user's: too many pushes must not keep anybody from being kicked.
 func (w *worker) put(j job) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -48,7 +48,9 @@ func newStill() *still {
 	log := slog.New(slog.DiscardHandler)
 	redis := presence.Redis{Keys: presence.NewKeys("x", 1), Lease: time.Second}
 	mirror, sockets := presence.NewMirror(presence.MirrorOptions{Redis: redis, Log: log})
-	r := NewReceiver(ReceiverOptions{Instance: "here", Redis: redis, Sockets: sockets, Mirror: mirror, Log: log})
+	r := NewReceiver(ReceiverOptions{
+		Instance: "here", Redis: redis, Sockets: sockets, Mirror: mirror, Log: log,
+	})
 	r.workers = r.workers[:1] // all users share it
 	return &still{Receiver: r}
 }
@@ -100,9 +102,11 @@ func TestUsersWhoHavePushesWaitingTakeTurnsAndEachKeepsTheOrder(t *testing.T) {
 	}
 	s.arrive(t, pushTo("alice", "0"), pushTo("bob", "0"), pushTo("alice", "1"))
 	s.work()
-	s.wantWritten(t, "mallory 0", "alice 0", "bob 0", "mallory 1", "alice 1", "mallory 2", "mallory 3", "mallory 4")
-	if waiting, bytes := s.Queued(), s.room.bytes.Load(); waiting != 0 || bytes != 0 || len(s.workers[0].waiting) != 0 {
-		t.Errorf("%d jobs with %d bytes are still counted, of %d users", waiting, bytes, len(s.workers[0].waiting))
+	s.wantWritten(t,
+		"mallory 0", "alice 0", "bob 0", "mallory 1", "alice 1", "mallory 2", "mallory 3", "mallory 4")
+	users := len(s.workers[0].waiting)
+	if jobs, bytes := s.Queued(), s.room.bytes.Load(); jobs != 0 || bytes != 0 || users != 0 {
+		t.Errorf("%d jobs with %d bytes are still counted, of %d users", jobs, bytes, users)
 	}
 }
 
@@ -201,7 +205,8 @@ func TestAFrameInCommonThatWaitsForManyUsersIsCountedOnce(t *testing.T) {
 		}
 		s.arrive(t, message...)
 	}
-	if dropped, bytes := s.Dropped.Overflow.Load(), s.room.bytes.Load(); dropped != 0 || bytes > (frames+1)*large {
+	dropped, bytes := s.Dropped.Overflow.Load(), s.room.bytes.Load()
+	if dropped != 0 || bytes > (frames+1)*large {
 		t.Errorf("%d were dropped, %d bytes are counted", dropped, bytes)
 	}
 	s.work()
@@ -254,7 +259,8 @@ func TestAHeartbeatIsHeardAndRepliesArriveWhileEveryWorkerIsHeldUp(t *testing.T)
 			t.Error(trouble)
 		}
 		got := b.router.Push(t.Context(), Push{User: "cathy", Frame: []byte("x"), Wait: Written})
-		if want := (Outcome{State: presence.Online, Instances: 1, Sockets: presence.Counts{Written: 1}}); got != want {
+		want := Outcome{State: presence.Online, Instances: 1, Sockets: presence.Counts{Written: 1}}
+		if got != want {
 			t.Errorf("%+v, want %+v", got, want)
 		}
 		cathy.wantFrames("x")
