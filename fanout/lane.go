@@ -17,6 +17,8 @@ const (
 	batchMost  = 256             // orders a call: 128 are enough to share its cost, and 256 hold Redis up for less than a millisecond
 	batchBytes = 1 << 20         // and their frames, at most twice that
 	leaveTime  = 1 * time.Second // to route what is queued when the router stops
+
+	expireEvery = 10 * time.Millisecond // while a call is under way, callers behind it are told so soon that their time is over
 )
 
 // What clients have caused, as answers of handlers, has a quarter of a lane: they can fill that, and leave the rest to backends. One
@@ -35,8 +37,9 @@ type lane struct {
 	router *Router
 
 	// owned by the run loop
-	failing bool   // the last call did
-	calls   uint64 // so far
+	failing bool        // the last call did
+	calls   uint64      // so far
+	expiry  *time.Timer // runs expire while a call is under way; else it is stopped
 
 	wake chan struct{} // capacity 1: one signal is enough; never closed
 
@@ -50,6 +53,7 @@ type lane struct {
 	admitted int                      // orders that are queued, or will be when our own sockets have got them
 	bytes    int                      // of their frames, each counted once
 	sharing  map[*presence.Shared]int // how many of them have a frame in common
+	calling  bool                     // a call is under way
 	closed   bool
 	numbers  uint64            // orders taken so far
 	watched  map[string]*watch // by user; at most one for each open inquiry
@@ -61,10 +65,13 @@ type usage struct{ orders, bytes int }
 func (u *usage) add(orders, bytes int) { u.orders, u.bytes = u.orders+orders, u.bytes+bytes }
 
 func newLane(shard int, r *Router) *lane {
-	return &lane{
+	l := &lane{
 		shard: shard, router: r, wake: make(chan struct{}, 1),
 		users: map[string]*laneUser{}, watched: map[string]*watch{}, sharing: map[*presence.Shared]int{},
 	}
+	l.expiry = time.AfterFunc(expireEvery, l.expire)
+	l.expiry.Stop()
+	return l
 }
 
 // enqueue serves the local sockets and queues the order for all other instances, or refuses it if there is no room.
@@ -164,6 +171,31 @@ func (l *lane) serve(o *order) (took int) {
 	return sockets.Deliver(o.push.Exclude, presence.Message{Frame: o.push.Frame, Shared: o.push.Shared, Tally: o.tally()})
 }
 
+// expire gives up what its callers no longer wait for. Nobody else looks at the queue while a call is under way.
+func (l *lane) expire() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.calling {
+		return
+	}
+	now := time.Now()
+	for _, o := range l.queue {
+		o.giveUpIfLate(now)
+	}
+	l.expiry.Reset(expireEvery)
+}
+
+// setCalling begins or ends the time of a call.
+func (l *lane) setCalling(calling bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.calling = calling; calling {
+		l.expiry.Reset(expireEvery)
+	} else {
+		l.expiry.Stop()
+	}
+}
+
 func (l *lane) signal() {
 	select {
 	case l.wake <- struct{}{}:
@@ -192,7 +224,9 @@ func (l *lane) drain(ctx context.Context) {
 		if len(batch) == 0 {
 			return
 		}
+		l.setCalling(true)
 		l.route(ctx, batch, sharing)
+		l.setCalling(false)
 	}
 }
 

@@ -72,9 +72,11 @@ func newTicket(pushes []Push, until time.Time) *Ticket {
 // Wait returns the outcomes. When the caller stops waiting or the context ends, what was not sent yet never will be; what was sent is
 // still waited for, which ends with the call's own deadline.
 func (t *Ticket) Wait(ctx context.Context) []Outcome {
-	if err := t.waitRouted(ctx); err != nil {
+	select {
+	case <-t.done:
+	case <-ctx.Done():
 		for i := range t.orders {
-			t.orders[i].settle(queued, Outcome{Err: err}, 0)
+			t.orders[i].settle(queued, Outcome{Err: context.Cause(ctx)}, 0)
 		}
 		<-t.done
 	}
@@ -92,25 +94,6 @@ func (t *Ticket) Wait(ctx context.Context) []Outcome {
 	return outcomes
 }
 
-// waitRouted waits until each order has its outcome, and returns why it waits no longer.
-func (t *Ticket) waitRouted(ctx context.Context) error {
-	select {
-	case <-t.done: // mostly, if it is one of many
-		return nil
-	default:
-	}
-	patience := time.NewTimer(time.Until(t.until))
-	defer patience.Stop()
-	select {
-	case <-t.done:
-		return nil
-	case <-patience.C:
-		return context.DeadlineExceeded
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
 // Done says whether all outcomes are there already, so that Wait would not wait.
 func (t *Ticket) Done() bool {
 	select {
@@ -123,10 +106,7 @@ func (t *Ticket) Done() bool {
 
 // claim takes a queued order to be sent; false if its caller has given it up, or waits no longer.
 func (o *order) claim(now time.Time) bool {
-	if !o.ticket.until.After(now) {
-		o.settle(queued, Outcome{Err: context.DeadlineExceeded}, 0)
-		return false
-	}
+	o.giveUpIfLate(now)
 	o.ticket.mu.Lock()
 	defer o.ticket.mu.Unlock()
 	if o.state != queued {
@@ -134,6 +114,13 @@ func (o *order) claim(now time.Time) bool {
 	}
 	o.state = sent
 	return true
+}
+
+// giveUpIfLate gives up a queued order whose caller waits no longer.
+func (o *order) giveUpIfLate(now time.Time) {
+	if !o.ticket.until.After(now) {
+		o.settle(queued, Outcome{Err: context.DeadlineExceeded}, 0)
+	}
 }
 
 // settle gives an order that is in a state its outcome, in which the sockets of this instance count. elsewhere are the user's sockets
