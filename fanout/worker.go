@@ -2,6 +2,7 @@ package fanout
 
 import (
 	"context"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,6 +23,9 @@ const (
 // socketsATurn is how many sockets of one user are written to before it is the next user's turn: some 0.3 ms
 // of work.
 const socketsATurn = 64
+
+// turnsAtOnce is how many turns a worker gives before it lets other goroutines run.
+const turnsAtOnce = 8
 
 // job is a push or a kick that waits for the sockets of one user.
 type job struct {
@@ -127,7 +131,10 @@ func newWorker(room *room, begin func(*job) presence.Delivery, finish func(*job)
 
 func (w *worker) run(ctx context.Context) {
 	for {
-		for ctx.Err() == nil && w.step() {
+		for turns := 1; ctx.Err() == nil && w.step(); turns++ {
+			if turns%turnsAtOnce == 0 {
+				runtime.Gosched() // to whoever has become ready meanwhile: they may be about other users
+			}
 		}
 		select {
 		case <-w.wake:
@@ -199,6 +206,8 @@ func (w *worker) step() bool {
 	over := b.delivery.Next(socketsATurn)
 	if over {
 		w.finish(&b.now)
+	} else {
+		runtime.Gosched()
 	}
 	w.putBack(b, over)
 	return true
