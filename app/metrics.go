@@ -39,7 +39,7 @@ func newMetrics() *metrics {
 			Name: "rollcall_routing_seconds", Help: "From taking a push to knowing who took it, for those that wait for no more.", Buckets: latency,
 		}),
 		written: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "rollcall_delivery_seconds", Help: "From taking a push to knowing that all sockets were written to, or all clients have confirmed it.", Buckets: latency,
+			Name: "rollcall_delivery_seconds", Help: "From taking a push to knowing that all sockets were written to, or all clients have confirmed it; handed: that an answer to a client was given to all of its user's sockets.", Buckets: latency,
 		}, []string{"wait"}),
 		batch: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "rollcall_batch_pushes", Help: "Pushes that shared one call of Redis.", Buckets: prometheus.ExponentialBuckets(1, 2, 9),
@@ -77,6 +77,8 @@ func (m *metrics) Push(outcome fanout.Outcome, wait fanout.Wait, took time.Durat
 	switch wait {
 	case fanout.Routed:
 		m.routing.Observe(took.Seconds())
+	case fanout.Handed:
+		m.written.WithLabelValues("handed").Observe(took.Seconds())
 	case fanout.Written:
 		m.written.WithLabelValues("written").Observe(took.Seconds())
 	case fanout.Acked:
@@ -120,7 +122,7 @@ func (m *metrics) watch(mirror *presence.Mirror, lease time.Duration, sockets *p
 	gauge("rollcall_queued_pushes", "Pushes that wait for Redis.", func() float64 { n, _ := router.Waiting(); return float64(n) })
 	gauge("rollcall_open_questions", "Pushes that wait for owners to tell what became of them.", func() float64 { _, n := router.Waiting(); return float64(n) })
 	gauge("rollcall_open_streams", "Streams of pushes that are open.", func() float64 { return float64(server.Streams()) })
-	gauge("rollcall_received_queue", "Messages from other instances that wait to be handed to sockets.", func() float64 { return float64(receiver.Queued()) })
+	gauge("rollcall_received_queue", "Pushes and kicks from other instances that wait to be handed to sockets.", func() float64 { return float64(receiver.Queued()) })
 
 	counter("rollcall_mirror_errors_total", "Failed steps of the mirror.", nil, func() int64 { return mirror.Stats().Errors })
 	counter("rollcall_remirrors_total", "Times that Redis had lost its state, and a shard was mirrored again.", nil, func() int64 { return mirror.Stats().Remirrors })
@@ -133,7 +135,8 @@ func (m *metrics) watch(mirror *presence.Mirror, lease time.Duration, sockets *p
 	for reason, count := range map[string]func() int64{
 		"socket_too_slow":    server.TooSlow,
 		"message_malformed":  receiver.Dropped.Malformed.Load,
-		"message_overflow":   receiver.Dropped.Overflow.Load,
+		"push_overflow":      receiver.Dropped.Overflow.Load,
+		"emit_overflow":      receiver.Dropped.Emits.Load,
 		"message_late":       receiver.Dropped.Late.Load,
 		"envelope_unknown":   receiver.Dropped.Unknown.Load,
 		"envelope_no_socket": receiver.Dropped.Strays.Load,

@@ -30,6 +30,7 @@ var measurements = []measurement{
 	{"router", "pushes through the router alone, without HTTP and sockets", measureRouter, nil},
 	{"emit", "emits to all sockets of two instances", measureEmit, nil},
 	{"stall", "one client that does not read, and all others", measureStall, nil},
+	{"flood", "one user who floods, and pushes to all others", measureFlood, nil},
 	{"mirror", "users joining, and their memory in Redis", measureMirror, nil},
 	{"reads", "reads of many present users", measureReads, nil},
 	{"recovery", "Redis emptied, and filled again", measureRecovery, nil},
@@ -59,6 +60,7 @@ type settings struct {
 	others      int
 	held        int
 	hold        time.Duration
+	instance    []string // more settings of each instance
 }
 
 func main() {
@@ -149,7 +151,7 @@ func parseSettings(args []string) (s settings, err error) {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	list := flags.String("only", strings.Join(usual, ","), "what to measure, comma-separated")
 	flags.DurationVar(&s.duration, "duration", 5*time.Second, "how long each load lasts")
-	flags.IntVar(&s.payload, "payload", 128, "pushes, output, emit, router: bytes of the data of a push")
+	flags.IntVar(&s.payload, "payload", 128, "pushes, output, emit, router, flood: bytes of the data of a push")
 	flags.IntVar(&s.callers, "callers", 64, "pushes, router: callers that push one at a time")
 	flags.IntVar(&s.users, "users", 2000, "pushes, output, router: users, each with one socket")
 	flags.IntVar(&s.rate, "rate", 1000, "pushes, stall: pushes a second while the delay is measured")
@@ -162,6 +164,10 @@ func parseSettings(args []string) (s settings, err error) {
 	flags.IntVar(&s.others, "others", 10_000, "stall: sockets beside the one whose client does not read")
 	flags.IntVar(&s.held, "held", 100_000, "hold: sockets")
 	flags.DurationVar(&s.hold, "hold", 10*time.Minute, "hold: how long they are held")
+	flags.Func("instance", "a setting of every instance, such as ROLLCALL_CLIENT_RATE=0; may be given several times", func(setting string) error {
+		s.instance = append(s.instance, setting)
+		return nil
+	})
 	flags.Usage = func() {
 		fmt.Fprintf(flags.Output(), "bench measures Rollcall and prints a Markdown table. It needs Linux, Go and redis-server.\n\n  go run ./bench [flags]\n\nIt can measure:\n")
 		for _, m := range measurements {

@@ -42,7 +42,7 @@ func (s *stage) startNode(ctx context.Context, id string, redis *redisServer) (*
 		Instance: id, Redis: store, Sockets: n.sockets, Mirror: n.mirror, Log: log,
 		Dial: func() (rueidis.Client, error) { return rueidis.NewClient(redisOption(redis.addr)) },
 	})
-	n.router = fanout.NewRouter(fanout.RouterOptions{Instance: id, Redis: store, Sockets: n.sockets, Receiver: receiver, Meter: fanout.NoMeter{}, Log: log})
+	n.router = fanout.NewRouter(fanout.RouterOptions{Instance: id, Redis: store, Sockets: n.sockets, Receiver: receiver, Log: log})
 	s.background(ctx, receiver.Run)
 	select {
 	case <-receiver.Ready():
@@ -88,7 +88,7 @@ func (n *node) joinFrom(ctx context.Context, first, users int, conn func(user in
 	return nil
 }
 
-// fakeConn is a socket without a network. On a node that pushes do not start from, only the receiver's worker sends to it.
+// fakeConn is a socket without a network. On a node that pushes do not start from, only the worker of its user sends to it.
 type fakeConn struct{ inbox inbox }
 
 // Send implements presence.Conn.

@@ -15,8 +15,8 @@ import (
 )
 
 const (
-	manyPushes  = 1000 // in one PushMany, as in one POST /push
-	manyCallers = 4    // of PushMany: together they stay well below what a router queues
+	manyPushes  = 1000 // together, as in one POST /push
+	manyCallers = 4    // of those: they stay well below what a router queues
 )
 
 // measureRouter pushes from one node to sockets on another, so that every push crosses Redis.
@@ -46,11 +46,11 @@ func measureRouter(ctx context.Context, s *stage) ([]row, error) {
 	}
 	const bare = "bare PUBLISH"
 	return []row{
-		{what: fmt.Sprintf("**Router.Push**, %d at a time, to another instance", s.callers), found: one.rate(), floor: floor.rate(), ofFloor: bare},
+		{what: fmt.Sprintf("**pushes of the router alone**, %d at a time, to another instance", s.callers), found: one.rate(), floor: floor.rate(), ofFloor: bare},
 		{what: "CPU of Redis, a push", found: one.redisEach(), floor: floor.redisEach(), ofFloor: bare},
 		{what: "CPU of router and receiver, a push", found: one.cpuEach(), floor: floor.cpuEach(), ofFloor: bare},
 		{what: "pushes that share a script call", found: one.perScript()},
-		{what: fmt.Sprintf("**Router.PushMany** of %s, %d at a time", thousands(manyPushes), manyCallers), found: many.rate(), floor: floor.rate(), ofFloor: bare},
+		{what: fmt.Sprintf("**pushes to %s users**, %d at a time", thousands(manyPushes), manyCallers), found: many.rate(), floor: floor.rate(), ofFloor: bare},
 		{what: "CPU of Redis, a push", found: many.redisEach(), floor: floor.redisEach(), ofFloor: bare},
 		{what: "CPU of router and receiver, a push", found: many.cpuEach(), floor: floor.cpuEach(), ofFloor: bare},
 		arrived.row("all these pushes", r.number.Load()),
@@ -105,7 +105,7 @@ func (r *routing) push(ctx context.Context, together int) error {
 		number := first + int64(i)
 		pushes[i] = fanout.Push{User: userName(number % int64(r.users)), Frame: r.frame(number)}
 	}
-	for _, outcome := range r.router.PushMany(ctx, pushes) {
+	for _, outcome := range r.router.Begin(pushes, time.Now().Add(fanout.MaxWait)).Wait(ctx) {
 		if outcome.Err != nil || outcome.Instances != 1 {
 			return fmt.Errorf("push: want one instance to take it, got %+v", outcome)
 		}
@@ -120,7 +120,7 @@ func (r *routing) frame(number int64) []byte {
 
 func (r *routing) arrivals(context.Context) (Arrivals, error) { return r.tally.arrivals(), nil }
 
-// measurePublish publishes frames to one subscriber, with the client and the callers of Router.Push.
+// measurePublish publishes frames to one subscriber, with the client and the callers of the pushes.
 func (r *routing) measurePublish(ctx context.Context) (cost, error) {
 	const channel = "rollcall:bench:floor"
 	publisher, err := rueidis.NewClient(redisOption(r.redis.addr))

@@ -70,7 +70,7 @@ type server struct {
 
 // startInstance starts an instance, with its default settings besides those given, and waits until it is ready.
 func (s *stage) startInstance(ctx context.Context, redis *redisServer, settings ...string) (*server, error) {
-	return s.startServer(ctx, "an instance", exec.Command(s.program), append(settings,
+	return s.startServer(ctx, "an instance", exec.Command(s.program), append(slices.Concat(settings, s.instance),
 		"ROLLCALL_ADDR=127.0.0.1:0", "ROLLCALL_REDIS_URL=redis://"+redis.addr, "ROLLCALL_JWT_SECRET="+s.secret, "ROLLCALL_API_KEYS="+s.apiKey)...)
 }
 

@@ -1,13 +1,10 @@
 package fanout
 
 import (
-	"context"
-	"fmt"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/redis/rueidis"
 
 	"rollcall/lua/redistest"
 	"rollcall/presence"
@@ -49,7 +46,7 @@ func TestOnlySoManyQuestionsWaitForReplies(t *testing.T) {
 	a := startNode(t, "a", options(redistest.StartInProcess(t), 1))
 	alice := a.join("alice")
 	for range maxAsks {
-		if _, err := a.receiver.asks.begin(nil); err != nil {
+		if _, err := a.receiver.asks.begin(nil, false); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -96,33 +93,5 @@ func TestOnlySoManyAuditsAreUnderWay(t *testing.T) {
 	a.receiver.auditing.Store(0)
 	if audits, _, err := a.router.Audit(t.Context(), []string{"a"}); err != nil || len(audits) != 1 {
 		t.Errorf("with room again: %v, %v", audits, err)
-	}
-}
-
-func TestAnOverflowingReceiverDropsAndCounts(t *testing.T) {
-	a := startNode(t, "a", options(redistest.StartInProcess(t), 1))
-	for _, c := range []struct {
-		bytes, room int
-	}{{0, receiverQueue}, {receiverBytes / 8, 8}} {
-		t.Run(fmt.Sprintf("messages of %d bytes", c.bytes), func(t *testing.T) {
-			idle := NewReceiver(ReceiverOptions{Instance: "x", Redis: a.router.redis, Sockets: a.sockets, Mirror: a.mirror, Log: a.router.log})
-			message := rueidis.PubSubMessage{Message: string(make([]byte, c.bytes))}
-			for range c.room + 7 { // nobody works on it
-				idle.enqueue(message)
-			}
-			if got := idle.Dropped.Overflow.Load(); got != 7 || idle.Queued() != c.room {
-				t.Errorf("%d were counted, want 7, and %d are queued, want %d", got, idle.Queued(), c.room)
-			}
-			ctx, cancel := context.WithCancel(t.Context())
-			worked := make(chan struct{})
-			go func() { defer close(worked); idle.work(ctx) }()
-			eventually(t, "all to be handled", func() bool { return idle.Queued() == 0 && idle.queued.Load() == 0 })
-			cancel()
-			<-worked
-			idle.enqueue(message)
-			if idle.Queued() != 1 {
-				t.Error("there is no room again")
-			}
-		})
 	}
 }

@@ -5,8 +5,8 @@ import (
 	"fmt"
 )
 
-// CatchUp waits until everything is handled that others sent to this instance before the call, or the context ends. It sends a message
-// to itself in every shard, behind theirs.
+// CatchUp waits until everything is handed to sockets that others sent to this instance before the call, or the context ends. It sends a
+// message to itself in every shard, behind theirs.
 func (r *Receiver) CatchUp(ctx context.Context) error {
 	came := make(chan struct{}, len(r.ears))
 	for shard := range r.ears {
@@ -15,7 +15,7 @@ func (r *Receiver) CatchUp(ctx context.Context) error {
 			case came <- struct{}{}:
 			default:
 			}
-		})
+		}, false)
 		if err != nil {
 			return err
 		}
@@ -32,5 +32,15 @@ func (r *Receiver) CatchUp(ctx context.Context) error {
 			return fmt.Errorf("fanout: catch up: %w", context.Cause(ctx))
 		}
 	}
-	return r.emitter.finish(ctx, nil)
+	// all of it is here now; the emitter first, for it hands kicks of one socket on to the workers
+	if err := r.emitter.finish(ctx, nil); err != nil {
+		return err
+	}
+	handed := newBarrier(r.workers)
+	select {
+	case <-handed.passed:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("fanout: catch up: %w", context.Cause(ctx))
+	}
 }

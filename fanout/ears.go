@@ -24,12 +24,14 @@ func (r *Receiver) listen(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("fanout: connect for subscriptions: %w", err)
 	}
+	running := ctx // an audit goes on when its subscription has ended
+	take := func(message rueidis.PubSubMessage) { r.receive(running, message) }
 	ctx, cancel := context.WithCancel(ctx)
 	var subscriptions sync.WaitGroup
 	for shard := range r.ears {
 		subscriptions.Go(func() {
 			defer cancel()
-			r.subscribe(ctx, client, shard)
+			r.subscribe(ctx, client, shard, take)
 		})
 	}
 	subscriptions.Go(func() {
@@ -44,7 +46,7 @@ func (r *Receiver) listen(ctx context.Context) error {
 
 // subscribe keeps one shard's subscription until the context ends or the client is of no more use. On a Cluster a client mends itself,
 // node by node. Elsewhere there is one connection for all, and a client that speaks RESP2 never replaces it.
-func (r *Receiver) subscribe(ctx context.Context, client rueidis.Client, shard int) {
+func (r *Receiver) subscribe(ctx context.Context, client rueidis.Client, shard int, take func(rueidis.PubSubMessage)) {
 	channels := []string{r.keys.Channels(shard) + r.instance}
 	if shard == 0 {
 		channels = append(channels, r.keys.All(), r.keys.Authenticated())
@@ -64,7 +66,7 @@ func (r *Receiver) subscribe(ctx context.Context, client rueidis.Client, shard i
 				r.subscribed(ear)
 			}
 		})
-		err := r.receive(hooked, client, command)
+		err := receiveOn(hooked, client, command, take)
 		lost := ear.subscribed.Swap(false)
 		if ctx.Err() != nil {
 			return
@@ -82,13 +84,13 @@ func (r *Receiver) subscribe(ctx context.Context, client rueidis.Client, shard i
 	}
 }
 
-// receive subscribes, and receives until that ends. The client of a Cluster learns only within a second that a slot has moved, but the
+// receiveOn subscribes, and receives until that ends. The client of a Cluster learns only within a second that a slot has moved, but the
 // node that is asked says at once where to; pushes pass by meanwhile.
-func (r *Receiver) receive(ctx context.Context, client rueidis.Client, command func() rueidis.Completed) error {
-	err := client.Receive(ctx, command(), r.enqueue)
+func receiveOn(ctx context.Context, client rueidis.Client, command func() rueidis.Completed, take func(rueidis.PubSubMessage)) error {
+	err := client.Receive(ctx, command(), take)
 	if reply, ok := rueidis.IsRedisErr(err); ok {
 		if addr, moved := reply.IsMoved(); moved && client.Nodes()[addr] != nil {
-			return client.Nodes()[addr].Receive(ctx, command(), r.enqueue)
+			return client.Nodes()[addr].Receive(ctx, command(), take)
 		}
 	}
 	return err

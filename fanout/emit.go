@@ -44,7 +44,7 @@ func (r *Router) Emit(ctx context.Context, emit Emit) (Outcome, error) {
 func (r *Router) KickSocket(ctx context.Context, id uuid.UUID, reason string) (Outcome, error) {
 	e := envelope{kind: kindKickSocket, sender: r.instance, exclude: id, frame: []byte(reason)}
 	return r.broadcast(ctx, r.redis.Keys.All(), e, true, func(tally *presence.Tally) int {
-		return r.sockets.CloseSocket(id, CloseKicked, reason, tally)
+		return r.sockets.Find(id).Close(uuid.Nil, CloseKicked, reason, tally)
 	})
 }
 
@@ -55,7 +55,7 @@ func (r *Router) broadcast(ctx context.Context, channel string, e envelope, wait
 	if wait {
 		g = newGather(e.id != uuid.Nil)
 		var err error
-		if e.ask, err = r.receiver.asks.begin(g.onReply); err != nil {
+		if e.ask, err = r.receiver.asks.begin(g.onReply, false); err != nil {
 			return Outcome{}, err
 		}
 		defer r.receiver.asks.end(e.ask)
@@ -99,5 +99,6 @@ func (r *Router) publishToOthers(ctx context.Context, channel string, e envelope
 // Kick closes the sockets of a user on all instances but one socket (uuid.Nil: but none), and says in the outcome's Sockets.Written how
 // many.
 func (r *Router) Kick(ctx context.Context, user string, except uuid.UUID, reason string) Outcome {
-	return r.Push(ctx, Push{User: user, Exclude: except, Frame: []byte(reason), Wait: Written, kick: true})
+	kick := Push{User: user, Exclude: except, Frame: []byte(reason), Wait: Written, kick: true}
+	return r.Begin([]Push{kick}, deadline(ctx)).Wait(ctx)[0]
 }

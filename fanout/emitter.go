@@ -8,20 +8,25 @@ import (
 )
 
 // emitter hands emits to this instance's own sockets, one after the other. Those that come while it does so share the next walk over the
-// sockets, and one write to each. It works beside the receiver's worker, so that pushes need not wait for an emit to everybody.
+// sockets, and one write to each. It works beside the receiver's workers, so that pushes need not wait for an emit to everybody. Whatever
+// else looks at all sockets is done here too.
 type emitter struct {
 	// static after construction
 	sockets *presence.Sockets
 
-	queue  chan emission // capacity receiverQueue; never closed
+	queue  chan emission // capacity emitterQueue; never closed
 	queued atomic.Int64  // bytes of what waits in it
 }
 
 // emission is an emit that waits for the emitter.
 type emission struct {
 	emit *presence.Emit // nil: a mark, to know that all before it is delivered
+	walk func()         // something else that looks at all sockets; nil: there is nothing else to do
 	done chan struct{}  // closed then; nil: nobody wants to know
 }
+
+// emitterQueue and receiverBytes are the most that may wait for the emitter.
+const emitterQueue = 8192
 
 // At most so many emits, and so many bytes unless it is one, share a walk: it is no longer for that, and a socket's buffers can take it.
 const (
@@ -30,7 +35,7 @@ const (
 )
 
 func newEmitter(sockets *presence.Sockets) *emitter {
-	return &emitter{sockets: sockets, queue: make(chan emission, receiverQueue)}
+	return &emitter{sockets: sockets, queue: make(chan emission, emitterQueue)}
 }
 
 func (e *emitter) run(ctx context.Context) {
@@ -81,15 +86,17 @@ func (e *emitter) deliver(together []emission) {
 		e.sockets.Emit(emits)
 	}
 	for _, one := range together {
+		if one.walk != nil {
+			one.walk()
+		}
 		if one.done != nil {
 			close(one.done)
 		}
 	}
 }
 
-// enqueue has an emit delivered and does not wait. It says whether there was room, which is as much as in the receiver's queue.
-func (e *emitter) enqueue(emit *presence.Emit) bool {
-	one := emission{emit: emit}
+// enqueue has an emit delivered, or something else done, and does not wait. It says whether there was room.
+func (e *emitter) enqueue(one emission) bool {
 	if e.queued.Add(one.bytes()) <= receiverBytes {
 		select {
 		case e.queue <- one:
@@ -103,7 +110,7 @@ func (e *emitter) enqueue(emit *presence.Emit) bool {
 
 // finish has an emit delivered, or nothing, and waits until that and all that came before is done, or the context ends.
 func (e *emitter) finish(ctx context.Context, emit *presence.Emit) error {
-	last := emission{emit, make(chan struct{})}
+	last := emission{emit: emit, done: make(chan struct{})}
 	e.queued.Add(last.bytes()) // whatever the cap: the caller holds it anyway
 	select {
 	case e.queue <- last:

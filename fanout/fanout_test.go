@@ -108,12 +108,12 @@ func TestWhatIsNotForThisVersionIsCountedAndSkipped(t *testing.T) {
 		alice := a.join("alice")
 		message := envelope{kind: 99, sender: "b", user: "alice", frame: []byte("new")}.append(nil)
 		message = envelope{kind: kindPush, sender: "b", user: "alice", frame: []byte("old")}.append(message)
-		a.receiver.handle(t.Context(), rueidis.PubSubMessage{Message: string(message)})
+		a.receiver.cut(t.Context(), rueidis.PubSubMessage{Message: string(message)})
 		alice.wantFrames("old")
 		if got := a.receiver.Dropped.Unknown.Load(); got != 1 {
 			t.Errorf("%d were counted", got)
 		}
-		a.receiver.handle(t.Context(), rueidis.PubSubMessage{Message: string(message[:len(message)-1])})
+		a.receiver.cut(t.Context(), rueidis.PubSubMessage{Message: string(message[:len(message)-1])})
 		if got := a.receiver.Dropped.Malformed.Load(); got != 1 {
 			t.Errorf("%d malformed were counted", got)
 		}
@@ -233,7 +233,7 @@ func TestAnEmitThatOurOwnSocketsGotIsNotRefusedBecauseItsCallerWaitsNoLonger(t *
 func TestARouterThatStoppedRefuses(t *testing.T) {
 	server := redistest.StartInProcess(t)
 	a := startNode(t, "a", options(server, 1))
-	stopped := NewRouter(RouterOptions{Instance: "a", Redis: a.router.redis, Sockets: a.sockets, Receiver: a.receiver, Meter: NoMeter{}, Log: a.router.log})
+	stopped := NewRouter(RouterOptions{Instance: "a", Redis: a.router.redis, Sockets: a.sockets, Receiver: a.receiver, Log: a.router.log})
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	stopped.Run(ctx)

@@ -15,6 +15,7 @@ const (
 	Routed  Wait = iota // which instances took it
 	Written             // that each socket got it: its frame was written to the connection
 	Acked               // that each client has confirmed it
+	Handed              // that owners have handed it to their sockets, whenever these will be written to; of sockets it tells nothing
 )
 
 // gather collects what became of one push at all sockets: from the tally of the local ones, and from the replies of other owners.
@@ -84,7 +85,9 @@ func (g *gather) wait(ctx context.Context, local *presence.Tally) {
 	select {
 	case <-g.done:
 	case <-ctx.Done():
-		local.Expire()
+		if local != nil {
+			local.Expire()
+		}
 	}
 }
 

@@ -13,15 +13,18 @@ func (l *lane) begin(o *order) error {
 		return nil
 	}
 	g := newGather(o.push.Wait == Acked)
-	ask, err := l.router.receiver.asks.begin(g.onReply)
+	ask, err := l.router.receiver.asks.begin(g.onReply, o.push.FromClient)
 	if err != nil {
 		return err
 	}
-	o.inquiry = &inquiry{lane: l, ask: ask, gather: g, tally: presence.NewTally(o.ackedID(), g.onLocal)}
+	o.inquiry = &inquiry{lane: l, ask: ask, gather: g}
+	if o.push.Wait != Handed {
+		o.inquiry.tally = presence.NewTally(o.ackedID(), g.onLocal)
+	}
 	return nil
 }
 
-// tally is that of the order's local sockets; nil if nobody asks.
+// tally is that of the order's local sockets; nil if nobody wants to know what becomes of it there.
 func (o *order) tally() *presence.Tally {
 	if o.inquiry == nil {
 		return nil
@@ -91,9 +94,8 @@ func (l *lane) forget(o *order) {
 
 // enqueueAgain queues a second attempt at an order, unless a later push for the same user was taken meanwhile: it must not come before.
 func (l *lane) enqueueAgain(again, first *order) bool {
-	turn := l.turnOf(first.push.User)
-	turn.Lock()
-	defer turn.Unlock()
+	user := l.takeTurn(first.push.User)
+	defer l.endTurn(user)
 	if !l.isLast(first) {
 		return false
 	}

@@ -47,12 +47,12 @@ func TestASecondLookFindsWhereTheUserIsNowUnlessALaterPushWasTaken(t *testing.T)
 func (n *node) pushToWhoIsNotAt(wrong *node) (outcome <-chan Outcome, lookAgain func()) {
 	n.t.Helper()
 	ticket := n.router.Begin([]Push{{User: "alice", Frame: []byte("first"), Wait: Written}}, time.Now().Add(patience))
-	turn := n.router.lanes[0].turnOf("alice")
-	turn.Lock()
+	l := n.router.lanes[0]
+	turn := l.takeTurn("alice")
 	told := make(chan Outcome, 1)
 	go func() { told <- ticket.Wait(n.t.Context())[0] }()
 	eventually(n.t, "it to say that she is not there", func() bool { return wrong.receiver.Dropped.Strays.Load() == 1 })
-	return told, turn.Unlock
+	return told, func() { l.endTurn(turn) }
 }
 
 func TestASecondLookThatFailsIsNotAnsweredAsIfItHadFoundNobody(t *testing.T) {
@@ -89,9 +89,10 @@ func TestAPushOfWhichRedisDidNotSayWhoWasAskedIsNotTriedAgain(t *testing.T) {
 			a, _, alice := startWithAlice(t, server)
 			ticket, l := newTicket([]Push{{User: "alice", Frame: []byte("once"), Wait: Written}}, time.Now().Add(patience)), a.router.lanes[0]
 			o := &ticket.orders[0]
-			if err := l.admit(o); err != nil || !o.claim() {
+			if err := l.admit(o); err != nil || !o.claim(time.Now()) {
 				t.Fatal(err)
 			}
+			l.taking.Done() // it is not queued
 			o.local = local // sockets here got it
 			o.inquiry.gather.onLocal(presence.Counts{})
 			o.inquiry.gather.onReply("c", ownerReply{stray: true}.append(nil)) // and alice's reply is under way

@@ -2,7 +2,6 @@ package fanout
 
 import (
 	"context"
-	"hash/maphash"
 	"runtime"
 	"sync"
 	"time"
@@ -19,7 +18,16 @@ const (
 	batchBytes = 1 << 20         // and their frames, at most twice that
 	leaveTime  = 1 * time.Second // to route what is queued when the router stops
 
-	expireEvery = 10 * time.Millisecond // at most so often all that is queued is looked at for callers who wait no longer
+	expireEvery = 10 * time.Millisecond // while a call is under way, callers behind it are told so soon that their time is over
+)
+
+// What clients have caused, as answers of handlers, has a quarter of a lane: they can fill that, and leave the rest to backends. One
+// user has a quarter of it, or one order, however large it is.
+const (
+	clientOrders = laneOrders / 4
+	clientBytes  = laneBytes / 4
+	userOrders   = clientOrders / 4
+	userBytes    = clientBytes / 4
 )
 
 // lane is the queue of one shard: one call at a time is under way, and what comes meanwhile shares the next.
@@ -29,50 +37,47 @@ type lane struct {
 	router *Router
 
 	// owned by the run loop
-	failing bool   // the last call did
-	calls   uint64 // so far
+	failing bool        // the last call did
+	calls   uint64      // so far
+	expiry  *time.Timer // runs expire while a call is under way; else it is stopped
 
 	wake chan struct{} // capacity 1: one signal is enough; never closed
 
-	turns turns
+	taking sync.WaitGroup // orders that are admitted and not queued yet; none begins once it is closed
 
 	mu sync.Mutex
 	// mu guards the following
 	queue    []*order
+	users    map[string]*laneUser
+	clients  usage                    // of room, by what clients have caused
 	admitted int                      // orders that are queued, or will be when our own sockets have got them
 	bytes    int                      // of their frames, each counted once
 	sharing  map[*presence.Shared]int // how many of them have a frame in common
+	calling  bool                     // a call is under way
 	closed   bool
 	numbers  uint64            // orders taken so far
 	watched  map[string]*watch // by user; at most one for each open inquiry
-
-	expires time.Time   // when the first caller stops waiting; zero: nobody waits
-	expired time.Time   // when expire ran last
-	expiry  *time.Timer // runs expire when it is time for that; nil until it is needed first
 }
+
+// usage is how much of a lane's room something takes.
+type usage struct{ orders, bytes int }
+
+func (u *usage) add(orders, bytes int) { u.orders, u.bytes = u.orders+orders, u.bytes+bytes }
 
 func newLane(shard int, r *Router) *lane {
-	l := &lane{shard: shard, router: r, wake: make(chan struct{}, 1), watched: map[string]*watch{}, sharing: map[*presence.Shared]int{}}
-	l.turns.seed = maphash.MakeSeed()
+	l := &lane{
+		shard: shard, router: r, wake: make(chan struct{}, 1),
+		users: map[string]*laneUser{}, watched: map[string]*watch{}, sharing: map[*presence.Shared]int{},
+	}
+	l.expiry = time.AfterFunc(expireEvery, l.expire)
+	l.expiry.Stop()
 	return l
-}
-
-// turns are locks of which each user has one, with few others: who holds it is the only one who pushes to that user. So the user's sockets
-// here and the queue get pushes in the same order, and writing to one user's sockets holds up hardly any other's.
-type turns struct {
-	seed  maphash.Seed
-	locks [64]sync.Mutex // their number: far more than the cores that could want one at once
-}
-
-func (l *lane) turnOf(user string) *sync.Mutex {
-	return &l.turns.locks[maphash.String(l.turns.seed, user)%uint64(len(l.turns.locks))]
 }
 
 // enqueue serves the local sockets and queues the order for all other instances, or refuses it if there is no room.
 func (l *lane) enqueue(o *order) {
-	turn := l.turnOf(o.push.User)
-	turn.Lock()
-	defer turn.Unlock()
+	user := l.takeTurn(o.push.User)
+	defer l.endTurn(user)
 	l.enqueueInTurn(o, false)
 }
 
@@ -82,16 +87,17 @@ func (l *lane) enqueueInTurn(o *order, servedHere bool) {
 		o.settle(queued, Outcome{Err: err}, 0)
 		return
 	}
+	defer l.taking.Done()
 	if servedHere {
 		presence.List(nil).Deliver(uuid.Nil, presence.Message{Tally: o.tally()})
 	} else {
 		o.local = l.serve(o)
 	}
+	if o.push.Wait == Handed {
+		o.inquiry.gather.onLocal(presence.Counts{})
+	}
 	l.mu.Lock()
 	l.queue = append(l.queue, o)
-	if until := o.ticket.until; l.expires.IsZero() || until.Before(l.expires) {
-		l.expireAtLocked(until)
-	}
 	l.mu.Unlock()
 	l.signal()
 }
@@ -104,19 +110,31 @@ func (l *lane) admit(o *order) error {
 	switch {
 	case l.closed:
 		return ErrClosing
-	case l.admitted >= laneOrders || l.bytes+adds > laneBytes:
+	case l.admitted >= laneOrders || l.bytes+adds > laneBytes, o.push.FromClient && !l.clientFitsLocked(o, adds):
 		return ErrBusy
 	}
 	if err := l.begin(o); err != nil {
 		return err
 	}
+	l.taking.Add(1)
 	l.admitted++
 	l.bytes += adds
+	if o.push.FromClient {
+		l.clients.add(1, adds)
+		l.users[o.push.User].clients.add(1, adds)
+	}
 	if o.push.Shared != nil {
 		l.sharing[o.push.Shared]++
 	}
 	l.numberLocked(o)
 	return nil
+}
+
+// clientFitsLocked says whether there is room for an order that a client has caused.
+func (l *lane) clientFitsLocked(o *order, adds int) bool {
+	user := l.users[o.push.User].clients // it is there: who admits has the user's turn
+	return l.clients.orders < clientOrders && l.clients.bytes+adds <= clientBytes &&
+		user.orders < userOrders && (user.orders == 0 || user.bytes+adds <= userBytes)
 }
 
 // addsLocked is how many bytes an order adds: none if its frame is here already.
@@ -135,7 +153,13 @@ func (l *lane) dismissLocked(o *order) {
 			delete(l.sharing, shared)
 		}
 	}
-	l.bytes -= l.addsLocked(o)
+	adds := l.addsLocked(o)
+	l.bytes -= adds
+	if o.push.FromClient {
+		l.clients.add(-1, -adds)
+		l.users[o.push.User].clients.add(-1, -adds)
+		l.forgetUserLocked(o.push.User)
+	}
 }
 
 // serve does for our own sockets what the order is for.
@@ -147,33 +171,28 @@ func (l *lane) serve(o *order) (took int) {
 	return sockets.Deliver(o.push.Exclude, presence.Message{Frame: o.push.Frame, Shared: o.push.Shared, Tally: o.tally()})
 }
 
-// expire gives up what is still queued when its caller stops waiting.
+// expire gives up what its callers no longer wait for. Nobody else looks at the queue while a call is under way.
 func (l *lane) expire() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	now, first := time.Now(), time.Time{}
-	l.expired = now
+	if !l.calling {
+		return
+	}
+	now := time.Now()
 	for _, o := range l.queue {
-		switch until := o.ticket.until; {
-		case !until.After(now):
-			o.settle(queued, Outcome{Err: context.DeadlineExceeded}, 0)
-		case first.IsZero() || until.Before(first):
-			first = until
-		}
+		o.giveUpIfLate(now)
 	}
-	if l.expires = first; !first.IsZero() {
-		l.expireAtLocked(first)
-	}
+	l.expiry.Reset(expireEvery)
 }
 
-// expireAtLocked has expire run at a moment, or as soon after as it may.
-func (l *lane) expireAtLocked(at time.Time) {
-	l.expires = at
-	in := max(time.Until(at), time.Until(l.expired.Add(expireEvery)))
-	if l.expiry == nil {
-		l.expiry = time.AfterFunc(in, l.expire)
+// setCalling begins or ends the time of a call.
+func (l *lane) setCalling(calling bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.calling = calling; calling {
+		l.expiry.Reset(expireEvery)
 	} else {
-		l.expiry.Reset(in)
+		l.expiry.Stop()
 	}
 }
 
@@ -205,7 +224,9 @@ func (l *lane) drain(ctx context.Context) {
 		if len(batch) == 0 {
 			return
 		}
+		l.setCalling(true)
 		l.route(ctx, batch, sharing)
+		l.setCalling(false)
 	}
 }
 
@@ -214,10 +235,7 @@ func (l *lane) close(ctx context.Context) {
 	l.mu.Lock()
 	l.closed = true
 	l.mu.Unlock()
-	for i := range l.turns.locks { // who has a turn may have been admitted, and is about to queue
-		l.turns.locks[i].Lock()
-		l.turns.locks[i].Unlock()
-	}
+	l.taking.Wait() // what is admitted is about to be queued
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveTime)
 	defer cancel()
 	l.drain(ctx)
@@ -229,7 +247,7 @@ func (l *lane) take(sharing bool) []*order {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	batch := make([]*order, 0, min(len(l.queue), batchMost))
-	taken, bytes := 0, 0
+	taken, bytes, now := 0, 0, time.Now()
 	var shared *presence.Shared // of the last
 	for taken < len(l.queue) && len(batch) < batchMost && bytes < batchBytes {
 		o := l.queue[taken]
@@ -239,7 +257,7 @@ func (l *lane) take(sharing bool) []*order {
 		}
 		taken++
 		l.dismissLocked(o)
-		if !o.claim() {
+		if !o.claim(now) {
 			continue
 		}
 		batch = append(batch, o)

@@ -51,7 +51,7 @@ func startNode(t *testing.T, name string, o nodeOptions) *node {
 	n := &node{t: t, name: name}
 	n.mirror, n.sockets = presence.NewMirror(presence.MirrorOptions{Instance: name, Redis: redis, Log: log})
 	n.receiver = NewReceiver(ReceiverOptions{Instance: name, Redis: redis, Sockets: n.sockets, Mirror: n.mirror, Log: log, Dial: o.dial})
-	n.router = NewRouter(RouterOptions{Instance: name, Redis: redis, Sockets: n.sockets, Receiver: n.receiver, Meter: NoMeter{}, Log: log})
+	n.router = NewRouter(RouterOptions{Instance: name, Redis: redis, Sockets: n.sockets, Receiver: n.receiver, Log: log})
 	n.begin(n.receiver.Run)
 	select {
 	case <-n.receiver.Ready():
@@ -203,6 +203,16 @@ func (n *node) holdLane(user, frame string) *Ticket {
 func eventually(t *testing.T, want string, is func() bool) {
 	t.Helper()
 	redistest.Eventually(t, want, func() (string, bool) { return "not yet", is() })
+}
+
+// Push pushes once, and waits.
+func (r *Router) Push(ctx context.Context, push Push) Outcome {
+	return r.PushMany(ctx, []Push{push})[0]
+}
+
+// PushMany begins pushes together, and waits for all.
+func (r *Router) PushMany(ctx context.Context, pushes []Push) []Outcome {
+	return r.Begin(pushes, deadline(ctx)).Wait(ctx)
 }
 
 func (n *node) push(user, frame string) Outcome {

@@ -47,7 +47,7 @@ type inquiry struct {
 	lane   *lane
 	ask    uint64
 	gather *gather
-	tally  *presence.Tally // of our own sockets
+	tally  *presence.Tally // of our own sockets; nil: of them nobody wants to hear
 }
 
 type orderState int
@@ -104,8 +104,9 @@ func (t *Ticket) Done() bool {
 	}
 }
 
-// claim takes a queued order to be sent; false if its caller has given it up.
-func (o *order) claim() bool {
+// claim takes a queued order to be sent; false if its caller has given it up, or waits no longer.
+func (o *order) claim(now time.Time) bool {
+	o.giveUpIfLate(now)
 	o.ticket.mu.Lock()
 	defer o.ticket.mu.Unlock()
 	if o.state != queued {
@@ -113,6 +114,13 @@ func (o *order) claim() bool {
 	}
 	o.state = sent
 	return true
+}
+
+// giveUpIfLate gives up a queued order whose caller waits no longer.
+func (o *order) giveUpIfLate(now time.Time) {
+	if !o.ticket.until.After(now) {
+		o.settle(queued, Outcome{Err: context.DeadlineExceeded}, 0)
+	}
 }
 
 // settle gives an order that is in a state its outcome, in which the sockets of this instance count. elsewhere are the user's sockets

@@ -24,7 +24,9 @@ func (l *lane) route(ctx context.Context, batch []*order, sharing bool) {
 	defer cancel()
 	began := time.Now()
 	answers, err := l.call(ctx, batch, sharing)
-	l.router.meter.Batch(len(batch), time.Since(began), err)
+	if l.router.meter != nil {
+		l.router.meter.Batch(len(batch), time.Since(began), err)
+	}
 	if failed := err != nil; failed != l.failing { // once, however many pushes fail
 		l.failing = failed
 		l.router.log.Warn("route", "shard", l.shard, "failing", failed, "error", err)
@@ -128,7 +130,9 @@ func (l *lane) envelope(o *order, sharing bool) envelope {
 	}
 	if o.inquiry != nil {
 		e.ask, e.sender, e.id = o.inquiry.ask, l.router.instance, o.ackedID()
-		e.within = replyWithin(o.ticket.until)
+		if o.push.Wait != Handed { // which needs no time: it is replied to at once when that is so
+			e.within = replyWithin(o.ticket.until)
+		}
 	}
 	return e
 }

@@ -23,6 +23,8 @@ type Push struct {
 	Wait Wait
 	ID   uuid.UUID // of the push, for clients to confirm; needed for Acked alone
 
+	FromClient bool // a client has caused it: it takes no room of what backends push
+
 	kick bool // close the sockets instead; the frame is the reason
 }
 
@@ -68,24 +70,15 @@ type Meter interface {
 	Push(outcome Outcome, wait Wait, took time.Duration)
 }
 
-// RouterOptions are what a Router needs. All are required.
+// RouterOptions are what a Router needs. All are required but the Meter.
 type RouterOptions struct {
 	Instance string
 	Redis    presence.Redis
 	Sockets  *presence.Sockets
 	Receiver *Receiver
-	Meter    Meter
+	Meter    Meter // nil: nobody measures
 	Log      *slog.Logger
 }
-
-// NoMeter is for those who do not measure.
-type NoMeter struct{}
-
-// Batch implements Meter.
-func (NoMeter) Batch(int, time.Duration, error) {}
-
-// Push implements Meter.
-func (NoMeter) Push(Outcome, Wait, time.Duration) {}
 
 // NewRouter makes a router. It takes pushes while it runs.
 func NewRouter(o RouterOptions) *Router {
@@ -121,16 +114,6 @@ func (r *Router) Run(ctx context.Context) {
 	}
 	r.loops.Go(func() { r.settler.run(ctx) })
 	r.loops.Wait()
-}
-
-// Push routes one push. It returns when Redis has answered, or the context has ended before the push was sent.
-func (r *Router) Push(ctx context.Context, push Push) Outcome {
-	return r.PushMany(ctx, []Push{push})[0]
-}
-
-// PushMany routes pushes and tells of each, in the same order. Pushes for one user are sent in that order too.
-func (r *Router) PushMany(ctx context.Context, pushes []Push) []Outcome {
-	return r.Begin(pushes, deadline(ctx)).Wait(ctx)
 }
 
 func deadline(ctx context.Context) time.Time {

@@ -111,7 +111,7 @@ func TestAFrameInCommonThatDidNotComeIsMalformed(t *testing.T) {
 	a := startNode(t, "a", options(redistest.StartInProcess(t), 1))
 	alice := a.join("alice")
 	message := envelope{kind: kindPushShared, user: "alice"}.append(nil)
-	a.receiver.handle(t.Context(), rueidis.PubSubMessage{Channel: "x", Message: string(message)})
+	a.receiver.cut(t.Context(), rueidis.PubSubMessage{Channel: "x", Message: string(message)})
 	if malformed := a.receiver.Dropped.Malformed.Load(); malformed != 1 {
 		t.Errorf("%d malformed messages were counted", malformed)
 	}
@@ -122,7 +122,7 @@ func TestAFrameInCommonThatDidNotComeIsMalformed(t *testing.T) {
 		message = envelope{kind: kindPush, user: "alice", frame: []byte("own")}.append(message)
 		message = envelope{kind: kindPushShared, user: "alice"}.append(message)
 	}
-	a.receiver.handle(t.Context(), rueidis.PubSubMessage{Channel: "x", Message: string(message)})
+	a.receiver.cut(t.Context(), rueidis.PubSubMessage{Channel: "x", Message: string(message)})
 	alice.wantFrames("first", "own", "first", "second", "own", "second")
 }
 
@@ -225,8 +225,9 @@ func TestAFrameInCommonThatIsKeptKeepsNotTheRestOfItsMessage(t *testing.T) {
 		message := envelope{kind: kindFrame, frame: []byte("small")}.append(nil)
 		message = envelope{kind: kindPushShared, user: "alice"}.append(message)
 		message = envelope{kind: kindPush, user: "bob", frame: make([]byte, large)}.append(message)
-		a.receiver.handle(t.Context(), rueidis.PubSubMessage{Channel: "x", Message: string(message)})
+		a.receiver.cut(t.Context(), rueidis.PubSubMessage{Channel: "x", Message: string(message)})
 	}
+	eventually(t, "all to be handed over", func() bool { return a.receiver.Queued() == 0 })
 	if grown := int64(heap()) - int64(before); len(alice.kept) != messages || grown > messages*large/2 {
 		t.Errorf("%d frames were kept, with %d bytes", len(alice.kept), grown)
 	}

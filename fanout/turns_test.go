@@ -18,37 +18,42 @@ import (
 func TestASocketThatHoldsUpAPushHoldsUpNoOtherUsersPush(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
 		a := startNode(t, "a", options(server, 1))
-		turn := a.router.lanes[0].turnOf("alice")
-		other := "bob"
-		for a.router.lanes[0].turnOf(other) == turn {
-			other += "b"
-		}
-		alice, bob := a.join("alice"), a.join(other)
+		l := a.router.lanes[0]
+		alice := a.join("alice")
 		open := alice.shut()
 		late := make(chan Outcome, 1)
 		go func() { late <- a.router.Push(context.Background(), Push{User: "alice", Frame: []byte("late")}) }()
 		eventually(t, "the push to be held up", func() bool {
-			if turn.TryLock() {
-				turn.Unlock()
-				return false
-			}
-			return true
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			return l.admitted == 1
 		})
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
-		context.AfterFunc(ctx, open) // or this would wait for ever, if it fails
-		for range batchMost + 1 {    // more than a call takes
-			got := a.router.Push(ctx, Push{User: other, Frame: []byte("x")})
+		context.AfterFunc(ctx, open)   // or this would wait for ever, if it fails
+		for n := range batchMost + 1 { // more than a call takes, and so many users that some would share whatever is shared
+			other := a.join(userOf(n))
+			got := a.router.Push(ctx, Push{User: other.User, Frame: []byte("x")})
 			if want := (Outcome{State: presence.Online, Instances: 1}); got != want {
 				t.Fatalf("%+v, want %+v", got, want)
 			}
+			other.wantFrames("x")
 		}
-		bob.await(batchMost + 1)
+		select {
+		case got := <-late:
+			t.Fatalf("the others were served after alice, whose push ended with %+v", got)
+		default:
+		}
 		open()
 		if got := <-late; got.Err != nil {
 			t.Error(got.Err)
 		}
 		alice.wantFrames("late")
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if len(l.users) > 0 {
+			t.Errorf("%d users are remembered for ever", len(l.users))
+		}
 	})
 }
 
@@ -58,7 +63,7 @@ func TestAPushIsGivenUpWhenItsCallerStopsWaiting(t *testing.T) {
 	server.Pause()
 	first := a.holdLane("alice", "first")
 	patient := a.router.Begin([]Push{{User: "alice", Frame: []byte("patient")}}, time.Now().Add(patience))
-	var hasty []*Ticket // the timer must run for the one, and again for the other
+	var hasty []*Ticket
 	for _, patience := range []time.Duration{time.Millisecond, 20 * time.Millisecond} {
 		hasty = append(hasty, a.router.Begin([]Push{{User: "alice", Frame: []byte("hasty")}}, time.Now().Add(patience)))
 	}
@@ -123,7 +128,7 @@ func TestARouterThatStopsRoutesWhatItHadBegunToTake(t *testing.T) {
 	a := startNode(t, "a", options(redistest.StartInProcess(t), 1))
 	alice := a.join("alice")
 	open := alice.shut()
-	router := NewRouter(RouterOptions{Instance: "a", Redis: a.router.redis, Sockets: a.sockets, Receiver: a.receiver, Meter: NoMeter{}, Log: a.router.log})
+	router := NewRouter(RouterOptions{Instance: "a", Redis: a.router.redis, Sockets: a.sockets, Receiver: a.receiver, Log: a.router.log})
 	outcome := make(chan Outcome, 1)
 	go func() { outcome <- router.Push(context.Background(), Push{User: "alice", Frame: []byte("x")}) }()
 	lane := router.lanes[0]

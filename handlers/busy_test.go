@@ -30,7 +30,7 @@ func startIdle(t *testing.T) *Server {
 	redis := presence.Redis{Keys: presence.NewKeys("x", busyShards), Lease: time.Second}
 	mirror, sockets := presence.NewMirror(presence.MirrorOptions{Redis: redis, Log: log})
 	receiver := fanout.NewReceiver(fanout.ReceiverOptions{Redis: redis, Sockets: sockets, Mirror: mirror, Log: log})
-	router := fanout.NewRouter(fanout.RouterOptions{Redis: redis, Sockets: sockets, Receiver: receiver, Meter: fanout.NoMeter{}, Log: log})
+	router := fanout.NewRouter(fanout.RouterOptions{Redis: redis, Sockets: sockets, Receiver: receiver, Log: log})
 	return NewServer(Options{
 		Context: t.Context(), Mirror: mirror, Router: router, Receiver: receiver, Log: log,
 		APIKeys: []string{"key"}, Static: fstest.MapFS{}, MaxMessageBytes: 1024, Metrics: http.NotFoundHandler(),
@@ -210,6 +210,35 @@ func TestAHandlerWaitsWhenTooManyOfItsAnswersAreOnTheirWay(t *testing.T) {
 		<-ended
 		if got, failed := s.waiting(), len(a.failed); got != mirrorWindow+1 || failed != mirrorWindow {
 			t.Errorf("%d answers are on their way, %d have failed", got, failed)
+		}
+	})
+}
+
+func TestAHandlerIsAWindowAheadOfOtherInstancesAtMost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := startIdle(t)
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		a := &Answers{ctx: ctx, gateway: &gateway{router: s.options.Router}, socket: &socket{Socket: presence.Socket{User: "alice"}}, event: "x"}
+		for range 3 {
+			if err := a.Send(nil); err != nil {
+				t.Error(err)
+			}
+		}
+		if _, questions := s.options.Router.Waiting(); questions != 1 {
+			t.Errorf("%d answers are asked about, want the first", questions)
+		}
+		large := strings.Repeat("x", mirrorBytes) // one alone may be so large
+		ended := make(chan struct{})
+		go func() { defer close(ended); _ = a.Send(large) }()
+		synctest.Wait()
+		if got := s.waiting(); got != 3 {
+			t.Errorf("%d answers are on their way, want 3", got)
+		}
+		cancel()
+		<-ended
+		if got := s.waiting(); got != 4 {
+			t.Errorf("%d answers are on their way, want 4", got)
 		}
 	})
 }

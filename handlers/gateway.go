@@ -54,60 +54,72 @@ type Answers struct {
 	ref     string
 	event   string
 
-	tickets []*fanout.Ticket // of answers on their way to other sockets; at most mirrorWindow
+	tickets []*fanout.Ticket // of answers on their way to other sockets: the window; at most mirrorWindow
+	bytes   int              // of their frames
 	failed  []error          // why some may not have got there
 }
 
-// mirrorWindow is how many answers of one message may be on their way to other sockets; a handler that sends more waits.
-const mirrorWindow = 128
+// mirrorWindow and mirrorBytes are how many answers of one message may be on their way to other sockets, and with how many bytes, unless
+// it is one; a handler that sends more waits.
+const (
+	mirrorWindow = 128
+	mirrorBytes  = 256 << 10
+)
 
 // Send answers with the question's own event: to the socket that asked, and to all other sockets of the same user, on every instance.
-func (a *Answers) Send(data any) error { return a.SendAs(a.event, data) }
-
-// SendAs is Send with another event.
-func (a *Answers) SendAs(event string, data any) error {
-	text, err := a.toAsker(event, data)
+// It waits if those instances are behind.
+func (a *Answers) Send(data any) error {
+	text, err := a.toAsker(data)
 	if err != nil || a.socket.User == "" {
 		return err
 	}
-	if len(a.tickets) == mirrorWindow {
+	frame := encodeFrame(a.event, text, "", "")
+	if len(a.tickets) == mirrorWindow || len(a.tickets) > 0 && a.bytes+len(frame) > mirrorBytes {
 		a.waitMirrored()
 	}
-	a.tickets = append(a.tickets, a.gateway.router.Begin([]fanout.Push{{
-		User: a.socket.User, Exclude: a.socket.ID, Frame: encodeFrame(event, text, "", ""),
-	}}, time.Now().Add(defaultWait)))
+	push := fanout.Push{User: a.socket.User, Exclude: a.socket.ID, Frame: frame, FromClient: true}
+	if len(a.tickets) == 0 {
+		// Other instances tell when they have handed the first one to their sockets, and that is waited for: so an asker is never
+		// more than a window ahead of them. A user's pushes keep their order, so all before it is handed then too.
+		push.Wait = fanout.Handed
+	}
+	a.tickets = append(a.tickets, a.gateway.router.Begin([]fanout.Push{push}, time.Now().Add(defaultWait)))
+	a.bytes += len(frame)
 	return nil
 }
 
 // Private answers the socket that asked, and no other.
 func (a *Answers) Private(data any) error {
-	_, err := a.toAsker(a.event, data)
+	_, err := a.toAsker(data)
 	return err
 }
 
-func (a *Answers) toAsker(event string, data any) (json.RawMessage, error) {
-	if fault := eventFault(event); fault != "" {
-		return nil, fmt.Errorf("answer: the event %q %s", event, fault)
-	}
+func (a *Answers) toAsker(data any) (json.RawMessage, error) {
 	text, err := json.Marshal(data)
 	if err != nil {
 		return nil, fmt.Errorf("answer: %w", err)
 	}
-	a.socket.sendFrame(encodeFrame(event, text, "", a.ref))
+	a.socket.sendFrame(encodeFrame(a.event, text, "", a.ref))
 	return text, nil
 }
 
-// waitMirrored waits until all answers are on their way to the user's other sockets, or can't be.
+// waitMirrored waits until all answers are on their way to the user's other sockets, and the first of them is handed to these, or can't
+// be.
 func (a *Answers) waitMirrored() {
 	for _, ticket := range a.tickets {
-		if outcome := ticket.Wait(a.ctx)[0]; outcome.Err != nil {
+		switch outcome := ticket.Wait(a.ctx)[0]; {
+		case outcome.Err != nil:
 			a.failed = append(a.failed, outcome.Err)
-		} else if outcome.Partial {
+		case outcome.Partial:
 			a.failed = append(a.failed, fanout.ErrUnreachable)
+		case outcome.Sockets.Unanswered > 0:
+			a.failed = append(a.failed, errBehind)
 		}
 	}
-	a.tickets = a.tickets[:0]
+	a.tickets, a.bytes = a.tickets[:0], 0
 }
+
+var errBehind = errors.New("another instance has not handed an answer to its sockets in time")
 
 // gateway brings clients' messages to handlers, and their answers back.
 type gateway struct {

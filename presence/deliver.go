@@ -11,27 +11,61 @@ type List []*Socket
 
 // Deliver sends a message to all but one of them (uuid.Nil: but none) and says how many took it.
 func (l List) Deliver(exclude uuid.UUID, message Message) int {
-	took, one := 0, []Message{message}
-	for _, socket := range l {
-		if socket.ID != exclude && send(socket, one) {
-			took++
-		}
-	}
-	message.Tally.sent()
-	return took
+	d := l.Delivery(exclude, message)
+	d.Next(len(l))
+	return d.took
 }
 
 // Close closes all but one of them (uuid.Nil: but none), says how many, and counts them as written in the tally.
 func (l List) Close(except uuid.UUID, code int, reason string, tally *Tally) int {
-	closed := 0
-	for _, socket := range l {
-		if socket.ID != except {
-			closeSocket(socket, code, reason, tally)
-			closed++
+	d := l.Closing(except, code, reason, tally)
+	d.Next(len(l))
+	return d.took
+}
+
+// Delivery brings a message to sockets, or closes them, some at a time: a user with thousands of sockets must not hold up other
+// users. The zero Delivery has nothing to do.
+type Delivery struct {
+	to      List // who are still to come
+	exclude uuid.UUID
+	message []Message // one; a slice, for Send takes that
+	tally   *Tally
+
+	code   int // sockets are closed with this code; 0: they get the message
+	reason string
+
+	took int
+}
+
+// Delivery is of a message, to all of them but one (uuid.Nil: but none).
+func (l List) Delivery(exclude uuid.UUID, message Message) Delivery {
+	return Delivery{to: l, exclude: exclude, message: []Message{message}, tally: message.Tally}
+}
+
+// Closing is the Delivery that closes all of them but one (uuid.Nil: but none) and counts them as written in the tally.
+func (l List) Closing(except uuid.UUID, code int, reason string, tally *Tally) Delivery {
+	return Delivery{to: l, exclude: except, code: code, reason: reason, tally: tally}
+}
+
+// Next serves at most so many more sockets, and says whether that was the last.
+func (d *Delivery) Next(most int) (over bool) {
+	now := d.to[:min(most, len(d.to))]
+	d.to = d.to[len(now):]
+	for _, socket := range now {
+		switch {
+		case socket.ID == d.exclude:
+		case d.code != 0:
+			closeSocket(socket, d.code, d.reason, d.tally)
+			d.took++
+		case send(socket, d.message):
+			d.took++
 		}
 	}
-	tally.sent()
-	return closed
+	if len(d.to) > 0 {
+		return false
+	}
+	d.tally.sent()
+	return true
 }
 
 // Emit is a frame for an audience.
@@ -76,17 +110,14 @@ func messages(emits []*Emit) (forUsers, forAnonymous []Message) {
 	return forUsers, forAnonymous
 }
 
-// CloseSocket closes the socket with an id, says how many that were, and counts it as written in the tally. It looks at all of them.
-func (s *Sockets) CloseSocket(id uuid.UUID, code int, reason string, tally *Tally) int {
-	closed := 0
+// Find is the socket with an id, in a list; an empty one if it is not here. It looks at all of them.
+func (s *Sockets) Find(id uuid.UUID) (found List) {
 	s.Each(func(socket *Socket) {
 		if socket.ID == id {
-			closeSocket(socket, code, reason, tally)
-			closed++
+			found = List{socket}
 		}
 	})
-	tally.sent()
-	return closed
+	return found
 }
 
 func closeSocket(socket *Socket, code int, reason string, tally *Tally) {

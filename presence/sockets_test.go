@@ -198,3 +198,30 @@ func TestALastSocketClosedOnPurposeEndsTheGraceOfAnother(t *testing.T) {
 		t.Errorf("alice counts %d", got)
 	}
 }
+
+func TestADeliveryServesSomeSocketsAtATimeAndEndsOnce(t *testing.T) {
+	s, _ := newLocal(testGrace)
+	const sockets = 10
+	var left *Socket
+	for range sockets {
+		left, _ = newSocket("alice")
+		s.Add(left)
+	}
+	var ends []Counts
+	tally := NewTally(uuid.Nil, func(counts Counts) { ends = append(ends, counts) })
+	d := s.Of("alice").Delivery(left.ID, Message{Frame: []byte("x"), Tally: tally})
+	for n, want := range []bool{false, false, true} {
+		if over := d.Next(4); over != want || over != (len(ends) == 1) {
+			t.Errorf("part %d: over is %v, and %v was told", n, over, ends)
+		}
+	}
+	if want := (Counts{Written: sockets - 1}); ends[0] != want || d.took != sockets-1 {
+		t.Errorf("told %+v, and %d took it", ends[0], d.took)
+	}
+	if found := s.Find(left.ID); len(found) != 1 || found[0] != left || len(s.Find(uuid.New())) != 0 {
+		t.Errorf("found %v", found)
+	}
+	if over := (&Delivery{}).Next(1); !over {
+		t.Error("of nothing there is more to come")
+	}
+}
