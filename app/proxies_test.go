@@ -1,0 +1,146 @@
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	"rollcall/static"
+)
+
+func TestSocketsPushesAndAnswersPassEveryProxy(t *testing.T) {
+	t.Parallel()
+	startBalanced(t).behindEach(func(t *testing.T, f *front) {
+		alice, other, bob := connect(t, f.public, "alice"), connect(t, f.public, "alice"), connect(t, f.public, "bob")
+		alice.send(`{"event":"events","ref":"1"}`)
+		for _, n := range []string{"1", "2", "3"} {
+			alice.wantFrame("events", n)
+			other.wantFrame("events", n)
+		}
+		wantSockets(t, ask(t, f.backends, "POST", "/push/alice?wait=written&timeout=5s", `{"event":"x"}`), sockets(2, 0, 0, 0, 0))
+		alice.wantFrame("x", "null")
+		other.wantFrame("x", "null")
+		wantSockets(t, ask(t, f.backends, "POST", "/push/a%2Fb?wait=written", `{"event":"x"}`), sockets(0, 0, 0, 0, 0))
+		if got := ask(t, f.backends, "DELETE", "/presence/alice", ""); !sameJSON(got.text, `{"closed":2}`) {
+			t.Errorf("kick: %s", got.text)
+		}
+		alice.wantClose(4003)
+		other.wantClose(4003)
+		bob.leave()
+	})
+}
+
+// streamLines is so many that the test gives up if each costs the 200 ms for which a proxy may keep what it could send.
+const streamLines = 400
+
+func TestAStreamPassesEveryProxyThatIsFullDuplexLineByLine(t *testing.T) {
+	t.Parallel()
+	startBalanced(t).behindEach(func(t *testing.T, f *front) {
+		if !f.fullDuplex {
+			return // the next test is for it
+		}
+		alice := connect(t, f.public, "alice")
+		s := openStream(t, f.backends, "?wait=written&timeout=5s")
+		for n := range streamLines { // each answer before the next line is sent
+			s.send(fmt.Sprintf(`{"user":"alice","event":"n","data":%d}`, n))
+			if got, more := s.answer(); !more || got["user"] != "alice" || got["error"] != nil {
+				t.Fatalf("line %d: %v", n, got)
+			}
+			alice.wantFrame("n", fmt.Sprint(n))
+		}
+	})
+}
+
+// backendPaths are what a stranger must not reach.
+var backendPaths = []string{
+	"/push/alice", "/push", "/emit/all", "/emit/authenticated", "/presence", "/presence/alice", "/presence/count", "/sockets/x",
+	"/instances", "/audit", "/metrics", "/readyz",
+	// what is one of these to the server and something else to a proxy that tidies addresses, or the other way round
+	"/push/%2e%2e/ws", "/push/../ws", "/push/..%2fpage.js", "/push/%2e%2e/page.js", "//push/alice", "/./push/alice", "/%70ush/alice",
+	"/ws/../push/alice", "/ws/%2e%2e/push/alice", "/page.js/../push/alice", "/push/page.js", "/push//page.js", "/presence/x.css",
+	"/presence;/page.js", "/push/alice%00.js", "/push/x%0a/page.js", "/push?/page.js", "/push#/page.js",
+}
+
+func TestTheWorldReachesOnlyWhatBrowsersNeed(t *testing.T) {
+	t.Parallel()
+	startBalanced(t).behindEach(func(t *testing.T, f *front) {
+		alice := connect(t, f.public, "alice")
+		for _, path := range backendPaths {
+			for _, method := range []string{"GET", "POST", "DELETE"} {
+				wantRefusedOrFile(t, method+" "+path, askRaw(t, f.public, method, path))
+			}
+		}
+		push(t, f.backends, "alice", `{"event":"last"}`, "online", 1)
+		alice.wantFrame("last", "null") // and nothing before it
+		files, err := fs.Glob(static.Files, "*")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range append(files, "", "healthz") {
+			if got := ask(t, f.public, "GET", "/"+path, "", http.Header{"Authorization": nil}); got.Status != 200 || got.text == "" {
+				t.Errorf("/%s: %d %s", path, got.Status, got.text)
+			}
+		}
+	})
+}
+
+// wantRefusedOrFile wants the proxy to have refused, or to have taken the path for that of a file, or of /ws, and asked for that.
+func wantRefusedOrFile(t *testing.T, what string, got answer) {
+	t.Helper()
+	kind, _, _ := strings.Cut(got.Header.Get("Content-Type"), ";")
+	file := slices.Contains([]string{"text/html", "text/javascript", "text/css", "image/svg+xml"}, kind)
+	asked := strings.HasPrefix(what, "GET ")
+	switch {
+	case got.Status >= 400 && kind != "application/problem+json":
+	case asked && (got.Status == http.StatusOK && file || strings.Contains(got.text, `"code":"bad_token"`)): // the key is none
+	default:
+		t.Errorf("%s gets through to an instance: %d %s %.300s", what, got.Status, kind, got.text)
+	}
+}
+
+// askRaw asks for a path as it stands, with a good key.
+func askRaw(t *testing.T, a *App, method, path string) answer {
+	t.Helper()
+	conn, err := net.Dial("tcp", a.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	const body = `{"event":"x"}`
+	fmt.Fprintf(conn, "%s %s HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\n"+
+		"Connection: close\r\nContent-Length: %d\r\n\r\n%s", method, path, a.Addr, testKey, len(body), body)
+	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatalf("%s %s: %v", method, path, err)
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatalf("%s %s: %v", method, path, err)
+	}
+	return answer{Status: response.StatusCode, Header: response.Header, text: string(text)}
+}
+
+// longIDs are as many user ids of 36 bytes, as UUIDs are.
+func longIDs(n int) (ids []string) {
+	for i := range n {
+		ids = append(ids, fmt.Sprintf("00000000-0000-4000-8000-%012d", i))
+	}
+	return ids
+}
+
+func TestQuestionsAboutManyUsersPassEveryProxy(t *testing.T) {
+	t.Parallel()
+	startBalanced(t).behindEach(func(t *testing.T, f *front) {
+		got := ask(t, f.backends, "GET", "/presence?user="+strings.Join(longIDs(340), "&user="), "")
+		if users, _ := got.Body["users"].([]any); got.Status != 200 || len(users) != 340 {
+			t.Errorf("340 users in the address: %d with %d users, %.300s", got.Status, len(users), got.text)
+		}
+	})
+}
