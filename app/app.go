@@ -99,12 +99,12 @@ func (a *App) start(ctx context.Context) error {
 		a.Dev = &handlers.Dev{Secret: a.config.JWTSecret[0], APIKey: a.config.APIKeys[0], Issuer: a.config.JWTIssuer, Audience: a.config.JWTAudience}
 	}
 	a.server = handlers.NewServer(handlers.Options{
-		Context: handling, Instance: a.Instance, Mirror: mirror, Sockets: sockets, Router: router, Receiver: a.receiver,
+		Context: handling, Instance: a.Instance, Mirror: mirror, Router: router, Receiver: a.receiver,
 		Handlers: a.events, Tokens: tokens, APIKeys: a.config.APIKeys, Static: static.Files, Log: a.log,
 		AllowAnonymous: a.config.AllowAnonymous, AllowedOrigins: a.config.AllowedOrigins,
-		MaxMessageBytes: a.config.MaxMessageBytes, Dev: a.Dev, Metrics: meter.handler(),
+		MaxMessageBytes: a.config.MaxMessageBytes, Dev: a.Dev, Metrics: meter.handler(), Meter: meter,
 	})
-	meter.watch(mirror, sockets, router, a.receiver, a.server)
+	meter.watch(mirror, a.config.Lease, sockets, router, a.receiver, a.server)
 
 	// Others may push here from the moment the lease is open, so we listen before that, and serve after.
 	a.receiving = begin(ctx, a.receiver.Run)

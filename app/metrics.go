@@ -16,6 +16,7 @@ import (
 
 // metrics are what /metrics shows. No label has a value that a client or backend could choose.
 type metrics struct {
+	edge
 	registry *prometheus.Registry
 	pushes   *prometheus.CounterVec
 	routing  prometheus.Histogram
@@ -50,6 +51,8 @@ func newMetrics() *metrics {
 			Name: "rollcall_push_call_errors_total", Help: "Calls of Redis for routing that failed.",
 		}),
 	}
+	m.edge = newEdge(m.registry)
+	tellBuild(m.registry)
 	m.registry.MustRegister(m.pushes, m.routing, m.written, m.batch, m.call, m.failed,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
@@ -99,7 +102,7 @@ func outcomeLabel(outcome fanout.Outcome) string {
 }
 
 // watch shows what the parts of an instance know of themselves, when it is asked for.
-func (m *metrics) watch(mirror *presence.Mirror, sockets *presence.Sockets, router *fanout.Router, receiver *fanout.Receiver, server *handlers.Server) {
+func (m *metrics) watch(mirror *presence.Mirror, lease time.Duration, sockets *presence.Sockets, router *fanout.Router, receiver *fanout.Receiver, server *handlers.Server) {
 	gauge := func(name, help string, value func() float64) {
 		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value))
 	}
@@ -122,6 +125,7 @@ func (m *metrics) watch(mirror *presence.Mirror, sockets *presence.Sockets, rout
 	counter("rollcall_mirror_errors_total", "Failed steps of the mirror.", nil, func() int64 { return mirror.Stats().Errors })
 	counter("rollcall_remirrors_total", "Times that Redis had lost its state, and a shard was mirrored again.", nil, func() int64 { return mirror.Stats().Remirrors })
 	counter("rollcall_audit_differences_total", "Differences that audits found, and mended.", nil, func() int64 { n, _ := mirror.Audits(); return n })
+	tellStates(m.registry, mirror, lease, server)
 	const drops, help = "rollcall_drops_total", "What could not be delivered, by reason: sockets too slow, messages, envelopes, replies, or answers to be remembered."
 	for reason, count := range map[string]func() int64{
 		"socket_too_slow":    server.TooSlow,

@@ -23,12 +23,25 @@ type stream struct {
 func openStream(t *testing.T, a *App, query string) *stream {
 	t.Helper()
 	body, lines := io.Pipe()
-	request, err := http.NewRequest("POST", "http://"+a.Addr+"/push"+query, body)
+	return streamFrom(t, a.Addr, query, lines, body)
+}
+
+// streamTo makes the request of a stream.
+func streamTo(t *testing.T, addr, query string, body io.Reader) *http.Request {
+	t.Helper()
+	request, err := http.NewRequest("POST", "http://"+addr+"/push"+query, body)
 	if err != nil {
 		t.Fatal(err)
 	}
 	request.Header.Set("Authorization", "Bearer "+testKey)
 	request.Header.Set("Content-Type", "application/x-ndjson")
+	return request
+}
+
+// streamFrom opens a stream whose lines are written to one side and read from the other.
+func streamFrom(t *testing.T, addr, query string, lines io.WriteCloser, body io.Reader) *stream {
+	t.Helper()
+	request := streamTo(t, addr, query, body)
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
 		t.Fatal(err)
@@ -78,8 +91,18 @@ func TestAStreamAnswersEachLineInOrderWhileItIsOpen(t *testing.T) {
 	alice.wantFrame("n", "3")
 	bob.wantFrame("n", "1")
 	s.lines.Close()
-	if got, more := s.answer(); more {
-		t.Errorf("after the end: %v", got)
+	s.wantEnd("complete", 4)
+}
+
+// wantEnd wants the next line to be the last: why the stream ended, and how many lines were taken.
+func (s *stream) wantEnd(why string, lines int) {
+	s.t.Helper()
+	got, _ := s.answer()
+	if detail, _ := got["detail"].(string); got["end"] != why || got["lines"] != float64(lines) || (why == "complete") != (detail == "") {
+		s.t.Errorf("got %v, want the end %q after %d lines", got, why, lines)
+	}
+	if got, more := s.answer(); more || s.answers.Err() != nil {
+		s.t.Errorf("after the last line: %v, %v", got, s.answers.Err())
 	}
 }
 
@@ -122,6 +145,7 @@ func TestABadLineGetsItsErrorAndTheStreamGoesOn(t *testing.T) {
 		t.Errorf("%v", got)
 	}
 	alice.wantFrame("last", "null")
+	s.wantEnd("complete", 12)
 }
 
 func TestAStreamsPushesForOneUserArriveInOrder(t *testing.T) {
@@ -218,13 +242,7 @@ func TestAnInstanceThatStopsAnswersWhatItsStreamsHaveSent(t *testing.T) {
 		t.Fatalf("%v", got)
 	}
 	p.signal(syscall.SIGTERM)
-	got, _ := s.answer()
-	if text, _ := got["error"].(string); got["line"] != 2.0 || !strings.Contains(text, "shutting down") {
-		t.Errorf("%v", got)
-	}
-	if got, more := s.answer(); more || s.answers.Err() != nil {
-		t.Errorf("then %v, %v", got, s.answers.Err())
-	}
+	s.wantEnd("draining", 1)
 	p.wantExit(0)
 }
 

@@ -3,7 +3,9 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httputil"
 	"time"
@@ -72,11 +74,14 @@ func (c *caller) readAnswers(window <-chan struct{}) (answers int64, err error) 
 	}
 	lines := bufio.NewScanner(response.Body)
 	for lines.Scan() {
+		if bytes.HasPrefix(lines.Bytes(), []byte(`{"end":"complete"`)) { // the last line; whatever else comes here is no answer
+			return answers, nil
+		}
 		if !bytes.Contains(lines.Bytes(), []byte(`"instances":1`)) {
 			return answers, fmt.Errorf("stream: %s", lines.Text())
 		}
 		answers++
 		<-window
 	}
-	return answers, lines.Err()
+	return answers, cmp.Or(lines.Err(), io.ErrUnexpectedEOF)
 }

@@ -8,10 +8,11 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"os"
 	"strings"
 	"unicode/utf8"
 
-	"github.com/go-json-experiment/json"
+	strictjson "github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
@@ -53,9 +54,20 @@ func readBody(c echo.Context, limit int64, v any) error {
 func readAll(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
 	text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
 	if tooLarge := (*http.MaxBytesError)(nil); err != nil && !errors.As(err, &tooLarge) {
-		err = problem(http.StatusBadRequest, "bad_body", "the body could not be read: %v", err)
+		err = problem(http.StatusBadRequest, "bad_body", "the body could not be read: %s", bodyFault(err))
 	}
 	return text, err
+}
+
+// bodyFault says why a body could not be read, without the error's own words: they may name addresses that are no business of the caller.
+func bodyFault(err error) string {
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return "it did not come in time"
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return "it ended before the end that its head or its chunks announced"
+	}
+	return "the connection broke, or its chunks are malformed"
 }
 
 func mediaType(r *http.Request) string {
@@ -71,7 +83,7 @@ func mediaType(r *http.Request) string {
 
 // decodeStrictly reads one JSON object with no other fields than v has.
 func decodeStrictly(text []byte, v any) error {
-	if fault := decodeObject(text, v, json.RejectUnknownMembers(true)); fault != "" {
+	if fault := decodeObject(text, v, strictjson.RejectUnknownMembers(true)); fault != "" {
 		return badJSON(fault)
 	}
 	return nil
@@ -79,14 +91,14 @@ func decodeStrictly(text []byte, v any) error {
 
 // decodeObject reads one JSON object, in which, and within which, no field may come twice, for nobody could tell which of them is meant.
 // It says what is wrong with any other text. Half of a surrogate pair, as JavaScript makes of a cut emoji, is let pass.
-func decodeObject(text []byte, v any, options ...json.Options) (fault string) {
+func decodeObject(text []byte, v any, options ...strictjson.Options) (fault string) {
 	if len(bytes.TrimSpace(text)) == 0 {
 		return "it is empty; want a JSON object"
 	}
 	if !utf8.Valid(text) {
 		return "the JSON is not UTF-8"
 	}
-	if err := json.Unmarshal(text, v, append(options, jsontext.AllowInvalidUTF8(true))...); err != nil {
+	if err := strictjson.Unmarshal(text, v, append(options, jsontext.AllowInvalidUTF8(true))...); err != nil {
 		return jsonFault(err)
 	}
 	if jsontext.Value(text).Kind() != jsontext.KindBeginObject { // null
@@ -103,14 +115,14 @@ var jsonKinds = map[jsontext.Kind]string{
 }
 
 func jsonFault(err error) string {
-	var meaning *json.SemanticError
+	var meaning *strictjson.SemanticError
 	var syntax *jsontext.SyntacticError
 	switch {
 	case errors.As(err, &meaning):
 		field := strings.TrimPrefix(string(meaning.JSONPointer), "/")
 		kind := cmp.Or(jsonKinds[meaning.JSONKind], meaning.JSONKind.String())
 		switch {
-		case errors.Is(err, json.ErrUnknownName):
+		case errors.Is(err, strictjson.ErrUnknownName):
 			return fmt.Sprintf("unknown field %q", meaning.JSONPointer.LastToken())
 		case field == "":
 			return "want a JSON object, not a " + kind

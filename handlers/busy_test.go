@@ -32,7 +32,7 @@ func startIdle(t *testing.T) *Server {
 	receiver := fanout.NewReceiver(fanout.ReceiverOptions{Redis: redis, Sockets: sockets, Mirror: mirror, Log: log})
 	router := fanout.NewRouter(fanout.RouterOptions{Redis: redis, Sockets: sockets, Receiver: receiver, Meter: fanout.NoMeter{}, Log: log})
 	return NewServer(Options{
-		Context: t.Context(), Mirror: mirror, Sockets: sockets, Router: router, Receiver: receiver, Log: log,
+		Context: t.Context(), Mirror: mirror, Router: router, Receiver: receiver, Log: log,
 		APIKeys: []string{"key"}, Static: fstest.MapFS{}, MaxMessageBytes: 1024, Metrics: http.NotFoundHandler(),
 	})
 }
@@ -217,13 +217,13 @@ func TestAHandlerWaitsWhenTooManyOfItsAnswersAreOnTheirWay(t *testing.T) {
 func TestALineThatIsTooLongIsReadToItsEnd(t *testing.T) {
 	body := strings.NewReader(strings.Repeat("x", 10_000) + "\n" + "next\n")
 	reader := bufio.NewReaderSize(body, 16)
-	if line, err := readLine(reader, 100); line != nil || !errors.Is(err, errLongLine) {
-		t.Errorf("got %d bytes, %v", len(line), err)
+	if line, tooLong, err := readLine(reader, 100); line != nil || !tooLong || err != nil {
+		t.Errorf("got %d bytes, %v, %v", len(line), tooLong, err)
 	}
-	if line, err := readLine(reader, 100); string(line) != "next\n" || err != nil {
-		t.Errorf("then %q, %v", line, err)
+	if line, tooLong, err := readLine(reader, 100); string(line) != "next\n" || tooLong || err != nil {
+		t.Errorf("then %q, %v, %v", line, tooLong, err)
 	}
-	if _, err := readLine(reader, 100); err != io.EOF {
+	if _, _, err := readLine(reader, 100); err != io.EOF {
 		t.Errorf("at the end %v", err)
 	}
 }

@@ -21,7 +21,10 @@ func (s *socket) Send(messages ...presence.Message) bool {
 	return taken
 }
 
-func (s *socket) tooSlow() { s.hub.slow.Add(1) }
+func (s *socket) tooSlow() {
+	s.closing.note(ByServer, closeTooSlow)
+	s.hub.slow.Add(1)
+}
 
 // sendFrame sends a frame of which nobody wants to hear.
 func (s *socket) sendFrame(frame []byte) { s.Send(presence.Message{Frame: frame}) }
@@ -99,12 +102,14 @@ func (s *socket) closeAfter(last []byte, code int, reason string) {
 
 // writeClose sends a close frame. The client answers with its own, which ends the reader.
 func (s *socket) writeClose(payload []byte) {
+	s.closing.note(ByServer, closeCode(payload))
 	s.ended.Store(true)
 	_ = s.conn.WriteControl(websocket.CloseMessage, payload, time.Now().Add(closeTime)) // it may be gone
 }
 
 // cut closes the connection under the socket.
 func (s *socket) cut() {
+	s.closing.note(ByServer, websocket.CloseAbnormalClosure)
 	s.ended.Store(true)
 	_ = s.conn.Close()
 }

@@ -4,7 +4,7 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/go-json-experiment/json"
+	strictjson "github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 )
 
@@ -57,11 +57,11 @@ func parseMessage(frame []byte) (message, error) {
 	}
 	var m message
 	if fields.Ref != nil {
-		if err := json.Unmarshal(fields.Ref, &m.ref); err != nil || len(m.ref) > maxRefBytes {
+		if err := strictjson.Unmarshal(fields.Ref, &m.ref); err != nil || len(m.ref) > maxRefBytes {
 			return message{}, &frameError{codeBadFrame, fmt.Sprintf("ref: want a string of at most %d bytes", maxRefBytes)}
 		}
 	}
-	if err := json.Unmarshal(fields.Event, &m.event); err != nil || fields.Event.Kind() != jsontext.KindString {
+	if err := strictjson.Unmarshal(fields.Event, &m.event); err != nil || fields.Event.Kind() != jsontext.KindString {
 		return m, &frameError{codeBadFrame, "event: want a string"}
 	}
 	if m.data = fields.Data; len(m.data) == 0 {
@@ -91,7 +91,7 @@ func frameID(frame []byte) string {
 	var f struct {
 		ID string `json:"id"`
 	}
-	_ = json.Unmarshal(frame, &f) // it is one of ours
+	_ = strictjson.Unmarshal(frame, &f) // it is one of ours
 	return f.ID
 }
 
@@ -111,7 +111,7 @@ func encodeError(err error, ref string) []byte {
 
 // mustMarshal is for values of our own types, which can always be marshalled.
 func mustMarshal(v any) jsontext.Value {
-	text, err := json.Marshal(v, jsontext.AllowInvalidUTF8(true))
+	text, err := strictjson.Marshal(v, jsontext.AllowInvalidUTF8(true))
 	if err != nil {
 		panic(err)
 	}

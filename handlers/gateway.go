@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -114,17 +115,39 @@ type gateway struct {
 	handlers map[string]Handler
 	router   *fanout.Router
 	log      *slog.Logger
+	meter    Meter
 }
 
 // answer handles one frame of a socket.
 func (g *gateway) answer(ctx context.Context, s *socket, frame []byte) {
 	m, err := parseMessage(frame)
 	if err == nil {
-		err = g.handle(ctx, s, m)
+		err = g.measured(ctx, s, m)
+	} else {
+		g.meter.Handled(noSuchEvent, eventRefused, 0)
 	}
 	if err != nil {
 		s.sendFrame(encodeError(err, m.ref))
 	}
+}
+
+// measured handles an event, and counts what came of it. The protocol's own events are not counted.
+func (g *gateway) measured(ctx context.Context, s *socket, m message) error {
+	began := time.Now()
+	err := g.handle(ctx, s, m)
+	name, outcome := noSuchEvent, eventDone
+	if _, registered := g.handlers[m.event]; registered {
+		name = m.event
+	} else if strings.HasPrefix(m.event, reserved) {
+		return err
+	}
+	if fault := (*frameError)(nil); errors.As(err, &fault) {
+		outcome = eventRefused
+	} else if err != nil {
+		outcome = eventFailed
+	}
+	g.meter.Handled(name, outcome, time.Since(began))
+	return err
 }
 
 func (g *gateway) handle(ctx context.Context, s *socket, m message) error {

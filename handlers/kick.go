@@ -2,6 +2,7 @@ package handlers
 
 import (
 	"context"
+	"log/slog"
 	"net/http"
 	"unicode/utf8"
 
@@ -31,7 +32,7 @@ func (s *Server) kickUser(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	return s.kick(c, func(ctx context.Context, reason string) (fanout.Outcome, error) {
+	return s.kick(c, slog.String("user", user), func(ctx context.Context, reason string) (fanout.Outcome, error) {
 		outcome := s.options.Router.Kick(ctx, user, except, reason)
 		return outcome, outcome.Err
 	})
@@ -43,13 +44,13 @@ func (s *Server) kickSocket(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	return s.kick(c, func(ctx context.Context, reason string) (fanout.Outcome, error) {
+	return s.kick(c, slog.String("socket", id.String()), func(ctx context.Context, reason string) (fanout.Outcome, error) {
 		return s.options.Router.KickSocket(ctx, id, reason)
 	})
 }
 
-// kick reads the reason, has sockets closed for it, and tells how many were.
-func (s *Server) kick(c echo.Context, closeSockets func(ctx context.Context, reason string) (fanout.Outcome, error)) error {
+// kick reads the reason, has sockets closed for it, and tells how many were. whom is for the log.
+func (s *Server) kick(c echo.Context, whom slog.Attr, closeSockets func(ctx context.Context, reason string) (fanout.Outcome, error)) error {
 	reason, err := reasonFrom(c)
 	if err != nil {
 		return err
@@ -60,6 +61,8 @@ func (s *Server) kick(c echo.Context, closeSockets func(ctx context.Context, rea
 	if err != nil {
 		return err
 	}
+	s.kicks.info("kicked", whom, "route", c.Path(), "closed", outcome.Sockets.Written, "unanswered", outcome.Sockets.Unanswered,
+		"partial", outcome.Partial, "peer", c.Request().RemoteAddr)
 	return c.JSON(http.StatusOK, kickAnswer{outcome.Sockets.Written, outcome.Sockets.Unanswered, outcome.Partial})
 }
 

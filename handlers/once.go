@@ -22,7 +22,7 @@ func (s *Server) once(next echo.HandlerFunc) echo.HandlerFunc {
 		if len(keys) > 1 || keys[0] == "" || len(keys[0]) > maxKeyBytes {
 			return problem(http.StatusBadRequest, "bad_idempotency_key", "Idempotency-Key: want one, of 1 to %d bytes", maxKeyBytes)
 		}
-		if mediaType(c.Request()) == "application/x-ndjson" {
+		if isStream(c.Request()) {
 			return problem(http.StatusBadRequest, "bad_idempotency_key", "Idempotency-Key: a stream can't have one; send its lines as requests of their own")
 		}
 		fingerprint, err := fingerprintOf(c.Response(), c.Request(), int64(s.options.MaxMessageBytes+usersSize))

@@ -23,6 +23,9 @@ type Problem struct {
 	Reasons []string `json:"reasons,omitempty"` // of /readyz
 }
 
+// codeBadHandshake is for requests that are no handshake of a WebSocket, though they seem to be one.
+const codeBadHandshake = "bad_handshake"
+
 func (p *Problem) Error() string { return fmt.Sprintf("%d %s: %s", p.Status, p.Code, p.Detail) }
 
 func problem(status int, code, format string, args ...any) *Problem {

@@ -17,7 +17,7 @@ import (
 
 const (
 	maxUsers  = 1000      // in one POST /push
-	usersSize = 256 << 10 // bytes that their names may add to a body
+	usersSize = 512 << 10 // bytes that their names may add to a body: room for each as \u escapes, as many libraries write JSON
 
 	defaultWait = 2 * time.Second // until a push that could not be sent is given up, and what is not known of it is unanswered
 
@@ -26,7 +26,8 @@ const (
 
 // pushAnswer tells what became of a push.
 type pushAnswer struct {
-	id      string // of a push to one user; empty: many share one
+	line    lineName // of a stream
+	id      string   // of a push to one user; empty: many share one
 	user    string
 	wait    fanout.Wait
 	outcome fanout.Outcome
@@ -38,7 +39,7 @@ type pushAnswer struct {
 //
 // Mostly there is nothing else to do for a push than this, so it is done by hand: reflection took a fifth of a streamed push's own time.
 func (a pushAnswer) appendTo(b []byte) []byte {
-	b = append(b, '{')
+	b = a.line.appendTo(append(b, '{'))
 	if a.id != "" {
 		b = append(appendString(append(b, `"id":`...), a.id), ',')
 	}
@@ -87,7 +88,7 @@ func (s *Server) push(c echo.Context) error {
 	if outcome.Err != nil {
 		return outcome.Err
 	}
-	answer := pushAnswer{id.String(), user, wait, outcome}.appendTo(make([]byte, 0, usualAnswer))
+	answer := pushAnswer{lineName{}, id.String(), user, wait, outcome}.appendTo(make([]byte, 0, usualAnswer))
 	return c.JSONBlob(http.StatusOK, append(answer, '\n'))
 }
 
@@ -101,8 +102,11 @@ func (s *Server) trace(id uuid.UUID, user string, outcome fanout.Outcome) {
 
 // pushMany answers POST /push.
 func (s *Server) pushMany(c echo.Context) error {
-	if mediaType(c.Request()) == "application/x-ndjson" {
+	if isStream(c.Request()) {
 		return s.stream(c)
+	}
+	if c.QueryParams().Has("answers") {
+		return problem(http.StatusBadRequest, "bad_query", "answers: is for streams alone, which are of Content-Type: application/x-ndjson")
 	}
 	wait, timeout, err := waitFrom(c)
 	if err != nil {
@@ -142,7 +146,7 @@ func (s *Server) pushMany(c echo.Context) error {
 		if i > 0 {
 			answer = append(answer, ',')
 		}
-		answer = pushAnswer{"", user, wait, outcomes[place[user]]}.appendTo(answer)
+		answer = pushAnswer{lineName{}, "", user, wait, outcomes[place[user]]}.appendTo(answer)
 	}
 	return c.JSONBlob(http.StatusOK, append(answer, "]}\n"...))
 }

@@ -19,7 +19,7 @@ const defaultPage = 100
 func (s *Server) presence(c echo.Context) error {
 	query := c.QueryParams()
 	if users := query["user"]; len(users) > 0 {
-		return s.someUsers(c, users)
+		return s.someUsers(c, "user", users)
 	}
 	limit := defaultPage
 	if given, ok := query["limit"]; ok {
@@ -36,12 +36,30 @@ func (s *Server) presence(c echo.Context) error {
 	return c.JSON(http.StatusOK, answer)
 }
 
-func (s *Server) someUsers(c echo.Context, users []string) error {
+// usersBody is the body of POST /presence.
+type usersBody struct {
+	Users []string `json:"users"`
+}
+
+// presenceOf answers POST /presence: the same as GET /presence?user=, for more users than fit into an address.
+func (s *Server) presenceOf(c echo.Context) error {
+	var body usersBody
+	if err := readBody(c, usersSize, &body); err != nil {
+		return err
+	}
+	if len(body.Users) == 0 {
+		return problem(http.StatusBadRequest, "bad_users", "users: want 1 to %d user ids", presence.MaxLookup)
+	}
+	return s.someUsers(c, "users", body.Users)
+}
+
+// someUsers tells what is known of some users; field is the name of the list in the request.
+func (s *Server) someUsers(c echo.Context, field string, users []string) error {
 	if len(users) > presence.MaxLookup {
-		return problem(http.StatusBadRequest, "bad_users", "user: at most %d may be asked about at once, not %d", presence.MaxLookup, len(users))
+		return problem(http.StatusBadRequest, "bad_users", "%s: at most %d may be asked about at once, not %d", field, presence.MaxLookup, len(users))
 	}
 	for _, user := range users {
-		if p := checkUser("user", user); p != nil {
+		if p := checkUser(field, user); p != nil {
 			return p
 		}
 	}

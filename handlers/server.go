@@ -23,7 +23,6 @@ type Options struct {
 	Context  context.Context // what clients' messages are handled under; it ends when the server is gone
 	Instance string
 	Mirror   *presence.Mirror
-	Sockets  *presence.Sockets
 	Router   *fanout.Router
 	Receiver *fanout.Receiver
 	Handlers map[string]Handler
@@ -38,6 +37,7 @@ type Options struct {
 	Dev             *Dev     // nil outside dev mode
 
 	Metrics http.Handler // of /metrics
+	Meter   Meter        // nil: nobody counts
 }
 
 // Server answers HTTP and serves sockets.
@@ -47,8 +47,11 @@ type Server struct {
 	echo      *echo.Echo
 	sockets   *sockets
 	directory *presence.Directory
+	known     routes
 	leaving   context.Context // ended by leave: streams are to end
 	leave     func()
+
+	kicks, refusedKeys, refusedTokens *sparseLog
 
 	draining atomic.Bool
 	streams  atomic.Int64 // open ones, at most maxStreams
@@ -56,18 +59,22 @@ type Server struct {
 
 // NewServer makes a server.
 func NewServer(o Options) *Server {
-	s := &Server{options: o, directory: o.Mirror.Directory()}
+	s := &Server{
+		options: o, directory: o.Mirror.Directory(),
+		kicks: newSparseLog(o.Log), refusedKeys: newSparseLog(o.Log), refusedTokens: newSparseLog(o.Log),
+	}
 	s.leaving, s.leave = context.WithCancel(o.Context)
-	s.sockets = newSockets(o, &gateway{o.Handlers, o.Router, o.Log}, s.draining.Load)
+	s.sockets = newSockets(o, &gateway{o.Handlers, o.Router, o.Log, o.meter()}, s.draining.Load)
 	s.echo = newEcho(answerProblem(o.Log))
 	s.routes()
+	s.known = routesOf(s.echo)
 	return s
 }
 
 func (s *Server) routes() {
 	e := s.echo
-	e.Use(recoverPanics, wantQuery)
-	e.GET("/ws", s.connect)
+	e.Use(s.observe, recoverPanics, wantQuery)
+	e.GET(socketRoute, s.connect)
 	s.get("/healthz", s.healthz)
 	s.get("/readyz", s.readyz)
 	s.serveStatic()
@@ -79,12 +86,13 @@ func (s *Server) routes() {
 
 	key := requireKey(s.options.APIKeys)
 	waits := onlyQuery("wait", "timeout")
-	e.POST("/push", s.pushMany, key, waits, s.once)
+	e.POST("/push", s.pushMany, key, onlyQuery("wait", "timeout", "answers"), s.once)
 	e.POST("/push/:user", s.push, key, waits, s.once)
 	e.POST("/push/", s.push, key) // the empty user id, to be told what is wrong with it
 	e.POST("/emit/all", s.emit(presence.Everybody), key, waits, s.once)
 	e.POST("/emit/authenticated", s.emit(presence.Authenticated), key, waits, s.once)
 	s.get("/presence", s.presence, key)
+	e.POST("/presence", s.presenceOf, key, onlyQuery())
 	s.get("/presence/count", s.count, key)
 	s.get("/presence/:user", s.user, key)
 	s.get("/presence/", s.user, key)
@@ -111,6 +119,8 @@ func onlyQuery(names ...string) echo.MiddlewareFunc {
 			}
 			for name, values := range c.QueryParams() {
 				switch {
+				case len(names) == 0:
+					return problem(http.StatusBadRequest, "bad_query", "%s: this path and method take nothing in the query", name)
 				case !slices.Contains(names, name):
 					return problem(http.StatusBadRequest, "bad_query", "%s: nothing of that name is known here; there is %s", name, strings.Join(names, ", "))
 				case len(values) > 1:
@@ -156,22 +166,38 @@ func (s *Server) Drain(ctx context.Context, over time.Duration) {
 	s.sockets.drain(ctx, over)
 }
 
+// Readiness is what keeps an instance from being ready.
+type Readiness struct {
+	Draining bool
+	Deaf     bool // it does not get what others send it
+}
+
+// Ready says whether this instance is ready.
+func (r Readiness) Ready() bool { return !r.Draining && !r.Deaf }
+
+// Readiness tells of readiness now, as GET /readyz does.
+func (s *Server) Readiness() Readiness {
+	return Readiness{Draining: s.draining.Load(), Deaf: s.options.Receiver.Trouble() != ""}
+}
+
 // EndStreams has streams take no more lines: what was taken is answered, and the last answer says why there are no others.
 func (s *Server) EndStreams() { s.leave() }
 
 // connect opens a socket.
 func (s *Server) connect(c echo.Context) error {
 	r := c.Request()
+	if origin := r.Header.Get("Origin"); origin != "" {
+		// A page sees of a refused WebSocket only that it failed. So that it can ask here for the reason, every origin may read that, also
+		// one that may not connect; nothing here depends on cookies, and credentials stay forbidden.
+		c.Response().Header().Set("Access-Control-Allow-Origin", origin)
+		c.Response().Header().Set("Vary", "Origin")
+	}
 	if s.draining.Load() {
 		return problem(http.StatusServiceUnavailable, "draining", "this instance is shutting down; connect again, and another will answer")
 	}
 	if !originAllowed(r, s.options.AllowedOrigins) {
 		return problem(http.StatusForbidden, "bad_origin", "Origin: pages of %q may not connect here; its operator can allow it with --allowed-origins",
 			r.Header.Get("Origin"))
-	}
-	if origin := r.Header.Get("Origin"); origin != "" { // or the client, where it was refused as a socket, could not read why
-		c.Response().Header().Set("Access-Control-Allow-Origin", origin)
-		c.Response().Header().Set("Vary", "Origin")
 	}
 	token, err := tokenFrom(r)
 	if err != nil {
@@ -189,8 +215,12 @@ func (s *Server) connect(c echo.Context) error {
 		c.Response().Header().Set("Upgrade", "websocket")
 		return problem(http.StatusUpgradeRequired, "upgrade_required", "all is well, but this path speaks WebSocket: connect with a WebSocket client")
 	}
-	s.sockets.serve(c.Response().Writer, r, user)
-	c.Response().Committed = true // whatever the answer was, it has been given
+	refused := s.sockets.serve(c.Response().Writer, r, user)
+	c.Response().Status, c.Response().Committed = http.StatusSwitchingProtocols, true // whatever the answer was, it has been given
+	if refused != 0 {
+		c.Response().Status = refused
+		s.options.meter().Refused(codeBadHandshake)
+	}
 	return nil
 }
 
@@ -204,7 +234,6 @@ func (s *Server) serveStatic() {
 		return func(c echo.Context) error {
 			header := c.Response().Header()
 			header.Set("Content-Security-Policy", pagePolicy)
-			header.Set("X-Content-Type-Options", "nosniff")
 			header.Set("Referrer-Policy", "no-referrer")
 			header.Set("Cache-Control", "no-cache")
 			header.Set("Access-Control-Allow-Origin", "*") // for pages elsewhere to import the client: the files are the same for all
@@ -218,4 +247,4 @@ func (s *Server) serveStatic() {
 	}
 }
 
-const pagePolicy = "default-src 'self'; connect-src 'self' ws: wss:; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+const pagePolicy = "default-src 'self'; connect-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"

@@ -1,7 +1,9 @@
 package handlers
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"sync"
@@ -36,10 +38,12 @@ type socket struct {
 	conn      *websocket.Conn // Melody's; nil before it is made
 	line      line            // under it
 	handshake chan struct{}   // nil when it is over: see serve
+	refused   int             // the status with which the handshake was refused; 0: it was not, or not yet
 	outbox    outbox
 	left      atomic.Bool            // the client closed with 1000: it will not be back
 	pinged    atomic.Pointer[string] // the last ping of the client that is not answered yet
 	ended     atomic.Bool            // this side has sent a close frame, or cut the connection
+	closing   closing
 }
 
 // sockets serves all connections of this instance.
@@ -71,7 +75,10 @@ func newSockets(o Options, g *gateway, draining func() bool) *sockets {
 		WriteBufferPool: &sync.Pool{},
 		CheckOrigin:     func(*http.Request) bool { return true }, // done before, with a better answer
 		Error: func(w http.ResponseWriter, _ *http.Request, status int, reason error) {
-			writeProblem(w, problem(status, "bad_handshake", "%v", reason))
+			if maker, ok := w.(lineMaker); ok {
+				maker.socket.refused = status
+			}
+			writeProblem(w, problem(status, codeBadHandshake, "%v", reason))
 		},
 	}
 	s.melody.HandleConnect(s.connect)
@@ -81,12 +88,17 @@ func newSockets(o Options, g *gateway, draining func() bool) *sockets {
 		s.roll.of(session).sendFrame(encodeError(&frameError{codeBinaryFrame, "frames must be text; send the JSON as a text frame"}, ""))
 	})
 	s.melody.HandleClose(s.closed)
+	s.melody.HandleError(func(session *melody.Session, err error) {
+		if errors.Is(err, websocket.ErrReadLimit) { // of which gorilla/websocket has told the client
+			s.roll.of(session).closing.note(ByServer, websocket.CloseMessageTooBig)
+		}
+	})
 	return s
 }
 
-// serve upgrades a request, and returns when the client is welcomed or refused: while an HTTP handler runs, net/http keeps several KB
+// serve upgrades a request, and returns when the client is welcomed or refused, with the status of the refusal, or 0: while an HTTP handler runs, net/http keeps several KB
 // for it, which an idle socket does not need. The connection lives on in a goroutine of its own, which s.open waits for.
-func (s *sockets) serve(w http.ResponseWriter, r *http.Request, user string) {
+func (s *sockets) serve(w http.ResponseWriter, r *http.Request, user string) (refused int) {
 	handshake := make(chan struct{}) // has one message, when Melody is done; closed when the socket may read
 	socket := &socket{hub: s, handshake: handshake}
 	socket.Socket = presence.Socket{ID: uuid.New(), User: user, Conn: socket}
@@ -96,7 +108,9 @@ func (s *sockets) serve(w http.ResponseWriter, r *http.Request, user string) {
 	if socket.conn != nil {
 		defer close(handshake)
 		s.welcomeIn(socket) // here, on a stack that ends with the request: the socket's own would stay grown
+		return 0
 	}
+	return cmp.Or(socket.refused, http.StatusBadRequest) // without an answer if the connection broke
 }
 
 // run is the socket's goroutine: Melody upgrades the request, and then reads until the connection ends. What is on the stack here stays
@@ -128,6 +142,7 @@ func (s *sockets) connect(session *melody.Session) {
 	socket.conn, socket.handshake = session.WebsocketConnection(), nil
 	socket.conn.SetPingHandler(socket.pong)
 	s.roll.add(session, socket)
+	s.options.meter().Opened()
 	handshake <- struct{}{}
 	<-handshake
 }
@@ -194,6 +209,7 @@ func (s *sockets) receive(session *melody.Session, frame []byte) {
 // closed runs when the client sends a close frame.
 func (s *sockets) closed(session *melody.Session, code int, _ string) error {
 	socket := s.roll.of(session)
+	socket.closing.note(ByClient, code)
 	socket.outbox.end() // what is written from here on the client does not read
 	if !socket.ended.Load() {
 		socket.left.Store(code == websocket.CloseNormalClosure)
@@ -209,6 +225,7 @@ func (s *sockets) closed(session *melody.Session, code int, _ string) error {
 func (s *sockets) disconnect(session *melody.Session) {
 	socket := s.roll.of(session)
 	s.roll.remove(session)
+	s.options.meter().Closed(socket.closing.first())
 	socket.outbox.end()
 	s.mirror.Leave(&socket.Socket, socket.left.Load())
 }

@@ -51,8 +51,8 @@ func connectTo(t *testing.T, s *sockets) *websocket.Conn {
 
 func newTestSockets(t *testing.T) *sockets {
 	t.Helper()
-	mirror, local := presence.NewMirror(presence.MirrorOptions{Instance: "one", Redis: presence.Redis{Keys: presence.NewKeys("", 1)}})
-	options := Options{Context: t.Context(), Mirror: mirror, Sockets: local, MaxMessageBytes: 1000, Log: slog.New(slog.DiscardHandler)}
+	mirror, _ := presence.NewMirror(presence.MirrorOptions{Instance: "one", Redis: presence.Redis{Keys: presence.NewKeys("", 1)}})
+	options := Options{Context: t.Context(), Mirror: mirror, MaxMessageBytes: 1000, Log: slog.New(slog.DiscardHandler)}
 	s := newSockets(options, nil, func() bool { return false })
 	go s.ping(options.Context)
 	return s

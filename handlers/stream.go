@@ -1,15 +1,13 @@
 package handlers
 
 import (
-	"bufio"
 	"bytes"
-	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -25,33 +23,81 @@ const (
 	streamBytes   = 1 << 20          // of their lines, unless one alone has more
 	streamTimeout = 30 * time.Second // for the client to send something more, and to read an answer
 	lineExtra     = 1 << 10          // bytes that a line may have besides its data
+
+	maxHeldLines = 10_000  // of a stream that is answered after its end
+	maxHeldBytes = 8 << 20 // of their answers
+	maxThrown    = 32 << 20
 )
 
-// streamLine is one line of a POST /push of application/x-ndjson.
-type streamLine struct {
-	pushBody
-	User string `json:"user"`
+// A stream is a POST /push of application/x-ndjson: one push a line, one answer a line, in the same order. A bad line costs its own
+// answer. Whoever sends faster than it reads the answers, or faster than pushes can be routed, waits.
+//
+//	{"user":"alice","event":"x","ref":"17"}    a line; its answer begins with its ref, or with its number if it has none:
+//	{"ref":"17","id":…,"user":"alice",…}       a push
+//	{"line":2,"error":"…"}                     a line that can't be a push
+//	{"end":"complete","lines":2}               the last line of the answer
+//
+// The last line says that the body came to its end, or why the stream ended before. "lines" counts the lines that were taken: each of
+// them is answered above (but for blank ones, which ask for nothing), and nothing after them was sent. If there is no such line, the
+// answer itself was cut.
+//
+// Usually the answers come while the body is still being sent. Go's own reverse proxy, and what is built on it, can't do that unless
+// full duplex is on: when the answer begins it throws away what it reads of the body, and forwards the rest as if it were whole. So with
+// ?answers=after nothing is answered before the body has ended.
+
+// The reasons for which a stream ends.
+const (
+	endComplete = "complete"       // its client ended it
+	endCut      = "cut"            // the body ended too early
+	endIdle     = "idle"           // nothing came for streamTimeout
+	endDraining = "draining"       // this instance shuts down
+	endTooMany  = "too_many_lines" // for ?answers=after
+	endInternal = "internal"       // our fault
+)
+
+// isStream says whether a POST /push is a stream.
+func isStream(r *http.Request) bool { return mediaType(r) == "application/x-ndjson" }
+
+// ending is the last line of a stream.
+type ending struct {
+	End    string `json:"end"`
+	Lines  int    `json:"lines"`
+	Detail string `json:"detail,omitempty"` // unless it is complete
 }
 
-// lineProblem is the answer to a line that can't be a push.
-type lineProblem struct {
-	Line  int    `json:"line"` // from 1
-	Error string `json:"error"`
+// stream is one that is under way.
+type stream struct {
+	// static after construction
+	server  *Server
+	control *http.ResponseController
+	wait    fanout.Wait
+	timeout time.Duration
+	lines   chan streamed       // capacity streamWindow; closed after the last
+	room    *semaphore.Weighted // in bytes, for lines on their way
+
+	after bool         // ?answers=after; set before it begins
+	held  atomic.Int64 // bytes of answers that wait for the body's end
+
+	end ending // owned by readLines, until lines is closed
 }
 
 // streamed is a line on its way: a push, or what was wrong with it.
 type streamed struct {
 	size   int64 // of the stream's room that it takes, in bytes
+	name   lineName
 	id     uuid.UUID
 	user   string
 	ticket *fanout.Ticket
-	fault  *lineProblem // nil: it is a push
+	fault  string // empty: it is a push
 }
 
-// stream answers a POST /push of application/x-ndjson: one push a line, one answer a line, in the same order. A bad line costs its own
-// answer. Who sends faster than it reads the answers, or faster than pushes can be routed, waits.
+// stream answers a POST /push of application/x-ndjson.
 func (s *Server) stream(c echo.Context) error {
 	wait, timeout, err := waitFrom(c)
+	if err != nil {
+		return err
+	}
+	after, err := answersAfter(c)
 	if err != nil {
 		return err
 	}
@@ -61,26 +107,25 @@ func (s *Server) stream(c echo.Context) error {
 			maxStreams)
 	}
 	defer s.streams.Add(-1)
-	control := http.NewResponseController(c.Response())
-	if err := control.EnableFullDuplex(); err != nil { // or nothing more could be read after the first answer
-		return err
+	one := s.newStream(http.NewResponseController(c.Response()), wait, timeout)
+	if one.after = after; !after {
+		if err := one.control.EnableFullDuplex(); err != nil { // or nothing more could be read after the first answer
+			return err
+		}
+		if c.Request().Header.Get("Expect") == "100-continue" {
+			c.Response().Writer.WriteHeader(http.StatusContinue) // curl would wait a second for it, for it is not sent once the answer has begun
+		}
+		beginAnswers(c)
 	}
-	if c.Request().Header.Get("Expect") == "100-continue" {
-		c.Response().Writer.WriteHeader(http.StatusContinue) // curl would wait a second for it, for it is not sent once the answer has begun
-	}
-	c.Response().Header().Set("Content-Type", "application/x-ndjson")
-	c.Response().Header().Set("X-Accel-Buffering", "no") // for proxies that would collect the answers
-	c.Response().WriteHeader(http.StatusOK)
 	// a read that fails, as it does when its time is over, ends the request's own context; but what was read is still to be answered
 	ctx, cancel := context.WithCancel(context.WithoutCancel(c.Request().Context()))
 	defer cancel()
-	one := s.newStream(control, wait, timeout)
 	defer context.AfterFunc(s.leaving, one.stopReading)()
 	go func() {
 		defer logPanic(s.options.Log, "stream")
 		one.readLines(ctx, patientBody{c.Request().Body, one})
 	}()
-	if all := one.writeAnswers(ctx, patientResponse{c.Response(), one}); !all { // the client is gone
+	if all := one.answer(ctx, c); !all { // the client is gone
 		one.stopReading() // only then: a read that fails ends the context of whatever comes through this connection later
 	}
 	cancel()
@@ -92,19 +137,54 @@ func (s *Server) stream(c echo.Context) error {
 	return nil
 }
 
-// stream is a POST /push of application/x-ndjson under way.
-type stream struct {
-	// static after construction
-	server  *Server
-	control *http.ResponseController
-	wait    fanout.Wait
-	timeout time.Duration
-	lines   chan streamed       // capacity streamWindow; closed after the last
-	room    *semaphore.Weighted // in bytes, for lines on their way
+func (s *Server) newStream(control *http.ResponseController, wait fanout.Wait, timeout time.Duration) *stream {
+	return &stream{
+		server: s, control: control, wait: wait, timeout: timeout,
+		lines: make(chan streamed, streamWindow), room: semaphore.NewWeighted(streamBytes),
+		end: ending{End: endInternal, Detail: "something went wrong here, and was logged; what follows was not sent"},
+	}
 }
 
-func (s *Server) newStream(control *http.ResponseController, wait fanout.Wait, timeout time.Duration) *stream {
-	return &stream{server: s, control: control, wait: wait, timeout: timeout, lines: make(chan streamed, streamWindow), room: semaphore.NewWeighted(streamBytes)}
+// answersAfter says whether the caller wants all answers after the end of the body.
+func answersAfter(c echo.Context) (bool, error) {
+	switch c.QueryParam("answers") {
+	case "":
+		return false, nil
+	case "after":
+		return true, nil
+	}
+	return false, problem(http.StatusBadRequest, "bad_answers",
+		"answers: want after, for all answers after the end of the body, or leave it out, not %q", c.QueryParam("answers"))
+}
+
+// beginAnswers sends the head of a stream's answer. What was wrong from here on, only the answer's lines can say.
+func beginAnswers(c echo.Context) {
+	c.Response().Header().Set("Content-Type", "application/x-ndjson")
+	c.Response().Header().Set("X-Accel-Buffering", "no") // for proxies that would collect the answers
+	c.Response().WriteHeader(http.StatusOK)
+}
+
+// answer answers all lines, while they come or after the last. It says whether the client has got all answers.
+func (s *stream) answer(ctx context.Context, c echo.Context) (all bool) {
+	if !s.after {
+		return s.writeAnswers(ctx, patientResponse{c.Response(), s}, s.control.Flush)
+	}
+	held := heldAnswers{stream: s}
+	s.writeAnswers(ctx, &held, func() error { return nil })
+	beginAnswers(c)
+	_, err := patientResponse{c.Response(), s}.Write(held.text.Bytes())
+	return err == nil && s.control.Flush() == nil
+}
+
+// heldAnswers keeps answers until the body has ended.
+type heldAnswers struct {
+	text bytes.Buffer
+	*stream
+}
+
+func (h *heldAnswers) Write(p []byte) (int, error) {
+	h.held.Add(int64(len(p)))
+	return h.text.Write(p)
 }
 
 // patientBody gives the client time for each read. What can't have a deadline has the server's.
@@ -135,140 +215,7 @@ func (r patientResponse) Write(p []byte) (int, error) {
 // stopReading ends a read that waits for the client.
 func (s *stream) stopReading() { _ = s.control.SetReadDeadline(time.Unix(1, 0)) }
 
-// readLines sends each line's push on its way. If the stream ends otherwise than its client wants, the last answer says why.
-func (s *stream) readLines(ctx context.Context, body io.Reader) {
-	defer close(s.lines)
-	reader := bufio.NewReaderSize(body, 64<<10)
-	for number := 1; ; number++ {
-		line, err := readLine(reader, s.server.options.MaxMessageBytes+lineExtra)
-		blank := len(bytes.TrimSpace(line)) == 0
-		if blank && errors.Is(err, io.EOF) {
-			return
-		}
-		if why := s.whyEnds(err); why != "" {
-			s.hand(ctx, streamed{fault: &lineProblem{number, why}})
-			return
-		}
-		if blank && err == nil {
-			continue // it asks for nothing
-		}
-		size := min(int64(len(line)), streamBytes)
-		if s.room.Acquire(ctx, size) != nil || !s.hand(ctx, s.begin(line, err, number, size)) {
-			return
-		}
-	}
-}
-
-// whyEnds says why the stream ends here; empty if it does not, or its client ends it.
-func (s *stream) whyEnds(err error) string {
-	switch {
-	case s.server.leaving.Err() != nil:
-		return "this instance is shutting down; from this line on nothing was sent: send it to another"
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		return fmt.Sprintf("the stream ends here: nothing came for %v", streamTimeout)
-	case err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, errLongLine):
-		return fmt.Sprintf("the stream ends here: %v", err)
-	}
-	return ""
-}
-
-// hand gives a line to the writer of answers; false if the context has ended, and nobody answers any more.
-func (s *stream) hand(ctx context.Context, one streamed) bool {
-	select {
-	case s.lines <- one:
-		return true
-	case <-ctx.Done():
-		if one.ticket != nil {
-			one.ticket.Wait(ctx)
-		}
-		return false
-	}
-}
-
-// begin sends the push of one line on its way. err is that of reading the line, size its part of the stream's room.
-func (s *stream) begin(line []byte, err error, number int, size int64) streamed {
-	var body streamLine
-	if !errors.Is(err, errLongLine) {
-		err = decodeStrictly(line, &body)
-	}
-	id := newID()
-	var push fanout.Push
-	if err == nil {
-		push, err = s.server.pushOf(body.pushBody, id, s.wait)
-	}
-	if err == nil {
-		if p := checkUser("user", body.User); p != nil {
-			err = p
-		}
-	}
-	if err != nil {
-		return streamed{size: size, fault: &lineProblem{number, problemOf(err).Detail}}
-	}
-	push.User = body.User
-	return streamed{size: size, id: id, user: body.User, ticket: s.server.options.Router.Begin([]fanout.Push{push}, time.Now().Add(s.timeout))}
-}
-
-// writeAnswers writes an answer for each line, and says whether that were all, or the client is gone. It sends them off whenever the next
-// must be waited for.
-func (s *stream) writeAnswers(ctx context.Context, w io.Writer) (all bool) {
-	buffered := bufio.NewWriterSize(w, 16<<10)
-	flush := func() error { return cmp.Or(buffered.Flush(), s.control.Flush()) }
-	var answer []byte
-	for {
-		var next streamed
-		open := false
-		select {
-		case next, open = <-s.lines:
-		default:
-			if flush() != nil {
-				return false
-			}
-			next, open = <-s.lines
-		}
-		if !open {
-			return flush() == nil
-		}
-		if next.ticket != nil && buffered.Buffered() > 0 && !next.ticket.Done() && flush() != nil {
-			next.ticket.Wait(ctx)
-			return false
-		}
-		answer = append(s.appendAnswer(answer[:0], ctx, next), '\n')
-		s.room.Release(next.size)
-		if _, err := buffered.Write(answer); err != nil {
-			return false
-		}
-	}
-}
-
-// appendAnswer waits for what became of a line, and appends that.
-func (s *stream) appendAnswer(b []byte, ctx context.Context, one streamed) []byte {
-	if one.fault != nil {
-		return append(b, mustMarshal(one.fault)...)
-	}
-	outcome := one.ticket.Wait(ctx)[0]
-	s.server.trace(one.id, one.user, outcome)
-	return pushAnswer{one.id.String(), one.user, s.wait, outcome}.appendTo(b)
-}
-
-var errLongLine = problem(http.StatusRequestEntityTooLarge, "line_too_long", "the line is longer than a push may be")
-
-// readLine reads up to the next newline. Of a line that is too long it reads all and keeps nothing.
-func readLine(r *bufio.Reader, most int) (line []byte, err error) {
-	tooLong := false
-	for {
-		part, err := r.ReadSlice('\n')
-		if !tooLong {
-			line = append(line, part...)
-		}
-		if len(line) > most {
-			line, tooLong = nil, true
-		}
-		if errors.Is(err, bufio.ErrBufferFull) {
-			continue
-		}
-		if tooLong {
-			return nil, errLongLine
-		}
-		return line, err
-	}
+// ends says why the stream ends; nothing after the lines that were taken is sent.
+func (s *stream) ends(why, detail string, args ...any) {
+	s.end.End, s.end.Detail = why, fmt.Sprintf(detail, args...)
 }
