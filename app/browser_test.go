@@ -64,20 +64,9 @@ type tab struct {
 // page must have been without a fault.
 func (b *browser) open(a *App, address string, before ...chromedp.Action[chromedp.Void]) *tab {
 	b.t.Helper()
-	// Each in a window of its own: a page that can't be seen does not ask who is online.
-	return b.openWith(a, address, chromedp.WithNewWindow(true), before...)
-}
-
-// openApart opens the page as somebody with another profile does, who shares nothing with the others.
-func (b *browser) openApart(a *App, address string) *tab {
-	b.t.Helper()
-	return b.openWith(a, address, chromedp.WithNewBrowserContext())
-}
-
-func (b *browser) openWith(a *App, address string, where chromedp.ContextOption, before ...chromedp.Action[chromedp.Void]) *tab {
-	b.t.Helper()
 	p := &tab{t: b.t, origin: "http://" + a.Addr, name: fmt.Sprintf("the tab at %.20q", address)}
-	p.ctx, p.leave = chromedp.NewContext(b.ctx, where, chromedp.WithListener(p.notice))
+	// Each in a window of its own: a page that can't be seen does not ask who is online.
+	p.ctx, p.leave = chromedp.NewContext(b.ctx, chromedp.WithNewWindow(true), chromedp.WithListener(p.notice))
 	b.t.Cleanup(p.close)
 	if _, err := chromedp.Call(p.ctx, network.Enable, network.EnableParams{}); err != nil { // opens the tab
 		b.t.Fatalf("%s: open a tab: %v", p.name, err)

@@ -36,25 +36,75 @@ func TestSocketsPushesAndAnswersPassEveryProxy(t *testing.T) {
 	})
 }
 
-// streamLines is so many that the test gives up if each costs the 200 ms for which a proxy may keep what it could send.
+// streamLines is so many that a test gives up if each costs the 200 ms for which a proxy may keep what it could send.
 const streamLines = 400
 
-func TestAStreamPassesEveryProxyThatIsFullDuplexLineByLine(t *testing.T) {
+func TestAStreamPassesEveryFullDuplexProxyLineByLine(t *testing.T) {
 	t.Parallel()
 	startBalanced(t).behindEach(func(t *testing.T, f *front) {
 		if !f.fullDuplex {
-			return // the next test is for it
+			return // see the next test
 		}
 		alice := connect(t, f.public, "alice")
 		s := openStream(t, f.backends, "?wait=written&timeout=5s")
 		for n := range streamLines { // each answer before the next line is sent
-			s.send(fmt.Sprintf(`{"user":"alice","event":"n","data":%d}`, n))
-			if got, more := s.answer(); !more || got["user"] != "alice" || got["error"] != nil {
-				t.Fatalf("line %d: %v", n, got)
-			}
+			s.sendNumber("alice", n)
+			s.wantNumber("alice", n)
 			alice.wantFrame("n", fmt.Sprint(n))
 		}
+		s.wantComplete(streamLines)
+		alice.leave()
 	})
+}
+
+func TestAStreamWhoseAnswersComeAfterItPassesEveryProxyAtFullSpeed(t *testing.T) {
+	t.Parallel()
+	startBalanced(t).behindEach(func(t *testing.T, f *front) {
+		people := []*client{connect(t, f.public, "alice"), connect(t, f.public, "bob")}
+		names := []string{"alice", "bob"}
+		body, lines := io.Pipe()
+		go func() {
+			for n := range streamLines {
+				fmt.Fprintf(lines, "{\"user\":%q,\"event\":\"n\",\"data\":%d,\"ref\":\"%d\"}\n", names[n%2], n, n)
+			}
+			lines.Close()
+		}()
+		s := streamFrom(t, f.backends.Addr, "?answers=after&wait=written&timeout=5s", lines, body)
+		for n := range streamLines {
+			s.wantNumber(names[n%2], n)
+			people[n%2].wantFrame("n", fmt.Sprint(n))
+		}
+		s.wantComplete(streamLines)
+		people[0].leave()
+		people[1].leave()
+	})
+}
+
+func (s *stream) sendNumber(user string, n int) {
+	s.t.Helper()
+	s.send(fmt.Sprintf(`{"user":%q,"event":"n","data":%d,"ref":"%d"}`, user, n, n))
+}
+
+// wantNumber wants the next answer to be about the number that was sent to the user.
+func (s *stream) wantNumber(user string, n int) {
+	s.t.Helper()
+	got, _ := s.answer()
+	counts, _ := got["sockets"].(map[string]any)
+	if got["user"] != user || got["ref"] != fmt.Sprint(n) || counts["written"] != 1.0 {
+		s.t.Fatalf("number %d to %s is answered with %v", n, user, got)
+	}
+}
+
+// wantComplete ends the stream, and wants its last line to say that it was whole.
+func (s *stream) wantComplete(lines int) {
+	s.t.Helper()
+	s.lines.Close()
+	if got, _ := s.answer(); got["end"] != "complete" || got["lines"] != float64(lines) {
+		s.t.Errorf("the last line is %v", got)
+	}
+	if got, more := s.answer(); more {
+		s.t.Errorf("after the last line: %v", got)
+	}
 }
 
 // backendPaths are what a stranger must not reach.
@@ -138,9 +188,21 @@ func longIDs(n int) (ids []string) {
 func TestQuestionsAboutManyUsersPassEveryProxy(t *testing.T) {
 	t.Parallel()
 	startBalanced(t).behindEach(func(t *testing.T, f *front) {
-		got := ask(t, f.backends, "GET", "/presence?user="+strings.Join(longIDs(340), "&user="), "")
-		if users, _ := got.Body["users"].([]any); got.Status != 200 || len(users) != 340 {
-			t.Errorf("340 users in the address: %d with %d users, %.300s", got.Status, len(users), got.text)
-		}
+		fits, more := longIDs(340), longIDs(1000)
+		wantUsers(t, ask(t, f.backends, "GET", "/presence?user="+strings.Join(fits, "&user="), ""), fits)
+		wantUsers(t, ask(t, f.backends, "POST", "/presence", string(marshal(t, map[string]any{"users": more}))), more)
 	})
+}
+
+func wantUsers(t *testing.T, got answer, want []string) {
+	t.Helper()
+	users, _ := got.Body["users"].([]any)
+	if got.Status != http.StatusOK || len(users) != len(want) {
+		t.Fatalf("about %d users: %d with %d of them, %.300s", len(want), got.Status, len(users), got.text)
+	}
+	for n, user := range users {
+		if name := user.(map[string]any)["user"]; name != want[n] {
+			t.Fatalf("the %d. user is %v, want %s", n+1, name, want[n])
+		}
+	}
 }

@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+
+	"github.com/chromedp/chromedp"
 )
 
 const (
@@ -93,11 +95,26 @@ func (b *browser) openClients(f *front) *audience {
 	return c
 }
 
-// awaitOpen waits until all clients are connected.
+// openApart opens a page in a profile of its own.
+func (b *browser) openApart(a *App, address string) *tab {
+	b.t.Helper()
+	p := &tab{t: b.t, origin: "http://" + a.Addr}
+	p.ctx, p.leave = chromedp.NewContext(b.ctx, chromedp.WithNewBrowserContext(), chromedp.WithListener(p.notice))
+	b.t.Cleanup(p.close)
+	if err := chromedp.Do(p.ctx); err != nil { // opens the tab, which would end with a shorter context
+		b.t.Fatalf("open a tab: %v", err)
+	}
+	p.do(chromedp.Navigate(p.origin + address))
+	return p
+}
+
+// awaitOpen waits until all clients are connected, however long that takes if only more and more are.
 func (c *audience) awaitOpen() {
 	c.t.Helper()
 	for _, p := range c.pages {
-		p.await("all clients to be connected", `() => Number(document.body.dataset.open) === clients.length`)
+		for some := 0; some <= restartClients/restartPages; some += 10 {
+			p.await(fmt.Sprintf("%d clients to be connected", some), `(some) => Number(document.body.dataset.open) >= some`, some)
+		}
 	}
 }
 

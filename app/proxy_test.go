@@ -73,7 +73,7 @@ func startBalanced(t *testing.T) *balanced {
 		b.start(place)
 	}
 	for _, kind := range proxyKinds {
-		f := startProxy(t, kind, b.addrs, kind.text(t))
+		f := startFront(t, kind, b.addrs, kind.text(t))
 		b.fronts = append(b.fronts, f)
 		awaitReady(t, f.backends)
 	}
@@ -114,9 +114,9 @@ func (k proxyKind) text(t *testing.T) string {
 	return string(text)
 }
 
-// startProxy starts a proxy with a configuration, in which only the addresses are changed. It may open 20,000 files, as is usual where
+// startFront starts a proxy with a configuration, in which only the addresses are changed. It may open 20,000 files, as is usual where
 // containers are hosted.
-func startProxy(t *testing.T, kind proxyKind, instances []string, config string) *front {
+func startFront(t *testing.T, kind proxyKind, instances []string, config string) *front {
 	t.Helper()
 	f := &front{kind, &App{Addr: fixedAddr(t)}, &App{Addr: fixedAddr(t)}}
 	for n, addr := range instances {
