@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"rollcall/static"
 )
@@ -47,6 +48,8 @@ func TestAStreamPassesEveryFullDuplexProxyLineByLine(t *testing.T) {
 		}
 		alice := connect(t, f.public, "alice")
 		s := openStream(t, f.backends, "?wait=written&timeout=5s")
+		giveUp := time.AfterFunc(patience, func() { s.body.Close() })
+		defer giveUp.Stop()
 		for n := range streamLines { // each answer before the next line is sent
 			s.sendNumber("alice", n)
 			s.wantNumber("alice", n)
