@@ -1,7 +1,7 @@
 # Everything one does with Rollcall. `make help` lists it.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test chaos bench build check-go
+.PHONY: help run test chaos bench build vulncheck check-go
 
 GO ?= go
 FOR ?= 5m
@@ -9,7 +9,7 @@ SEED ?= 0
 ONLY ?=
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: build ## run one instance in development mode, with Redis in the same process
 	@exec ./rollcall
@@ -31,6 +31,10 @@ chaos: check-go ## play random faults and check everything after each: FOR=5m, S
 bench: build ## measure speed and memory, and print the table of the README
 	@GO=$(GO) ./.ci/install
 	@$(GO) run ./bench
+
+# Not part of the tests: it asks a data base on the network, whose answers change from day to day.
+vulncheck: check-go ## look for known vulnerabilities in what the binary is made of
+	@$(GO) run golang.org/x/vuln/cmd/govulncheck@v1.9.0 ./...
 
 check-go:
 	@command -v $(GO) >/dev/null || { echo "Go is missing: install Go 1.26 or newer from go.dev/dl" >&2; exit 1; }

@@ -39,10 +39,6 @@ func TestMain(m *testing.M) {
 	for _, lasting := range []string{
 		"net/http.(*persistConn).readLoop",
 		"net/http.(*persistConn).writeLoop",
-		// links to Redis whose connection was closed while they held something back
-		"github.com/Shopify/toxiproxy/v2/toxics.(*LatencyToxic).Pipe",
-		"github.com/Shopify/toxiproxy/v2/toxics.(*BandwidthToxic).Pipe",
-		"github.com/Shopify/toxiproxy/v2/toxics.(*NoopToxic).Pipe",
 		// waits for five seconds to close connections to nodes that have left a Cluster
 		"github.com/redis/rueidis.(*clusterClient)._refresh.func2",
 	} {
@@ -69,6 +65,11 @@ func tryApp(t *testing.T, flags ...string) (*App, error) {
 
 func tryAppWith(t *testing.T, events map[string]handlers.Handler, flags ...string) (*App, error) {
 	t.Helper()
+	return tryAppLogging(t, testLog{t}, events, flags...)
+}
+
+func tryAppLogging(t *testing.T, log io.Writer, events map[string]handlers.Handler, flags ...string) (*App, error) {
+	t.Helper()
 	var all commands
 	c := &all.Config
 	flags = append([]string{"--addr=127.0.0.1:0", "--jwt-secret=" + testSecret, "--api-keys=" + testKey, "--drain=2s"}, flags...)
@@ -79,7 +80,7 @@ func tryAppWith(t *testing.T, events map[string]handlers.Handler, flags ...strin
 		return nil, err
 	}
 	c.fillDev()
-	return Start(t.Context(), c, events, slog.New(slog.NewTextHandler(testLog{t}, nil)))
+	return Start(t.Context(), c, events, slog.New(slog.NewTextHandler(log, nil)))
 }
 
 // startThree starts three instances on one real Redis.

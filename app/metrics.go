@@ -125,7 +125,8 @@ func (m *metrics) watch(mirror *presence.Mirror, lease time.Duration, sockets *p
 	counter("rollcall_mirror_errors_total", "Failed steps of the mirror.", nil, func() int64 { return mirror.Stats().Errors })
 	counter("rollcall_remirrors_total", "Times that Redis had lost its state, and a shard was mirrored again.", nil, func() int64 { return mirror.Stats().Remirrors })
 	counter("rollcall_audit_differences_total", "Differences that audits found, and mended.", nil, func() int64 { n, _ := mirror.Audits(); return n })
-	tellStates(m.registry, mirror, lease, server)
+	states{m.registry}.tellReadiness(server)
+	states{m.registry}.tellRedis(mirror, lease)
 	const drops, help = "rollcall_drops_total", "What could not be delivered, by reason: sockets too slow, messages, envelopes, replies, or answers to be remembered."
 	for reason, count := range map[string]func() int64{
 		"socket_too_slow":    server.TooSlow,

@@ -37,19 +37,26 @@ func newEdge(registry *prometheus.Registry) edge {
 	}
 	e := edge{
 		requests: counters("rollcall_http_requests_total",
-			"HTTP requests by method, pattern of the route (none: no such path) and status; 101 is a socket.", "method", "route", "status"),
+			"HTTP requests by method, pattern of the route (none: no such path) and status; 101 is a socket.",
+			"method", "route", "status"),
 		times: times("rollcall_http_request_seconds",
-			"From the head of a request to the end of its answer; of a socket to its welcome. Streams are left out.", "method", "route"),
-		refused: counters("rollcall_handshakes_refused_total", "Sockets that were refused, by the code of the problem.", "code"),
+			"From the head of a request to the end of its answer; of a socket to its welcome. Streams are left out.",
+			"method", "route"),
+		refused: counters("rollcall_handshakes_refused_total",
+			"Sockets that were refused, by the code of the problem.", "code"),
 		opened: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "rollcall_sockets_opened_total", Help: "Sockets that were connected.",
 		}),
 		closed: counters("rollcall_sockets_closed_total",
-			"Sockets that are gone, by who closed them first (server, client, network: the connection broke) and the close code or its class; 1006: without a close frame.",
+			"Sockets that are gone, by who closed them first (server, client, network: the connection broke) "+
+				"and the close code or its class; 1006: without a close frame.",
 			"by", "code"),
 		handled: counters("rollcall_client_events_total",
-			"Events of clients by handler (unknown: none has this name) and outcome: ok, refused (the client was told what was wrong), failed.", "handler", "outcome"),
-		handling: times("rollcall_handler_seconds", "From an event of a client to the end of its handler, when its answers are on their way.", "handler"),
+			"Events of clients by handler (unknown: none has this name) and outcome: "+
+				"ok, refused (the client was told what was wrong), failed.",
+			"handler", "outcome"),
+		handling: times("rollcall_handler_seconds",
+			"From an event of a client to the end of its handler, when its answers are on their way.", "handler"),
 	}
 	registry.MustRegister(e.opened)
 	return e
@@ -104,28 +111,47 @@ func tellBuild(registry *prometheus.Registry) {
 		version = built.Main.Version
 	}
 	info := prometheus.NewGauge(prometheus.GaugeOpts{
-		Name: "rollcall_build_info", Help: "1. The labels say which version this is, and with which Go it was built.",
+		Name: "rollcall_build_info", Help: "1. The labels say which version this is, and of which Go.",
 		ConstLabels: prometheus.Labels{"version": version, "go": runtime.Version()},
 	})
 	info.Set(1)
 	registry.MustRegister(info)
 }
 
-// tellStates shows whether this instance is ready and how it stands with Redis, each state as 1 or 0.
-func tellStates(registry *prometheus.Registry, mirror *presence.Mirror, lease time.Duration, server *handlers.Server) {
-	state := func(name, help string, labels prometheus.Labels, holds func() bool) {
-		registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: labels}, func() float64 {
-			if holds() {
-				return 1
-			}
-			return 0
-		}))
+// states are shown each as 1 or 0.
+type states struct{ registry *prometheus.Registry }
+
+func (s states) tell(name, help, label, value string, holds func() bool) {
+	o := prometheus.GaugeOpts{Name: name, Help: help}
+	if label != "" {
+		o.ConstLabels = prometheus.Labels{label: value}
 	}
-	state("rollcall_ready", "Whether this instance should get traffic, as /readyz says.", nil, func() bool { return server.Readiness().Ready() })
-	const notReady, why = "rollcall_not_ready", "Why this instance should get no traffic: 1 for each reason that holds."
-	state(notReady, why, prometheus.Labels{"reason": "draining"}, func() bool { return server.Readiness().Draining })
-	state(notReady, why, prometheus.Labels{"reason": "deaf"}, func() bool { return server.Readiness().Deaf })
-	const redis, how = "rollcall_redis", "How this instance stands with Redis: lease_held (other instances believe this one), reachable (the lease was renewed within half its life)."
-	state(redis, how, prometheus.Labels{"state": "lease_held"}, func() bool { return mirror.Stats().Trust > 0 })
-	state(redis, how, prometheus.Labels{"state": "reachable"}, func() bool { return mirror.Stats().Trust > lease/2 })
+	s.registry.MustRegister(prometheus.NewGaugeFunc(o, func() float64 {
+		if holds() {
+			return 1
+		}
+		return 0
+	}))
+}
+
+// tellReadiness shows whether this instance should get traffic, or why not.
+func (s states) tellReadiness(server *handlers.Server) {
+	s.tell("rollcall_ready", "Whether this instance should get traffic, as /readyz says.", "", "",
+		func() bool { return server.Readiness().Ready() })
+	why := func(reason string, holds func() bool) {
+		s.tell("rollcall_not_ready", "Why this instance should get no traffic: 1 for each reason that holds.",
+			"reason", reason, holds)
+	}
+	why("draining", func() bool { return server.Readiness().Draining })
+	why("deaf", func() bool { return server.Readiness().Deaf })
+}
+
+// tellRedis shows how this instance stands with Redis.
+func (s states) tellRedis(mirror *presence.Mirror, lease time.Duration) {
+	is := func(state string, holds func() bool) {
+		s.tell("rollcall_redis", "How this instance stands with Redis: lease_held (other instances believe this one), "+
+			"reachable (the lease was renewed within half its life).", "state", state, holds)
+	}
+	is("lease_held", func() bool { return mirror.Stats().Trust > 0 })
+	is("reachable", func() bool { return mirror.Stats().Trust > lease/2 })
 }

@@ -278,3 +278,22 @@ func TestPageFitsAPhone(t *testing.T) {
 		t.Errorf("wider than the phone:\n%s", wide)
 	}
 }
+
+func TestPageMayConnectToNoOtherServer(t *testing.T) {
+	t.Parallel()
+	a, b := startApp(t), startBrowser(t)
+	elsewhere := startApp(t, "--allowed-origins=*")
+	p := b.openAs(a, "alice") // to its own it may, which the welcome shows
+	for _, address := range []string{"ws://" + elsewhere.Addr + "/ws", "http://" + elsewhere.Addr + "/healthz"} {
+		got := p.see(`(address) => new Promise((resolve) => {
+			addEventListener("securitypolicyviolation", (e) => resolve(e.effectiveDirective), { once: true });
+			if (address.startsWith("ws")) new WebSocket(address).addEventListener("open", () => resolve("open"));
+			else fetch(address, { mode: "no-cors" }).then(() => resolve("fetched"), () => {});
+		})`, address)
+		if got != "connect-src" {
+			t.Errorf("%s: %s, want connect-src to forbid it", address, got)
+		}
+	}
+	p.closed = true // what it tried is a fault of a page, and was the test
+	p.leave()
+}

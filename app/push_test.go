@@ -98,13 +98,49 @@ func TestPushToManyAnswersForEachInTheOrderAsked(t *testing.T) {
 func TestAThousandUsersWithLongNamesCanBeAskedAboutAtOnce(t *testing.T) {
 	t.Parallel()
 	a := startApp(t)
-	query := url.Values{}
-	for n := range 1000 {
-		query.Add("user", fmt.Sprintf("%04d", n)+strings.Repeat("é", 62)) // 128 bytes, nearly three times that in the query
+	connect(t, a, "alice")
+	var users []string
+	for n := range 999 {
+		users = append(users, fmt.Sprintf("%04d", n)+strings.Repeat("é", 62)) // of 128 bytes
 	}
-	got := ask(t, a, "GET", "/presence?"+query.Encode(), "")
-	if users, _ := got.Body["users"].([]any); got.Status != http.StatusOK || len(users) != 1000 {
-		t.Errorf("%d, %d users", got.Status, len(users))
+	users = append(users, "alice")
+	plain := string(marshal(t, map[string]any{"users": users}))
+	for spelling, body := range map[string]string{"in UTF-8": plain, "with escapes": strings.ReplaceAll(plain, "é", `\u00e9`)} {
+		got := ask(t, a, "POST", "/presence", body)
+		listed, _ := got.Body["users"].([]any)
+		if got.Status != http.StatusOK || len(listed) != len(users) || got.Body["stale"] != false {
+			t.Fatalf("%s: %d, %d users, %.200s", spelling, got.Status, len(listed), got.text)
+		}
+		for n, state := range map[int]string{0: "offline", len(users) - 1: "online"} {
+			if one := listed[n].(map[string]any); one["user"] != users[n] || one["state"] != state {
+				t.Errorf("%s: number %d is %v", spelling, n, one)
+			}
+		}
+	}
+}
+
+func TestAQuestionAboutUsersHasTheSameAnswerInTheAddressAndInTheBody(t *testing.T) {
+	t.Parallel()
+	a := startApp(t)
+	connect(t, a, "alice")
+	wantState(t, a, "alice", "online", 1)
+	const headRoom = 14 << 10 // of 16 KiB: the rest is for headers
+	users, query := []string{"alice"}, "user=alice"
+	for n := 0; len(query) < headRoom; n++ {
+		users = append(users, fmt.Sprintf("user-%d/é", n))
+		query += "&user=" + url.QueryEscape(users[len(users)-1])
+	}
+	inAddress := ask(t, a, "GET", "/presence?"+query, "")
+	inBody := ask(t, a, "POST", "/presence", string(marshal(t, map[string]any{"users": users})))
+	for _, got := range []answer{inAddress, inBody} {
+		listed, _ := got.Body["users"].([]any)
+		if got.Status != http.StatusOK || len(listed) != len(users) {
+			t.Fatalf("%d, %d users", got.Status, len(listed))
+		}
+		delete(listed[0].(map[string]any), "lastSeen") // of who is online it is now
+	}
+	if !sameJSON(string(marshal(t, inAddress.Body["users"])), string(marshal(t, inBody.Body["users"]))) {
+		t.Errorf("GET: %.500s\nPOST: %.500s", inAddress.text, inBody.text)
 	}
 }
 
@@ -132,8 +168,11 @@ func TestPagesElsewhereMayLoadTheClientAndReadWhyASocketWasRefused(t *testing.T)
 	}
 	got = ask(t, a, "GET", "/ws", "", http.Header{"Origin": {"https://evil.example"}, "Authorization": nil})
 	wantProblem(t, got, 403, "bad_origin")
-	if allowed := got.Header.Get("Access-Control-Allow-Origin"); allowed != "" {
-		t.Errorf("%s may read it", allowed)
+	if got.Header.Get("Access-Control-Allow-Origin") != "https://evil.example" || got.Header.Get("Vary") != "Origin" {
+		t.Errorf("a page can't read that its origin is not allowed: %v", got.Header)
+	}
+	if credentials := got.Header.Get("Access-Control-Allow-Credentials"); credentials != "" {
+		t.Errorf("a page elsewhere may send credentials: %s", credentials)
 	}
 }
 

@@ -20,7 +20,7 @@ func TestABadRequestIsToldWhatIsWrongWithIt(t *testing.T) {
 	a := startApp(t, "--max-message-bytes=1024")
 	text := http.Header{"Content-Type": {"text/plain"}}
 	big := `{"event":"x","data":"` + strings.Repeat("x", 1024) + `"}`
-	bigger := `{"users":["alice"],"event":"x","data":"` + strings.Repeat("x", 300<<10) + `"}`
+	bigger := `{"users":["alice"],"event":"x","data":"` + strings.Repeat("x", 600<<10) + `"}`
 	thousandAndOne := `{"event":"x","users":["u"` + strings.Repeat(`,"u"`, 1000) + `]}`
 	for _, c := range []struct {
 		method, path, body string
@@ -90,6 +90,15 @@ func TestABadRequestIsToldWhatIsWrongWithIt(t *testing.T) {
 		{"GET", "/presence?cursor=%00", "", nil, 400, "bad_cursor", "unchanged"},
 		{"GET", "/presence?user=", "", nil, 400, "bad_user", "is empty"},
 		{"GET", "/presence?user=a" + strings.Repeat("&user=a", 1000), "", nil, 400, "bad_users", "1001"},
+		{"POST", "/presence", `{"users":[]}`, nil, 400, "bad_users", "1 to 1000"},
+		{"POST", "/presence", `{}`, nil, 400, "bad_users", "1 to 1000"},
+		{"POST", "/presence", `{"users":["a"` + strings.Repeat(`,"a"`, 1000) + `]}`, nil, 400, "bad_users", "1001"},
+		{"POST", "/presence", `{"users":["a",""]}`, nil, 400, "bad_user", "is empty"},
+		{"POST", "/presence", `{"users":"a"}`, nil, 400, "bad_json", "users"},
+		{"POST", "/presence", `{"user":["a"]}`, nil, 400, "bad_json", `unknown field "user"`},
+		{"POST", "/presence", `{"users":["a"]}`, text, 415, "bad_content_type", "application/json"},
+		{"POST", "/presence?user=a", `{"users":["a"]}`, nil, 400, "bad_query", "nothing in the query"},
+		{"POST", "/presence", `{"users":["` + strings.Repeat("u", 600<<10) + `"]}`, nil, 413, "body_too_large", "bytes"},
 		{"GET", "/presence/", "", nil, 400, "bad_user", "is empty"},
 		{"GET", "/presence/" + strings.Repeat("u", 129), "", nil, 400, "bad_user", "too long"},
 		{"GET", "/nothing/here", "", nil, 404, "not_found", "nothing"},

@@ -151,17 +151,5 @@ func (c *regulars) truth() (at map[string]map[string]int, complete bool) {
 	return at, c.completeLocked()
 }
 
-// on are the clients that are connected to some instances.
-func (c *regulars) on(instances ...string) (members []*member) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, m := range c.members {
-		if slices.Contains(instances, m.instance) {
-			members = append(members, m)
-		}
-	}
-	return members
-}
-
 // lastsLong makes a token outlast any test.
 func lastsLong(claims jwt.MapClaims) { claims["exp"] = time.Now().Add(24 * time.Hour).Unix() }

@@ -88,8 +88,13 @@ func TestTheDashboardShowsOnlyMetricsThatExist(t *testing.T) {
 		t.Fatal(err)
 	}
 	a := startApp(t)
-	connect(t, a, "alice")
+	connect(t, a, "bob").leave()
+	alice := connect(t, a, "alice")
+	alice.send(`{"event":"events"}`)
+	alice.wantFrame("events", "1")
 	ask(t, a, "POST", "/push/alice?wait=written", `{"event":"x"}`)
+	ask(t, a, "GET", "/ws?token=garbage", "", http.Header{"Authorization": nil})
+	wantMetrics(t, a, `rollcall_client_events_total{handler="events",outcome="ok"} 1`, `rollcall_sockets_closed_total{by="client",code="1000"} 1`)
 	metrics := ask(t, a, "GET", "/metrics", "").text
 	names := regexp.MustCompile(`\b(rollcall|go|process)_[a-z_]+`).FindAllString(string(dashboard), -1)
 	for _, name := range names {

@@ -13,7 +13,6 @@ import (
 	"testing"
 	"time"
 
-	toxiproxy "github.com/Shopify/toxiproxy/v2"
 	"github.com/redis/rueidis"
 
 	"rollcall/lua/redistest"
@@ -97,8 +96,8 @@ func (w *world) serving() []*site {
 // site is a place for one instance after another, with a link of its own to Redis.
 type site struct {
 	w    *world
-	path string           // of the binary
-	link *toxiproxy.Proxy // nil: it reaches Redis directly
+	path string // of the binary
+	link *link  // nil: it reaches Redis directly
 
 	mu sync.Mutex
 	// mu guards the following
@@ -113,7 +112,7 @@ func (n *site) start() {
 	n.w.t.Helper()
 	at := *n.w.url
 	if n.link != nil {
-		at.Host = n.link.Listen
+		at.Host = n.link.addr
 	}
 	flags := []string{"--redis-url=" + at.String(), "--prefix=" + n.w.prefix, "--shards=1", "--lease=" + worldLease.String(), "--grace=" + worldGrace.String()}
 	p := startBinary(n.w.t, n.path, append(flags, n.w.flags...)...)

@@ -59,7 +59,8 @@ func readAll(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error
 	return text, err
 }
 
-// bodyFault says why a body could not be read, without the error's own words: they may name addresses that are no business of the caller.
+// bodyFault says why a body could not be read, without the error's own words: they may name addresses that are no
+// business of the caller.
 func bodyFault(err error) string {
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):

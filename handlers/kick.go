@@ -44,13 +44,16 @@ func (s *Server) kickSocket(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	return s.kick(c, slog.String("socket", id.String()), func(ctx context.Context, reason string) (fanout.Outcome, error) {
+	whom := slog.String("socket", id.String())
+	return s.kick(c, whom, func(ctx context.Context, reason string) (fanout.Outcome, error) {
 		return s.options.Router.KickSocket(ctx, id, reason)
 	})
 }
 
 // kick reads the reason, has sockets closed for it, and tells how many were. whom is for the log.
-func (s *Server) kick(c echo.Context, whom slog.Attr, closeSockets func(ctx context.Context, reason string) (fanout.Outcome, error)) error {
+func (s *Server) kick(
+	c echo.Context, whom slog.Attr, closeSockets func(ctx context.Context, reason string) (fanout.Outcome, error),
+) error {
 	reason, err := reasonFrom(c)
 	if err != nil {
 		return err
@@ -61,8 +64,8 @@ func (s *Server) kick(c echo.Context, whom slog.Attr, closeSockets func(ctx cont
 	if err != nil {
 		return err
 	}
-	s.kicks.info("kicked", whom, "route", c.Path(), "closed", outcome.Sockets.Written, "unanswered", outcome.Sockets.Unanswered,
-		"partial", outcome.Partial, "peer", c.Request().RemoteAddr)
+	s.kicks.info("kicked", whom, "route", c.Path(), "closed", outcome.Sockets.Written,
+		"unanswered", outcome.Sockets.Unanswered, "partial", outcome.Partial, "peer", c.Request().RemoteAddr)
 	return c.JSON(http.StatusOK, kickAnswer{outcome.Sockets.Written, outcome.Sockets.Unanswered, outcome.Partial})
 }
 

@@ -7,11 +7,12 @@ import (
 	"github.com/labstack/echo/v4"
 )
 
-// Meter is told what happens between this instance and the outside. It is called on the way of each request, so it must be quick. No
-// client and no backend can choose what these strings are: each comes from a set that is known when the instance starts, or from a
-// constant of ours.
+// Meter is told what happens between this instance and the outside. It is called on the way of each request,
+// so it must be quick. No client and no backend can choose what these strings are: each comes from a set that
+// is known when the instance starts, or from a constant of ours.
 type Meter interface {
-	// Request is told of each HTTP request, by the pattern of its route. A stream has no time: it is as long as its client likes.
+	// Request is told of each HTTP request, by the pattern of its route. A stream has no time: it is as long as
+	// its client likes.
 	Request(method, route string, status int, took time.Duration, stream bool)
 	// Refused is told of each handshake of a socket that was refused, by the code of the problem.
 	Refused(code string)
@@ -19,7 +20,8 @@ type Meter interface {
 	Opened()
 	// Closed is told of each of these, when it is gone.
 	Closed(by Closer, code int)
-	// Handled is told of each event of a client: by the name under which its handler is registered, and what came of it.
+	// Handled is told of each event of a client: by the name under which its handler is registered, and what
+	// came of it.
 	Handled(handler, outcome string, took time.Duration)
 }
 
@@ -91,7 +93,8 @@ func (r routes) labels(method, path string) (string, string) {
 // noSniff is the value of X-Content-Type-Options.
 var noSniff = []string{"nosniff"}
 
-// observe counts each request, logs those that were refused for their credentials, and keeps browsers from guessing what an answer is.
+// observe counts each request, logs those that were refused for their credentials, and keeps browsers from
+// guessing what an answer is.
 func (s *Server) observe(next echo.HandlerFunc) echo.HandlerFunc {
 	meter := s.options.meter()
 	return func(c echo.Context) error {

@@ -17,7 +17,7 @@ import (
 
 const (
 	maxUsers  = 1000      // in one POST /push
-	usersSize = 512 << 10 // bytes that their names may add to a body: room for each as \u escapes, as many libraries write JSON
+	usersSize = 512 << 10 // bytes that their names may add to a body; many libraries write them as \u escapes
 
 	defaultWait = 2 * time.Second // until a push that could not be sent is given up, and what is not known of it is unanswered
 
@@ -106,7 +106,8 @@ func (s *Server) pushMany(c echo.Context) error {
 		return s.stream(c)
 	}
 	if c.QueryParams().Has("answers") {
-		return problem(http.StatusBadRequest, "bad_query", "answers: is for streams alone, which are of Content-Type: application/x-ndjson")
+		return problem(http.StatusBadRequest, "bad_query",
+			"answers: is for streams alone, which are of Content-Type: application/x-ndjson")
 	}
 	wait, timeout, err := waitFrom(c)
 	if err != nil {

@@ -56,7 +56,8 @@ func (s *Server) presenceOf(c echo.Context) error {
 // someUsers tells what is known of some users; field is the name of the list in the request.
 func (s *Server) someUsers(c echo.Context, field string, users []string) error {
 	if len(users) > presence.MaxLookup {
-		return problem(http.StatusBadRequest, "bad_users", "%s: at most %d may be asked about at once, not %d", field, presence.MaxLookup, len(users))
+		return problem(http.StatusBadRequest, "bad_users", "%s: at most %d may be asked about at once, not %d",
+			field, presence.MaxLookup, len(users))
 	}
 	for _, user := range users {
 		if p := checkUser(field, user); p != nil {

@@ -120,7 +120,8 @@ func onlyQuery(names ...string) echo.MiddlewareFunc {
 			for name, values := range c.QueryParams() {
 				switch {
 				case len(names) == 0:
-					return problem(http.StatusBadRequest, "bad_query", "%s: this path and method take nothing in the query", name)
+					return problem(http.StatusBadRequest, "bad_query",
+						"%s: this path and method take nothing in the query", name)
 				case !slices.Contains(names, name):
 					return problem(http.StatusBadRequest, "bad_query", "%s: nothing of that name is known here; there is %s", name, strings.Join(names, ", "))
 				case len(values) > 1:
@@ -187,8 +188,8 @@ func (s *Server) EndStreams() { s.leave() }
 func (s *Server) connect(c echo.Context) error {
 	r := c.Request()
 	if origin := r.Header.Get("Origin"); origin != "" {
-		// A page sees of a refused WebSocket only that it failed. So that it can ask here for the reason, every origin may read that, also
-		// one that may not connect; nothing here depends on cookies, and credentials stay forbidden.
+		// A page sees of a refused WebSocket only that it failed. So that it can ask here for the reason, every origin
+		// may read that, also one that may not connect. Nothing here depends on cookies, and credentials stay forbidden.
 		c.Response().Header().Set("Access-Control-Allow-Origin", origin)
 		c.Response().Header().Set("Vary", "Origin")
 	}
@@ -216,7 +217,8 @@ func (s *Server) connect(c echo.Context) error {
 		return problem(http.StatusUpgradeRequired, "upgrade_required", "all is well, but this path speaks WebSocket: connect with a WebSocket client")
 	}
 	refused := s.sockets.serve(c.Response().Writer, r, user)
-	c.Response().Status, c.Response().Committed = http.StatusSwitchingProtocols, true // whatever the answer was, it has been given
+	c.Response().Committed = true // whatever the answer was, it has been given
+	c.Response().Status = http.StatusSwitchingProtocols
 	if refused != 0 {
 		c.Response().Status = refused
 		s.options.meter().Refused(codeBadHandshake)
@@ -247,4 +249,6 @@ func (s *Server) serveStatic() {
 	}
 }
 
-const pagePolicy = "default-src 'self'; connect-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+// pagePolicy lets the page connect to its own server alone: 'self' covers wss:// and ws:// of the same host and port.
+const pagePolicy = "default-src 'self'; connect-src 'self'; img-src 'self' data:; " +
+	"frame-ancestors 'none'; base-uri 'none'; form-action 'none'"

@@ -96,8 +96,9 @@ func newSockets(o Options, g *gateway, draining func() bool) *sockets {
 	return s
 }
 
-// serve upgrades a request, and returns when the client is welcomed or refused, with the status of the refusal, or 0: while an HTTP handler runs, net/http keeps several KB
-// for it, which an idle socket does not need. The connection lives on in a goroutine of its own, which s.open waits for.
+// serve upgrades a request, and returns when the client is welcomed, or with the status with which it was refused: while
+// an HTTP handler runs, net/http keeps several KB for it, which an idle socket does not need. The connection lives on in
+// a goroutine of its own, which s.open waits for.
 func (s *sockets) serve(w http.ResponseWriter, r *http.Request, user string) (refused int) {
 	handshake := make(chan struct{}) // has one message, when Melody is done; closed when the socket may read
 	socket := &socket{hub: s, handshake: handshake}

@@ -8,8 +8,9 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// sparseLog logs one kind of event that others can cause, as often as they like: so many lines at once, and one a second in the long
-// run. The next line says how many were left out. Each kind has its own, so that none hides another.
+// sparseLog logs one kind of event that others can cause, as often as they like: so many lines at once, and
+// one a second in the long run. The next line says how many were left out. Each kind has its own, so that
+// none hides another.
 type sparseLog struct {
 	// static after construction
 	log   *slog.Logger

@@ -19,31 +19,33 @@ import (
 
 const (
 	maxStreams    = 256              // open on this instance; one costs up to streamWindow lines
-	streamWindow  = 512              // pushes of one stream that may be on their way; then its reader waits, and with it the client
+	streamWindow  = 512              // its pushes that may be on their way; then its reader waits, and with it the client
 	streamBytes   = 1 << 20          // of their lines, unless one alone has more
 	streamTimeout = 30 * time.Second // for the client to send something more, and to read an answer
 	lineExtra     = 1 << 10          // bytes that a line may have besides its data
 
-	maxHeldLines = 10_000  // of a stream that is answered after its end
-	maxHeldBytes = 8 << 20 // of their answers
-	maxThrown    = 32 << 20
+	maxHeldLines = 10_000   // of a stream that is answered after its end
+	maxHeldBytes = 8 << 20  // of their answers
+	maxThrown    = 32 << 20 // bytes that are read of it after that, and thrown away
 )
 
-// A stream is a POST /push of application/x-ndjson: one push a line, one answer a line, in the same order. A bad line costs its own
-// answer. Whoever sends faster than it reads the answers, or faster than pushes can be routed, waits.
+// A stream is a POST /push of application/x-ndjson: one push a line, one answer a line, in the same order. A
+// bad line costs its own answer. Whoever sends faster than it reads the answers, or faster than pushes can be
+// routed, waits.
 //
-//	{"user":"alice","event":"x","ref":"17"}    a line; its answer begins with its ref, or with its number if it has none:
+//	{"user":"alice","event":"x","ref":"17"}    a line; its answer begins with its ref, or else with its number:
 //	{"ref":"17","id":…,"user":"alice",…}       a push
 //	{"line":2,"error":"…"}                     a line that can't be a push
 //	{"end":"complete","lines":2}               the last line of the answer
 //
-// The last line says that the body came to its end, or why the stream ended before. "lines" counts the lines that were taken: each of
-// them is answered above (but for blank ones, which ask for nothing), and nothing after them was sent. If there is no such line, the
-// answer itself was cut.
+// The last line says that the body came to its end, or why the stream ended before. "lines" counts the lines
+// that were taken: each of them is answered above (but for blank ones, which ask for nothing), and nothing
+// after them was sent. If there is no such line, the answer itself was cut.
 //
-// Usually the answers come while the body is still being sent. Go's own reverse proxy, and what is built on it, can't do that unless
-// full duplex is on: when the answer begins it throws away what it reads of the body, and forwards the rest as if it were whole. So with
-// ?answers=after nothing is answered before the body has ended.
+// Usually the answers come while the body is still being sent. Go's own reverse proxy, and what is built on
+// it, can't do that unless full duplex is on: when the answer begins it throws away what it reads of the
+// body, and forwards the rest as if it were whole. So with ?answers=after nothing is answered before the body
+// has ended.
 
 // The reasons for which a stream ends.
 const (
@@ -103,21 +105,24 @@ func (s *Server) stream(c echo.Context) error {
 	}
 	if s.streams.Add(1) > maxStreams {
 		s.streams.Add(-1)
-		return problem(http.StatusServiceUnavailable, "busy", "%d streams are open here, which is as many as may; nothing was sent, try again in a second, or on another instance",
-			maxStreams)
+		return problem(http.StatusServiceUnavailable, "busy", "%d streams are open here, which is as many as may; "+
+			"nothing was sent, try again in a second, or on another instance", maxStreams)
 	}
 	defer s.streams.Add(-1)
 	one := s.newStream(http.NewResponseController(c.Response()), wait, timeout)
 	if one.after = after; !after {
-		if err := one.control.EnableFullDuplex(); err != nil { // or nothing more could be read after the first answer
+		// or nothing more could be read after the first answer
+		if err := one.control.EnableFullDuplex(); err != nil {
 			return err
 		}
 		if c.Request().Header.Get("Expect") == "100-continue" {
-			c.Response().Writer.WriteHeader(http.StatusContinue) // curl would wait a second for it, for it is not sent once the answer has begun
+			// curl would wait a second for it: net/http does not send it once the answer has begun
+			c.Response().Writer.WriteHeader(http.StatusContinue)
 		}
 		beginAnswers(c)
 	}
-	// a read that fails, as it does when its time is over, ends the request's own context; but what was read is still to be answered
+	// a read that fails, as it does when its time is over, ends the request's own context; but what was read is
+	// still to be answered
 	ctx, cancel := context.WithCancel(context.WithoutCancel(c.Request().Context()))
 	defer cancel()
 	defer context.AfterFunc(s.leaving, one.stopReading)()
@@ -126,7 +131,8 @@ func (s *Server) stream(c echo.Context) error {
 		one.readLines(ctx, patientBody{c.Request().Body, one})
 	}()
 	if all := one.answer(ctx, c); !all { // the client is gone
-		one.stopReading() // only then: a read that fails ends the context of whatever comes through this connection later
+		// only then: a read that fails ends the context of whatever comes through this connection later
+		one.stopReading()
 	}
 	cancel()
 	for line := range one.lines {
@@ -137,11 +143,15 @@ func (s *Server) stream(c echo.Context) error {
 	return nil
 }
 
-func (s *Server) newStream(control *http.ResponseController, wait fanout.Wait, timeout time.Duration) *stream {
+func (s *Server) newStream(
+	control *http.ResponseController, wait fanout.Wait, timeout time.Duration,
+) *stream {
 	return &stream{
 		server: s, control: control, wait: wait, timeout: timeout,
 		lines: make(chan streamed, streamWindow), room: semaphore.NewWeighted(streamBytes),
-		end: ending{End: endInternal, Detail: "something went wrong here, and was logged; what follows was not sent"},
+		end: ending{
+			End: endInternal, Detail: "something went wrong here, and was logged; what follows was not sent",
+		},
 	}
 }
 
@@ -154,17 +164,20 @@ func answersAfter(c echo.Context) (bool, error) {
 		return true, nil
 	}
 	return false, problem(http.StatusBadRequest, "bad_answers",
-		"answers: want after, for all answers after the end of the body, or leave it out, not %q", c.QueryParam("answers"))
+		"answers: want after, for all answers after the end of the body, or leave it out, not %q",
+		c.QueryParam("answers"))
 }
 
-// beginAnswers sends the head of a stream's answer. What was wrong from here on, only the answer's lines can say.
+// beginAnswers sends the head of a stream's answer. What was wrong from here on, only the answer's lines can
+// say.
 func beginAnswers(c echo.Context) {
 	c.Response().Header().Set("Content-Type", "application/x-ndjson")
 	c.Response().Header().Set("X-Accel-Buffering", "no") // for proxies that would collect the answers
 	c.Response().WriteHeader(http.StatusOK)
 }
 
-// answer answers all lines, while they come or after the last. It says whether the client has got all answers.
+// answer answers all lines, while they come or after the last. It says whether the client has got all
+// answers.
 func (s *stream) answer(ctx context.Context, c echo.Context) (all bool) {
 	if !s.after {
 		return s.writeAnswers(ctx, patientResponse{c.Response(), s}, s.control.Flush)

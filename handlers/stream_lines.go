@@ -58,8 +58,8 @@ func (s *stream) readLines(ctx context.Context, body io.Reader) {
 			s.end.Lines = number
 			continue // it asks for nothing
 		case s.after && (number > maxHeldLines || s.held.Load() > maxHeldBytes):
-			s.ends(endTooMany, "with answers=after at most %d lines, or %d MiB of answers, fit into a stream; what follows was not sent: send it in another",
-				maxHeldLines, maxHeldBytes>>20)
+			s.ends(endTooMany, "with answers=after at most %d lines, or %d MiB of answers, fit into a stream; "+
+				"what follows was not sent: send it in another", maxHeldLines, maxHeldBytes>>20)
 			_, _ = io.CopyN(io.Discard, reader, maxThrown) // many clients read no answer before all is sent
 			return
 		}
@@ -78,8 +78,10 @@ func (s *stream) mustEnd(err error) bool {
 		s.ends(endDraining, "this instance is shutting down; what follows was not sent: send it to another")
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		s.ends(endIdle, "nothing came for %v; what follows was not sent", streamTimeout)
-	case err != nil && !errors.Is(err, io.EOF): // not quoted: it may name addresses that are no business of the caller
-		s.ends(endCut, "the body broke off before its end, here or at a proxy on the way; what follows was not sent")
+	case err != nil && !errors.Is(err, io.EOF):
+		// the error is not quoted: it may name addresses that are no business of the caller
+		s.ends(endCut,
+			"the body broke off before its end, here or at a proxy on the way; what follows was not sent")
 	default:
 		return false
 	}
@@ -166,8 +168,8 @@ func checkRef(ref jsontext.Value) (jsontext.Value, *Problem) {
 	return ref, nil
 }
 
-// writeAnswers writes an answer for each line and the stream's last line, and says whether that were all, or the client is gone. It
-// sends them off whenever the next must be waited for.
+// writeAnswers writes an answer for each line and the stream's last line, and says whether that were all, or
+// the client is gone. It sends them off whenever the next must be waited for.
 func (s *stream) writeAnswers(ctx context.Context, w io.Writer, send func() error) (all bool) {
 	buffered := bufio.NewWriterSize(w, 16<<10)
 	flush := func() error { return cmp.Or(buffered.Flush(), send()) }
@@ -210,10 +212,11 @@ func (s *stream) appendAnswer(b []byte, ctx context.Context, one streamed) []byt
 	return pushAnswer{one.name, one.id.String(), one.user, s.wait, outcome}.appendTo(b)
 }
 
-var errLongLine = problem(http.StatusRequestEntityTooLarge, "line_too_long", "the line is longer than a push may be")
+var errLongLine = problem(http.StatusRequestEntityTooLarge, "line_too_long",
+	"the line is longer than a push may be")
 
-// readLine reads up to the next newline. Of a line that is too long it reads all and keeps nothing. With an error, the line may not be
-// whole.
+// readLine reads up to the next newline. Of a line that is too long it reads all and keeps nothing. With an
+// error, the line may not be whole.
 func readLine(r *bufio.Reader, most int) (line []byte, tooLong bool, err error) {
 	for {
 		part, err := r.ReadSlice('\n')

@@ -1,0 +1,187 @@
+package main
+
+import (
+	"math/rand/v2"
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// link is a way to Redis that can be cut, silenced, delayed and narrowed.
+type link struct {
+	// static after startLink
+	addr, upstream string
+	upwards        atomic.Pointer[hazard] // to Redis; never nil
+	downwards      atomic.Pointer[hazard]
+	running        sync.WaitGroup
+
+	mu sync.Mutex
+	// mu guards the following
+	listener net.Listener // nil: the link is cut
+	wires    map[*wire]bool
+}
+
+// hazard is what a link does to what goes one way. The zero hazard does nothing.
+type hazard struct {
+	silent        bool          // what comes is lost
+	delay, jitter time.Duration // until it goes on
+	rate          int           // bytes a second of each connection; 0: as many as come
+}
+
+// wire is one connection through a link.
+type wire struct {
+	near, far net.Conn
+	ended     chan struct{}
+	end       func()
+	lossy     atomic.Bool // something was lost on it
+}
+
+// startLink starts a link that ends with the test.
+func startLink(t *testing.T, upstream string) *link {
+	t.Helper()
+	l := &link{addr: "127.0.0.1:0", upstream: upstream, wires: map[*wire]bool{}}
+	l.heal()
+	if err := l.open(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.cut(); l.running.Wait() })
+	return l
+}
+
+// open lets connections through, at the same address as before.
+func (l *link) open() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.listener != nil {
+		return nil
+	}
+	listener, err := net.Listen("tcp", l.addr)
+	if err != nil {
+		return err
+	}
+	l.listener, l.addr = listener, listener.Addr().String()
+	l.running.Go(func() {
+		for {
+			near, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			l.running.Go(func() { l.carry(listener, near) })
+		}
+	})
+	return nil
+}
+
+// cut closes all connections and refuses new ones.
+func (l *link) cut() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.listener != nil {
+		l.listener.Close()
+	}
+	l.listener = nil
+	l.endLocked(func(*wire) bool { return true })
+}
+
+// heal ends all faults. Connections on which something was lost end: nobody could make sense of the rest.
+func (l *link) heal() {
+	l.upwards.Store(&hazard{})
+	l.downwards.Store(&hazard{})
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.endLocked(func(w *wire) bool { return w.lossy.Load() })
+}
+
+func (l *link) endLocked(which func(*wire) bool) {
+	for w := range l.wires {
+		if which(w) {
+			w.end()
+		}
+	}
+}
+
+// carry carries one connection, until either side ends it or the link is cut.
+func (l *link) carry(listener net.Listener, near net.Conn) {
+	defer near.Close()
+	far, err := net.Dial("tcp", l.upstream)
+	if err != nil {
+		return
+	}
+	w := &wire{near: near, far: far, ended: make(chan struct{})}
+	w.end = sync.OnceFunc(func() { close(w.ended); near.Close(); far.Close() })
+	defer w.end()
+	l.mu.Lock()
+	if l.listener != listener { // cut meanwhile
+		l.mu.Unlock()
+		return
+	}
+	l.wires[w] = true
+	l.mu.Unlock()
+	var both sync.WaitGroup
+	both.Go(func() { w.flow(near, far, &l.upwards) })
+	both.Go(func() { w.flow(far, near, &l.downwards) })
+	both.Wait()
+	l.mu.Lock()
+	delete(l.wires, w)
+	l.mu.Unlock()
+}
+
+// parcel is what was read at once, and when it goes on.
+type parcel struct {
+	bytes []byte
+	due   time.Time
+}
+
+// flow carries what goes one way. A narrow link reads no faster than it sends, so that what waits, waits at
+// the sender.
+func (w *wire) flow(from, to net.Conn, now *atomic.Pointer[hazard]) {
+	parcels := make(chan parcel, 1024) // of a delayed link, under way; full: the sender waits
+	var sending sync.WaitGroup
+	sending.Go(func() { w.send(to, parcels) })
+	defer sending.Wait()
+	defer close(parcels)
+	for {
+		bytes := make([]byte, 16<<10)
+		n, err := from.Read(bytes)
+		if err != nil {
+			return
+		}
+		f := now.Load()
+		if f.silent {
+			w.lossy.Store(true)
+			continue
+		}
+		if f.rate > 0 {
+			w.wait(time.Duration(n) * time.Second / time.Duration(f.rate))
+		}
+		due := time.Now().Add(f.delay)
+		if f.jitter > 0 {
+			due = due.Add(rand.N(2*f.jitter) - f.jitter)
+		}
+		parcels <- parcel{bytes[:n], due}
+	}
+}
+
+// send sends each parcel when it is due. When there are no more, the connection has ended.
+func (w *wire) send(to net.Conn, parcels <-chan parcel) {
+	for p := range parcels {
+		w.wait(time.Until(p.due))
+		if _, err := to.Write(p.bytes); err != nil {
+			w.end() // and what is still under way is lost
+		}
+	}
+	w.end()
+}
+
+// wait lets time pass, unless the connection ends.
+func (w *wire) wait(d time.Duration) {
+	if d <= 0 {
+		return
+	}
+	select {
+	case <-time.After(d):
+	case <-w.ended:
+	}
+}
