@@ -62,7 +62,8 @@ func TestEveryImageIsPinnedByItsVersion(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	images := regexp.MustCompile(`(?m)^(?:FROM| *image:) (\S+)`).FindAllStringSubmatch(composeFile(t)+string(dockerfile), -1)
+	named := regexp.MustCompile(`(?m)^(?:FROM| *image:) (\S+)`)
+	images := named.FindAllStringSubmatch(composeFile(t)+string(dockerfile), -1)
 	for _, image := range images {
 		if !regexp.MustCompile(`:\d+\.\d+|-debian\d+:nonroot$`).MatchString(image[1]) {
 			t.Errorf("%s may be any version", image[1])
@@ -96,7 +97,8 @@ func TestTheACLInTheREADMECanBePastedAndIsEnough(t *testing.T) {
 	gather(t, []*App{a, b}, 4).wantAllIsWell()
 }
 
-// inline gives a server a line as it stands, as redis-cli does with what is pasted, and returns the first line of the answer.
+// inline gives a server a line as it stands, as redis-cli does with what is pasted, and returns the first
+// line of the answer.
 func inline(t *testing.T, addr, line string) string {
 	t.Helper()
 	conn, err := net.Dial("tcp", addr)

@@ -18,16 +18,18 @@ import (
 func TestSocketsPushesAndAnswersPassEveryProxy(t *testing.T) {
 	t.Parallel()
 	startBalanced(t).behindEach(func(t *testing.T, f *front) {
-		alice, other, bob := connect(t, f.public, "alice"), connect(t, f.public, "alice"), connect(t, f.public, "bob")
+		alice, other := connect(t, f.public, "alice"), connect(t, f.public, "alice")
+		bob := connect(t, f.public, "bob")
 		alice.send(`{"event":"events","ref":"1"}`)
 		for _, n := range []string{"1", "2", "3"} {
 			alice.wantFrame("events", n)
 			other.wantFrame("events", n)
 		}
-		wantSockets(t, ask(t, f.backends, "POST", "/push/alice?wait=written&timeout=5s", `{"event":"x"}`), sockets(2, 0, 0, 0, 0))
+		const wait, body = "?wait=written&timeout=5s", `{"event":"x"}`
+		wantSockets(t, ask(t, f.backends, "POST", "/push/alice"+wait, body), sockets(2, 0, 0, 0, 0))
 		alice.wantFrame("x", "null")
 		other.wantFrame("x", "null")
-		wantSockets(t, ask(t, f.backends, "POST", "/push/a%2Fb?wait=written", `{"event":"x"}`), sockets(0, 0, 0, 0, 0))
+		wantSockets(t, ask(t, f.backends, "POST", "/push/a%2Fb"+wait, body), sockets(0, 0, 0, 0, 0))
 		if got := ask(t, f.backends, "DELETE", "/presence/alice", ""); !sameJSON(got.text, `{"closed":2}`) {
 			t.Errorf("kick: %s", got.text)
 		}
@@ -37,27 +39,40 @@ func TestSocketsPushesAndAnswersPassEveryProxy(t *testing.T) {
 	})
 }
 
-// streamLines is so many that a test gives up if each costs the 200 ms for which a proxy may keep what it could send.
+// streamLines is so many that a test gives up if each costs the 200 ms for which a proxy may keep what it
+// could send.
 const streamLines = 400
 
-func TestAStreamPassesEveryFullDuplexProxyLineByLine(t *testing.T) {
+func TestAStreamPassesEveryProxyLineByLine(t *testing.T) {
 	t.Parallel()
 	startBalanced(t).behindEach(func(t *testing.T, f *front) {
-		if !f.fullDuplex {
-			return // see the next test
-		}
 		alice := connect(t, f.public, "alice")
-		s := openStream(t, f.backends, "?wait=written&timeout=5s")
+		s := f.openStream(t, "?wait=written&timeout=5s")
 		giveUp := time.AfterFunc(patience, func() { s.body.Close() })
 		defer giveUp.Stop()
 		for n := range streamLines { // each answer before the next line is sent
-			s.sendNumber("alice", n)
+			s.send(numberLine("alice", n))
 			s.wantNumber("alice", n)
 			alice.wantFrame("n", fmt.Sprint(n))
 		}
 		s.wantComplete(streamLines)
 		alice.leave()
 	})
+}
+
+// openStream opens a stream that is answered line by line: if the proxy is not full duplex, by saying that
+// the connection ends with it.
+func (f *front) openStream(t *testing.T, query string) *stream {
+	t.Helper()
+	body, lines := io.Pipe()
+	request := streamTo(t, f.backends.Addr, query, body)
+	request.Close = !f.fullDuplex
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { lines.Close(); response.Body.Close() })
+	return &stream{t, lines, bufio.NewScanner(response.Body), response.Body}
 }
 
 func TestAStreamWhoseAnswersComeAfterItPassesEveryProxyAtFullSpeed(t *testing.T) {
@@ -68,7 +83,7 @@ func TestAStreamWhoseAnswersComeAfterItPassesEveryProxyAtFullSpeed(t *testing.T)
 		body, lines := io.Pipe()
 		go func() {
 			for n := range streamLines {
-				fmt.Fprintf(lines, "{\"user\":%q,\"event\":\"n\",\"data\":%d,\"ref\":\"%d\"}\n", names[n%2], n, n)
+				fmt.Fprintln(lines, numberLine(names[n%2], n))
 			}
 			lines.Close()
 		}()
@@ -83,9 +98,9 @@ func TestAStreamWhoseAnswersComeAfterItPassesEveryProxyAtFullSpeed(t *testing.T)
 	})
 }
 
-func (s *stream) sendNumber(user string, n int) {
-	s.t.Helper()
-	s.send(fmt.Sprintf(`{"user":%q,"event":"n","data":%d,"ref":"%d"}`, user, n, n))
+// numberLine is a line of a stream that pushes a number.
+func numberLine(user string, n int) string {
+	return fmt.Sprintf(`{"user":%q,"event":"n","data":%d,"ref":"%d"}`, user, n, n)
 }
 
 // wantNumber wants the next answer to be about the number that was sent to the user.
@@ -112,11 +127,13 @@ func (s *stream) wantComplete(lines int) {
 
 // backendPaths are what a stranger must not reach.
 var backendPaths = []string{
-	"/push/alice", "/push", "/emit/all", "/emit/authenticated", "/presence", "/presence/alice", "/presence/count", "/sockets/x",
-	"/instances", "/audit", "/metrics", "/readyz",
-	// what is one of these to the server and something else to a proxy that tidies addresses, or the other way round
-	"/push/%2e%2e/ws", "/push/../ws", "/push/..%2fpage.js", "/push/%2e%2e/page.js", "//push/alice", "/./push/alice", "/%70ush/alice",
-	"/ws/../push/alice", "/ws/%2e%2e/push/alice", "/page.js/../push/alice", "/push/page.js", "/push//page.js", "/presence/x.css",
+	"/push/alice", "/push", "/emit/all", "/emit/authenticated", "/presence", "/presence/alice",
+	"/presence/count", "/sockets/x", "/instances", "/audit", "/metrics", "/readyz",
+	// what is one of these to the server and something else to a proxy that tidies addresses, or the other
+	// way round
+	"/push/%2e%2e/ws", "/push/../ws", "/push/..%2fpage.js", "/push/%2e%2e/page.js", "//push/alice",
+	"/./push/alice", "/%70ush/alice", "/ws/../push/alice", "/ws/%2e%2e/push/alice",
+	"/page.js/../push/alice", "/push/page.js", "/push//page.js", "/presence/x.css",
 	"/presence;/page.js", "/push/alice%00.js", "/push/x%0a/page.js", "/push?/page.js", "/push#/page.js",
 }
 
@@ -136,22 +153,25 @@ func TestTheWorldReachesOnlyWhatBrowsersNeed(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, path := range append(files, "", "healthz") {
-			if got := ask(t, f.public, "GET", "/"+path, "", http.Header{"Authorization": nil}); got.Status != 200 || got.text == "" {
+			got := ask(t, f.public, "GET", "/"+path, "", http.Header{"Authorization": nil})
+			if got.Status != http.StatusOK || got.text == "" {
 				t.Errorf("/%s: %d %s", path, got.Status, got.text)
 			}
 		}
 	})
 }
 
-// wantRefusedOrFile wants the proxy to have refused, or to have taken the path for that of a file, or of /ws, and asked for that.
+// wantRefusedOrFile wants the proxy to have refused, or to have taken the path for that of a file, or of /ws,
+// and asked for that.
 func wantRefusedOrFile(t *testing.T, what string, got answer) {
 	t.Helper()
 	kind, _, _ := strings.Cut(got.Header.Get("Content-Type"), ";")
 	file := slices.Contains([]string{"text/html", "text/javascript", "text/css", "image/svg+xml"}, kind)
 	asked := strings.HasPrefix(what, "GET ")
+	socket := strings.Contains(got.text, `"code":"bad_token"`) // which the key is to /ws
 	switch {
 	case got.Status >= 400 && kind != "application/problem+json":
-	case asked && (got.Status == http.StatusOK && file || strings.Contains(got.text, `"code":"bad_token"`)): // the key is none
+	case asked && (got.Status == http.StatusOK && file || socket):
 	default:
 		t.Errorf("%s gets through to an instance: %d %s %.300s", what, got.Status, kind, got.text)
 	}
@@ -166,8 +186,9 @@ func askRaw(t *testing.T, a *App, method, path string) answer {
 	}
 	defer conn.Close()
 	const body = `{"event":"x"}`
-	fmt.Fprintf(conn, "%s %s HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\n"+
-		"Connection: close\r\nContent-Length: %d\r\n\r\n%s", method, path, a.Addr, testKey, len(body), body)
+	fmt.Fprintf(conn, "%s %s HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\n"+
+		"Content-Type: application/json\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s",
+		method, path, a.Addr, testKey, len(body), body)
 	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err != nil {
 		t.Fatalf("%s %s: %v", method, path, err)
@@ -193,7 +214,8 @@ func TestQuestionsAboutManyUsersPassEveryProxy(t *testing.T) {
 	startBalanced(t).behindEach(func(t *testing.T, f *front) {
 		fits, more := longIDs(340), longIDs(1000)
 		wantUsers(t, ask(t, f.backends, "GET", "/presence?user="+strings.Join(fits, "&user="), ""), fits)
-		wantUsers(t, ask(t, f.backends, "POST", "/presence", string(marshal(t, map[string]any{"users": more}))), more)
+		body := string(marshal(t, map[string]any{"users": more}))
+		wantUsers(t, ask(t, f.backends, "POST", "/presence", body), more)
 	})
 }
 

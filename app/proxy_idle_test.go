@@ -12,8 +12,9 @@ import (
 	"github.com/gorilla/websocket"
 )
 
-// The day in which sockets are idle is ten times as fast: the proxies' timeouts are a tenth of what their configurations say, and so is
-// the time after which an instance pings an idle socket. In this time a proxy may forget a socket more than once.
+// The day in which sockets are idle is ten times as fast: the proxies' timeouts are a tenth of what their
+// configurations say, and so is the time after which an instance pings an idle socket. In this time a proxy
+// may forget a socket more than once.
 const (
 	fasterDay = 10
 	heartbeat = 25 * time.Second / fasterDay
@@ -47,7 +48,8 @@ func TestAnIdleSocketOutlivesTheTimeoutsOfEveryProxy(t *testing.T) {
 	}
 }
 
-var timeouts = regexp.MustCompile(`(timeout (?:client|server|tunnel|http-keep-alive)|proxy_(?:read|send)_timeout|keepalive_timeout) +(\d+)s`)
+var timeouts = regexp.MustCompile(`(timeout (?:client|server|tunnel|http-keep-alive)|` +
+	`proxy_(?:read|send)_timeout|keepalive_timeout) +(\d+)s`)
 
 // hurry makes the timeouts of a configuration that count for sockets as much shorter as the day is.
 func hurry(config string) string {
@@ -58,7 +60,8 @@ func hurry(config string) string {
 	})
 }
 
-// startIdleServer starts what is an instance to a proxy. It only pings its sockets, and says something when they have lived.
+// startIdleServer starts what is an instance to a proxy. It only pings its sockets, and says something when
+// they have lived.
 func startIdleServer(t *testing.T) (addr string) {
 	t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -35,8 +35,10 @@ func TestNoProxyRepeatsAPushThatAnInstanceMayHaveTaken(t *testing.T) {
 			awaitReady(t, f.backends)
 			received.Store(0)
 			got, err := askWith(http.DefaultClient, f.backends, "POST", "/push/alice", `{"event":"x"}`)
-			if n := received.Load(); n != 1 || err == nil && got.Status < 500 { // HAProxy may just close the connection
-				t.Errorf("an instance %s, and %s sends the push %d times, and answers %d %v", what, kind.program, n, got.Status, err)
+			n := received.Load()
+			if n != 1 || err == nil && got.Status < 500 { // HAProxy may just close the connection
+				t.Errorf("an instance %s, and %s sends the push %d times, and answers %d %v",
+					what, kind.program, n, got.Status, err)
 			}
 		}
 	}

@@ -16,7 +16,7 @@ import (
 
 const (
 	restartClients = 300
-	restartPages   = 2 // a browser opens at most 255 WebSockets for all pages that share a profile, so each has its own
+	restartPages   = 2 // each in a profile of its own: a browser opens at most 255 WebSockets for one
 	restartPushers = 2
 )
 
@@ -51,7 +51,8 @@ func TestARollingRestartBehindEveryProxyLosesAndDoublesNothing(t *testing.T) {
 	}
 }
 
-// audience is clients of rollcall.js, each as a user of its own, that connect through one proxy, and a backend that pushes to them.
+// audience is clients of rollcall.js, each as a user of its own, that connect through one proxy, and a
+// backend that pushes to them.
 type audience struct {
 	t     *testing.T
 	front *front
@@ -77,9 +78,13 @@ type numberedPush struct {
 // openClients opens pages, as of an instance, with one client for each user, who begin to connect.
 func (b *browser) openClients(f *front) *audience {
 	b.t.Helper()
-	c := &audience{t: b.t, front: f, over: make(chan struct{}), answered: map[int64]numberedPush{}, statuses: map[string]int{}}
+	c := &audience{
+		t: b.t, front: f, over: make(chan struct{}),
+		answered: map[int64]numberedPush{}, statuses: map[string]int{},
+	}
 	for n := range restartClients {
-		c.users = append(c.users, fmt.Sprintf("%s-%s-%03d", []string{"alice", "bob", "cathy"}[n%3], f.program, n))
+		name := []string{"alice", "bob", "cathy"}[n%3]
+		c.users = append(c.users, fmt.Sprintf("%s-%s-%03d", name, f.program, n))
 	}
 	for part := range slices.Chunk(c.users, restartClients/restartPages) {
 		p := b.openApart(f.public, "/rollcall.js")
@@ -99,7 +104,8 @@ func (b *browser) openClients(f *front) *audience {
 func (b *browser) openApart(a *App, address string) *tab {
 	b.t.Helper()
 	p := &tab{t: b.t, origin: "http://" + a.Addr}
-	p.ctx, p.leave = chromedp.NewContext(b.ctx, chromedp.WithNewBrowserContext(), chromedp.WithListener(p.notice))
+	profile := chromedp.WithNewBrowserContext()
+	p.ctx, p.leave = chromedp.NewContext(b.ctx, profile, chromedp.WithListener(p.notice))
 	b.t.Cleanup(p.close)
 	if err := chromedp.Do(p.ctx); err != nil { // opens the tab, which would end with a shorter context
 		b.t.Fatalf("open a tab: %v", err)
@@ -113,7 +119,8 @@ func (c *audience) awaitOpen() {
 	c.t.Helper()
 	for _, p := range c.pages {
 		for some := 0; some <= restartClients/restartPages; some += 10 {
-			p.await(fmt.Sprintf("%d clients to be connected", some), `(some) => Number(document.body.dataset.open) >= some`, some)
+			want := fmt.Sprintf("%d clients to be connected", some)
+			p.await(want, `(some) => Number(document.body.dataset.open) >= some`, some)
 		}
 	}
 }
@@ -125,7 +132,9 @@ const runClients = `async (tokens) => {
 		document.body.dataset.open = clients.filter((one) => one.open).length;
 		document.body.dataset.fenced = clients.filter((one) => one.fenced).length;
 	};
-	window.clients = Object.keys(tokens).map((user) => ({ user, open: false, fenced: false, socket: 0, pushes: [] }));
+	window.clients = Object.keys(tokens).map((user) => (
+		{ user, open: false, fenced: false, socket: 0, pushes: [] }
+	));
 	for (const one of clients) {
 		const client = new Rollcall({ token: tokens[one.user] });
 		client.addEventListener("status", ({ detail }) => {
@@ -139,7 +148,8 @@ const runClients = `async (tokens) => {
 	}
 }`
 
-// wantAllOnline waits until everybody has exactly one socket, as all are told, and returns the log of changes.
+// wantAllOnline waits until everybody has exactly one socket, as all are told, and returns the log of
+// changes.
 func (b *balanced) wantAllOnline(audiences []*audience) []string {
 	b.t.Helper()
 	all := 0
@@ -224,7 +234,8 @@ func (c *audience) pushFence() {
 	body := marshal(c.t, map[string]any{"event": "fence", "users": c.users})
 	got := ask(c.t, c.front.backends, "POST", "/push?wait=written&timeout=5s", string(body))
 	if n := strings.Count(got.text, `"written":1,`); n != len(c.users) {
-		c.t.Fatalf("behind %s the last push reaches %d sockets: %d %s", c.front.program, n, got.Status, got.text)
+		c.t.Fatalf("behind %s the last push reaches %d sockets: %d %s",
+			c.front.program, n, got.Status, got.text)
 	}
 }
 
@@ -260,8 +271,8 @@ func (c *audience) received() map[int64][]receipt {
 	return came
 }
 
-// wantReceived wants each push to have come that was written, and no number to have come twice: not to one socket, nor as two pushes,
-// which a proxy would make of one that it repeats.
+// wantReceived wants each push to have come that was written, and no number to have come twice: not to one
+// socket, nor as two pushes, which a proxy would make of one that it repeats.
 func (c *audience) wantReceived() {
 	c.t.Helper()
 	came, written := c.received(), 0
@@ -276,7 +287,8 @@ func (c *audience) wantReceived() {
 			c.t.Errorf("push %d came %d times: %+v", n, len(receipts), receipts)
 		}
 	}
-	c.t.Logf("behind %s: pushes answered, by status: %v; %d written, %d received", c.front.program, c.statuses, written, len(came))
+	c.t.Logf("behind %s: pushes answered, by status: %v; %d written, %d received",
+		c.front.program, c.statuses, written, len(came))
 	if written == 0 {
 		c.t.Errorf("behind %s no push was written", c.front.program)
 	}

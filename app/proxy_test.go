@@ -29,11 +29,13 @@ type proxyKind struct {
 
 var proxyKinds = []proxyKind{
 	{
-		program: "haproxy", config: "haproxy.cfg", listens: "bind %s\n", stop: syscall.SIGKILL, fullDuplex: true,
+		program: "haproxy", config: "haproxy.cfg", listens: "bind %s\n",
+		stop: syscall.SIGKILL, fullDuplex: true,
 		args: func(file string) []string { return []string{"-db", "-f", file} },
 	},
 	{
-		program: "nginx", config: "nginx.conf", listens: "listen %s;\n", stop: syscall.SIGTERM, fullDuplex: true,
+		program: "nginx", config: "nginx.conf", listens: "listen %s;\n",
+		stop: syscall.SIGTERM, fullDuplex: true,
 		args: func(file string) []string {
 			also := "daemon off; error_log stderr; pid " + file + ".pid;"
 			if os.Geteuid() == 0 {
@@ -48,8 +50,8 @@ var proxyKinds = []proxyKind{
 	},
 }
 
-// balanced is three instances, in processes of their own, and in front of them each of the proxies. An instance that is replaced comes
-// back at the same address.
+// balanced is three instances, in processes of their own, and in front of them each of the proxies. An
+// instance that is replaced comes back at the same address.
 type balanced struct {
 	t         *testing.T
 	redis     *redistest.Server
@@ -80,10 +82,12 @@ func startBalanced(t *testing.T) *balanced {
 	return b
 }
 
-// start starts an instance at its place. Nobody is gone who comes back within a minute, however slow the machine.
+// start starts an instance at its place. Nobody is gone who comes back within a minute, however slow the
+// machine.
 func (b *balanced) start(place int) {
 	b.t.Helper()
-	p := startBinary(b.t, mustBinary(b.t), "--addr="+b.addrs[place], "--redis-url="+b.redis.URL(), "--grace=1m", "--drain=1s")
+	p := startBinary(b.t, mustBinary(b.t),
+		"--addr="+b.addrs[place], "--redis-url="+b.redis.URL(), "--grace=1m", "--drain=1s")
 	awaitReady(b.t, p.App)
 	b.instances[place] = p
 }
@@ -114,8 +118,8 @@ func (k proxyKind) text(t *testing.T) string {
 	return string(text)
 }
 
-// startFront starts a proxy with a configuration, in which only the addresses are changed. It may open 20,000 files, as is usual where
-// containers are hosted.
+// startFront starts a proxy with a configuration, in which only the addresses are changed. It may open 20,000
+// files, as is usual where containers are hosted.
 func startFront(t *testing.T, kind proxyKind, instances []string, config string) *front {
 	t.Helper()
 	f := &front{kind, &App{Addr: fixedAddr(t)}, &App{Addr: fixedAddr(t)}}
@@ -130,7 +134,8 @@ func startFront(t *testing.T, kind proxyKind, instances []string, config string)
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	command := append([]string{"-c", `ulimit -n 20000; exec "$@"`, "sh", programPath(t, kind.program)}, kind.args(file)...)
+	command := []string{"-c", `ulimit -n 20000; exec "$@"`, "sh", programPath(t, kind.program)}
+	command = append(command, kind.args(file)...)
 	runProxy(t, exec.Command("sh", command...), kind.stop, f.public, f.backends)
 	return f
 }
@@ -181,7 +186,8 @@ func awaitListener(t *testing.T, addr string, exited <-chan struct{}) {
 	}
 }
 
-// programPath finds a program that the tests need, also where Debian keeps servers and a user's PATH does not look.
+// programPath finds a program that the tests need, also where Debian keeps servers and a user's PATH does not
+// look.
 func programPath(t *testing.T, program string) string {
 	t.Helper()
 	for _, name := range []string{program, "/usr/sbin/" + program} {
@@ -203,7 +209,8 @@ func mustReplace(t *testing.T, text, old, replacement string) string {
 
 var fixedAddrs sync.Map // those that were given out
 
-// fixedAddr is an address that one process after the other can have: its port is below those that systems give to whoever asks for none.
+// fixedAddr is an address that one process after the other can have: its port is below those that systems
+// give to whoever asks for none.
 func fixedAddr(t *testing.T) string {
 	t.Helper()
 	for range 1000 {
