@@ -67,6 +67,7 @@ func startBinary(t *testing.T, path string, flags ...string) *process {
 	t.Helper()
 	flags = append([]string{"--addr=127.0.0.1:0", "--jwt-secret=" + testSecret, "--api-keys=" + testKey, "--drain=2s"}, flags...)
 	p := &process{t: t, cmd: exec.Command(path, flags...), exited: make(chan struct{})}
+	p.cmd.SysProcAttr = endWithUs(syscall.SIGKILL)
 	log, err := p.cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
