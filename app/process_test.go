@@ -66,6 +66,7 @@ func mustBinary(t *testing.T) string {
 func startBinary(t *testing.T, path string, flags ...string) *process {
 	t.Helper()
 	p := &process{t: t, cmd: exec.Command(path, testFlags(flags)...), exited: make(chan struct{})}
+	p.cmd.SysProcAttr = endWithUs(syscall.SIGKILL)
 	log, err := p.cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)

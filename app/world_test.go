@@ -193,12 +193,17 @@ func (n *site) call(method, path, body string) (got answer, ok bool, err error) 
 	return got, ok, err
 }
 
-func (w *world) ask(a *App, method, path, body string) (got answer, err error) {
+func (w *world) ask(a *App, method, path, body string) (answer, error) {
+	return askWith(w.calls, a, method, path, body)
+}
+
+// askWith makes an HTTP request as a backend with a key, which may fail.
+func askWith(calls *http.Client, a *App, method, path, body string) (got answer, err error) {
 	request, err := requestTo(context.Background(), a, method, path, body)
 	if err != nil {
 		return got, err
 	}
-	response, err := w.calls.Do(request)
+	response, err := calls.Do(request)
 	if err != nil {
 		return got, err
 	}
