@@ -153,6 +153,33 @@ func TestAMisspeltVariableIsRefusedWithTheNearestName(t *testing.T) {
 	}
 }
 
+// Else an instance that was to serve in production would begin in development mode.
+func TestTheKeyOfAnAuditIsNotTakenForTheKeysOfAnInstance(t *testing.T) {
+	t.Parallel()
+	const audits, instances = "ROLLCALL_API_KEY=of-an-audit-0123456789", "ROLLCALL_API_KEYS=of-backends-0123456789"
+	for _, c := range []struct {
+		command     []string
+		environment []string
+		refused     bool
+	}{
+		{nil, []string{audits}, true},
+		{[]string{"serve"}, []string{audits}, true},
+		{nil, []string{audits, instances}, false},
+		{nil, []string{instances}, false},
+		{[]string{"audit", "--api-key=k"}, []string{audits}, false},
+	} {
+		var all commands
+		command, err := newParser(&all).Parse(c.command)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = checkAuditKey(command, c.environment)
+		if (err != nil) != c.refused || err != nil && !strings.Contains(err.Error(), "do you mean ROLLCALL_API_KEYS?") {
+			t.Errorf("%v, %v: %v", c.command, c.environment, err)
+		}
+	}
+}
+
 func TestAnInstanceThatCannotRunSaysWhyInItsLog(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -163,6 +190,7 @@ func TestAnInstanceThatCannotRunSaysWhyInItsLog(t *testing.T) {
 		{"", "--addr=127.0.0.1:99999", "invalid port"},
 		{"ROLLCALL_REDIS_URL=", "--dev", "ROLLCALL_REDIS_URL is set, but empty"},
 		{"ROLLCALL_REDS_URL=x", "--dev", "do you mean ROLLCALL_REDIS_URL?"},
+		{"ROLLCALL_API_KEY=x", "--addr=127.0.0.1:0", "do you mean ROLLCALL_API_KEYS?"},
 	} {
 		command := exec.Command(mustBinary(t), c.flag)
 		command.Env = append(os.Environ(), "ROLLCALL_DRAIN=1s")

@@ -39,6 +39,19 @@ func checkEnvironment(parser *kong.Kong, environment []string) error {
 	return nil
 }
 
+// checkAuditKey refuses the key of an audit where only an instance's keys could be meant: one letter is missing,
+// and the instance would begin in development mode.
+func checkAuditKey(command *kong.Context, environment []string) error {
+	given := func(variable string) bool {
+		return slices.ContainsFunc(environment, func(one string) bool { return strings.HasPrefix(one, variable+"=") })
+	}
+	onFlag := slices.ContainsFunc(command.Path, func(p *kong.Path) bool { return p.Flag != nil && p.Flag.Name == "api-keys" })
+	if command.Command() == "audit" || onFlag || given("ROLLCALL_API_KEYS") || !given("ROLLCALL_API_KEY") {
+		return nil
+	}
+	return fmt.Errorf("ROLLCALL_API_KEY is a setting of rollcall audit only: do you mean ROLLCALL_API_KEYS?")
+}
+
 func collectVariables(node *kong.Node, settings map[string]string) {
 	for _, flag := range node.Flags {
 		for _, variable := range flag.Envs {

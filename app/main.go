@@ -30,6 +30,9 @@ func main() {
 	if err == nil {
 		err = checkFlags(command)
 	}
+	if err == nil {
+		err = checkAuditKey(command, os.Environ())
+	}
 	if err != nil {
 		fail(parser, err)
 	}
