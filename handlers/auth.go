@@ -112,7 +112,7 @@ func (t *Tokens) User(ctx context.Context, token string) (string, error) {
 	default:
 		return "", badToken(tokenFault(err))
 	}
-	if p := checkUser("token: sub", c.subject); p != nil {
+	if p := checkUser("the token's sub", c.subject); p != nil {
 		p.Status, p.Title, p.Code = http.StatusUnauthorized, http.StatusText(http.StatusUnauthorized), "bad_token"
 		return "", p
 	}
@@ -120,7 +120,7 @@ func (t *Tokens) User(ctx context.Context, token string) (string, error) {
 }
 
 func badToken(fault string) error {
-	return problem(http.StatusUnauthorized, "bad_token", "token: %s", fault)
+	return problem(http.StatusUnauthorized, "bad_token", "the token %s", fault)
 }
 
 // tokenFault says what is wrong with a token in words that help its owner and tell nobody else anything.
@@ -142,7 +142,7 @@ func tokenFault(err error) string {
 	case errors.Is(err, jwt.ErrTokenRequiredClaimMissing):
 		return "lacks a claim that is wanted here: exp, iss or aud"
 	case errors.Is(err, jwt.ErrTokenSignatureInvalid):
-		return "its signature does not verify here: another key, or an algorithm (alg) that is not accepted"
+		return "can't be trusted: its signature does not verify here; the key is another, or the algorithm (alg) is not accepted"
 	case errors.Is(err, ErrUnknownKey):
 		return "is signed with a key (kid) that is not published where this server looks, or not for this algorithm (alg)"
 	case errors.Is(err, jwt.ErrTokenInvalidClaims):

@@ -46,4 +46,8 @@ export function json(field) {
   }
 }
 
+// sentence: "the token has expired" → "The token has expired."
+export const sentence = (words) =>
+  words.replace(/^./u, (first) => first.toUpperCase()).replace(/[.!?:]?$/, (end) => end || ".");
+
 export const plural = (n, thing) => `${n} ${thing}${n === 1 ? "" : "s"}`;

@@ -1,7 +1,7 @@
 // Who is online, live: what a backend sees when it asks, and asks again.
 
 import { api, apiKey } from "./api.js";
-import { $, attribute, element, plural, sync, write } from "./dom.js";
+import { $, attribute, element, plural, sentence, sync, write } from "./dom.js";
 
 const PRESENCE_MS = 1_000;
 const TOTALS_MS = 2_500;
@@ -44,7 +44,7 @@ async function lookAtUsers(pick) {
     note(stale ? staleWords(asOf) : shownWords(users.length, next), stale);
   } catch (error) {
     if (error.status === 401) refusedKey = key;
-    note(error.message, true);
+    note(sentence(error.message), true);
   }
 }
 

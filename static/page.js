@@ -2,7 +2,7 @@
 // index.html lists the ids and attributes that a test may rely on.
 
 import { apiKey, devToken, enterDevMode } from "./api.js";
-import { $, element, json, write } from "./dom.js";
+import { $, element, json, sentence, write } from "./dom.js";
 import { watchOnline } from "./online.js";
 import "./push.js";
 import { Rollcall } from "./rollcall.js";
@@ -80,9 +80,6 @@ function whyWords({ status, code, reason }) {
   if (status === "closed") return `The server closed this socket for good (${code})${why}.`;
   return `Closed with ${code}${why}.`;
 }
-
-// sentence: "token: has expired" → "Token: has expired."
-const sentence = (words) => words[0].toUpperCase() + words.slice(1).replace(/[.!?]?$/, (end) => end || ".");
 
 function showWelcome() {
   const { welcome } = rollcall;

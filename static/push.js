@@ -1,7 +1,7 @@
 // Pushes, emits and kicks: what a backend does to those who are online.
 
 import { api } from "./api.js";
-import { $, element, json, plural, write } from "./dom.js";
+import { $, element, json, plural, sentence, write } from "./dom.js";
 
 const KICKED = "kicked from Rollcall's page"; // the reason that those clients are told
 
@@ -79,7 +79,7 @@ async function answer(words, ask) {
     const value = await ask();
     show(true, words(value), JSON.stringify(value));
   } catch (error) {
-    show(false, error.message);
+    show(false, sentence(error.message));
   }
 }
 

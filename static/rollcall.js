@@ -26,7 +26,7 @@
 //             "closed"   will not come back; adds code, reason
 //
 //   Example: { status: "waiting", delay: 1730, code: 1006,
-//              reason: "token: has expired; get a new one" }
+//              reason: "the token has expired; get a new one" }
 //
 // With ack: true, the client confirms each push once the listeners of on() have
 // run, and the promises that they returned are kept. If one throws, or a promise
