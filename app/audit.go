@@ -14,8 +14,8 @@ import (
 
 // auditCommand asks a running instance for an audit of all, and prints it.
 type auditCommand struct {
-	URL    string `default:"http://127.0.0.1:8080" help:"Of any instance."`
-	APIKey string `name:"api-key" required:"" placeholder:"KEY" help:"One of its API keys."`
+	URL    string `default:"http://127.0.0.1:8080" help:"Address of any instance."`
+	APIKey string `name:"api-key" required:"" placeholder:"KEY" help:"One of its API keys; better in the variable, for others on this machine see flags."`
 }
 
 func (a *auditCommand) run(out io.Writer) error {

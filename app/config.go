@@ -16,19 +16,19 @@ type Config struct {
 	RedisURL string `placeholder:"URL" help:"Redis or Valkey: redis://host:port, rediss:// for TLS, more nodes with ?addr=, Sentinel with ?master_set=. In development mode it may be left out: one runs in this process."`
 
 	Dev         *bool `negatable:"" help:"Development mode: makes tokens for anybody on this machine. On by itself only if none of Redis URL, secret, public key, JWKS URL and API keys is given."`
-	DevServeKey bool  `negatable:"" help:"In development mode, let the page have the API key although it was given. The line that starts a second instance says it."`
+	DevServeKey bool  `negatable:"" help:"In development mode, let the page have the API key although it was given. The printed line for a second instance sets this."`
 
 	RedisCAFile           string `name:"redis-ca-file" placeholder:"FILE" help:"PEM file with the certificates that rediss:// trusts, instead of this machine's."`
 	RedisSentinelUsername string `placeholder:"USER" help:"User of the Sentinels, if they ask for one. That of the servers they watch is in the URL."`
 	RedisSentinelPassword string `placeholder:"PASSWORD" help:"Password of the Sentinels, if they ask for one."`
 
-	JWTSecret    []string `name:"jwt-secret" placeholder:"SECRET" help:"HMAC secrets of tokens; each verifies. A comma separates two, \\, is one within a secret. At least 16 bytes, better 32."`
+	JWTSecret    []string `name:"jwt-secret" placeholder:"SECRET" help:"HMAC secrets of tokens; each verifies. Commas separate them; \\, is a comma within one. At least 16 bytes, better 32."`
 	JWTPublicKey string   `name:"jwt-public-key" placeholder:"FILE" help:"PEM file with the RSA, ECDSA or Ed25519 key that verifies tokens."`
 	JWKSURL      string   `name:"jwks-url" placeholder:"URL" help:"Where the keys that verify tokens are published: https://, or http:// on this machine."`
 	JWTIssuer    string   `name:"jwt-issuer" placeholder:"ISS" help:"The iss that tokens must have."`
 	JWTAudience  string   `name:"jwt-audience" placeholder:"AUD" help:"The aud that tokens must have."`
 	RequireExp   bool     `name:"require-exp" default:"true" negatable:"" help:"Refuse tokens without exp, which never expire."`
-	APIKeys      []string `name:"api-keys" placeholder:"KEY" help:"Keys of backends; each works. A comma separates two, \\, is one within a key. At least 16 bytes, better 32."`
+	APIKeys      []string `name:"api-keys" placeholder:"KEY" help:"Keys of backends; each works. Commas separate them; \\, is a comma within one. At least 16 bytes, better 32."`
 
 	AllowAnonymous bool     `default:"true" negatable:"" help:"Accept sockets without a token."`
 	AllowedOrigins []string `placeholder:"ORIGIN" help:"Origins whose pages may connect, comma-separated, besides this server's own; * is any."`
