@@ -26,7 +26,7 @@ import (
 
 const (
 	testSecret = "the-secret-of-tests-is-32-bytes-."
-	testKey    = "the-key-of-tests"
+	testKey    = "the-key-of-tests-is-32-bytes-too."
 	patience   = time.Minute // after which a test gives up; nothing is ever right because it was fast
 )
 

@@ -22,10 +22,10 @@ func TestConnectionsThatSayNothingKeepNobodyOut(t *testing.T) {
 	p := startBinary(t, withFiles(t, 64))
 	for name, head := range map[string]string{
 		"nothing":                    "",
-		"a head without its end":     "GET /healthz HTTP/1.1\r\nHost: x\r\n",
-		"a request and no other":     "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n",
-		"a head without its body":    "GET /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n",
-		"a push without key or body": "POST /push/alice HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n",
+		"a head without its end":     "GET /healthz HTTP/1.1\r\nHost: localhost\r\n",
+		"a request and no other":     "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n",
+		"a head without its body":    "GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n",
+		"a push without key or body": "POST /push/alice HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n",
 	} {
 		flood(t, p.App, 150, head)
 		if status := wantAnswers(t, p.App, "/healthz"); status != http.StatusOK {
@@ -115,7 +115,7 @@ func flood(t *testing.T, a *App, count int, text string) {
 	}
 }
 
-const anonymousHandshake = "GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
+const anonymousHandshake = "GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
 	"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 
 // wantAnswers wants an instance to answer over a new connection.

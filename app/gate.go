@@ -19,8 +19,9 @@ import (
 
 const (
 	// mostWaiting is how many connections may have no request in hand: their head has not come yet, or they
-	// are kept for the next.
-	mostWaiting = 1024
+	// are kept for the next. A backend may open thousands at once, and on a busy machine their heads come
+	// late. An unfinished head costs 35 kB at most, for five seconds, so that these cost 143 MB at worst.
+	mostWaiting = 4096
 	// mostHeadLines is how many lines a head may have. Each costs net/http some 80 bytes, however short it
 	// is.
 	mostHeadLines = 256

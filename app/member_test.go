@@ -139,6 +139,7 @@ func (m *member) take(instance string, f frame) {
 	case "events":
 		if f.Ref != "" && string(f.Data) == "3" { // the last of the answers
 			m.answered++
+			c.changedLocked()
 		}
 	case "fence":
 		m.heard[f.ID]++

@@ -284,7 +284,7 @@ func rawRequest(t *testing.T, a *App, request, contentType, rest string) string 
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	_, err = fmt.Fprintf(conn, "%s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"+
+	_, err = fmt.Fprintf(conn, "%s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"+
 		"Authorization: Bearer %s\r\nContent-Type: %s\r\n%s", request, testKey, contentType, rest)
 	if err != nil {
 		t.Fatal(err)

@@ -178,7 +178,7 @@ func streamRaw(t *testing.T, a *App, query, rest string) *stream {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	_, err = fmt.Fprintf(conn, "POST /push%s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n"+
+	_, err = fmt.Fprintf(conn, "POST /push%s HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %s\r\n"+
 		"Content-Type: application/x-ndjson\r\n%s", query, testKey, rest)
 	if err == nil {
 		err = conn.(*net.TCPConn).CloseWrite()

@@ -200,7 +200,7 @@ func TestAConnectionServesRequestsAfterAStream(t *testing.T) {
 	answers := bufio.NewReader(conn)
 	post := func(path, contentType, body string) {
 		t.Helper()
-		fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n%s",
+		fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %s\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n%s",
 			path, testKey, contentType, len(body), body)
 		response, err := http.ReadResponse(answers, nil)
 		if err != nil {
