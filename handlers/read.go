@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"runtime"
 	"time"
 	"unicode/utf8"
 
@@ -60,6 +61,7 @@ func (s *socket) take(kind int, frame []byte) {
 	var wait time.Duration
 	s.onOwnStack(func() {
 		defer logPanic(s.hub.options.Log, "message", "user", s.User)
+		s.hub.standBack()
 		wait = s.judge(kind, frame)
 	})
 	s.pause(wait)
@@ -74,6 +76,15 @@ func (s *socket) onOwnStack(f func()) {
 		f()
 	}()
 	<-done
+}
+
+// standBack lets frames in one at a time, and each only when all else that is ready to run has had its turn. So a
+// thousand clients that send all they may wait behind each other, and neither a push nor the renewal of the lease
+// waits behind a thousand frames. It waits for nothing but the processor.
+func (s *sockets) standBack() {
+	s.door <- struct{}{}
+	runtime.Gosched()
+	<-s.door
 }
 
 // judge handles a message or refuses it. It returns how long to wait before the next.

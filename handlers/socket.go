@@ -59,6 +59,7 @@ type sockets struct {
 	draining func() bool
 
 	started time.Time
+	door    chan struct{} // capacity 1: frames of clients come in one at a time; see standBack
 
 	roll       roll
 	open       sync.WaitGroup // goroutines and timers of sockets. While a socket has any, it has the one that reads
@@ -77,7 +78,9 @@ type sockets struct {
 }
 
 func newSockets(o Options, g *gateway, draining func() bool) *sockets {
-	s := &sockets{melody: melody.New(), mirror: o.Mirror, gateway: g, options: o, draining: draining, roll: newRoll(), started: time.Now()}
+	s := &sockets{melody: melody.New(), mirror: o.Mirror, gateway: g, options: o, draining: draining, roll: newRoll(), started: time.Now(),
+		door: make(chan struct{}, 1),
+	}
 	// Melody upgrades and reads, and we write: a WebSocket wants one writer, and what goes through Melody's costs each socket a channel and
 	// a grown stack, and each message the waking of a goroutine.
 	s.melody.Config.MessageBufferSize = 0

@@ -1,0 +1,48 @@
+package handlers
+
+import (
+	"context"
+	"net"
+	"runtime"
+	"sync/atomic"
+	"testing"
+
+	"github.com/gorilla/websocket"
+)
+
+// TestOtherWorkHasItsTurnBetweenFramesOfClients is about one processor, on which frames of many clients have come. What
+// else is ready to run, such as a push, must not wait until all of them are handled.
+func TestOtherWorkHasItsTurnBetweenFramesOfClients(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	const clients, most = 400, 20
+	var handled atomic.Int64
+	s := newTestSockets(t)
+	s.gateway = &gateway{log: s.options.Log, meter: noMeter{}, handlers: map[string]Handler{
+		"x": func(context.Context, Question, *Answers) error {
+			handled.Add(1)
+			return nil
+		},
+	}}
+	begin := make(chan struct{})
+	for range clients {
+		here, there := net.Pipe()
+		defer there.Close()
+		one := &socket{hub: s}
+		one.line.Conn = here
+		go func() {
+			<-begin
+			one.take(websocket.TextMessage, []byte(`{"event":"x"}`))
+		}()
+	}
+	runtime.Gosched()
+	close(begin)
+	longest := int64(0)
+	for before := int64(0); before < clients; {
+		runtime.Gosched() // the turn of other work
+		now := handled.Load()
+		longest, before = max(longest, now-before), now
+	}
+	if longest > most {
+		t.Errorf("%d frames were handled before other work had its turn; at most %d may be", longest, most)
+	}
+}
