@@ -163,7 +163,11 @@ func TestTheCommonProtocolIsTheFirstUntilAllAreKnownAgain(t *testing.T) {
 		}
 		has(Protocol)
 		server.Do(c.client, "DEL", c.redis.Keys.Leases(0), c.redis.Keys.Instances(), c.redis.Keys.Owners(0))
+		lost := &a.shards[0].lost
+		eventually(t, "a to notice", func() bool { return lost.Load() > 0 })
+		lost.Store(int64(time.Since(a.started) + time.Hour)) // or this may look when it is recent no more
 		has(1)
+		a.graceSinceLossIsOver()
 		has(Protocol)
 	})
 }
