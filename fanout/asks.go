@@ -5,11 +5,13 @@ import (
 	"sync/atomic"
 )
 
-// maxAsks is how many questions may wait for replies; more are refused with ErrAsking. One costs some 500 bytes. A quarter of them may
-// be about answers to clients.
+// maxAsks is how many questions may wait for replies; more are refused with ErrAsking. One costs some 500 bytes.
+// A quarter of them may be about answers to clients, and a quarter of those about one user: an owner who can't
+// keep up with mallory's answers must not keep alice's from being asked about.
 const (
 	maxAsks       = 32768
 	maxClientAsks = maxAsks / 4
+	userAsks      = maxClientAsks / 4
 )
 
 // asks are the questions of this instance that wait for replies. A question goes to the channels of the instances that are asked, and

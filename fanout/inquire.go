@@ -7,10 +7,13 @@ import (
 	"rollcall/presence"
 )
 
-// begin starts to ask what becomes of an order.
-func (l *lane) begin(o *order) error {
+// beginLocked starts to ask what becomes of an order.
+func (l *lane) beginLocked(o *order) error {
 	if o.push.Wait == Routed {
 		return nil
+	}
+	if w := l.watched[o.push.User]; o.push.FromClient && w != nil && w.orders >= userAsks {
+		return ErrAsking
 	}
 	g := newGather(o.push.Wait == Acked)
 	ask, err := l.router.receiver.asks.begin(g.onReply, o.push.FromClient)

@@ -113,7 +113,7 @@ func (l *lane) admit(o *order) error {
 	case l.admitted >= laneOrders || l.bytes+adds > laneBytes, o.push.FromClient && !l.clientFitsLocked(o, adds):
 		return ErrBusy
 	}
-	if err := l.begin(o); err != nil {
+	if err := l.beginLocked(o); err != nil {
 		return err
 	}
 	l.taking.Add(1)

@@ -58,9 +58,10 @@ func startNode(t *testing.T, name string, o nodeOptions) *node {
 	case <-time.After(patience):
 		t.Fatal("not subscribed")
 	}
-	if err := n.mirror.Open(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	redistest.Eventually(t, "its leases", func() (error, bool) { // a slow Redis may not answer in time
+		err := n.mirror.Open(t.Context())
+		return err, err == nil
+	})
 	n.begin(n.mirror.Run)
 	n.begin(n.router.Run)
 	return n

@@ -197,8 +197,8 @@ func (p *relay) wantTruth() {
 func (p *relayed) isTrue(came int) bool {
 	got := p.outcome
 	switch {
-	case errors.Is(got.Err, context.DeadlineExceeded): // the machine was so busy that it was given up
-		return came == 0
+	case errors.Is(got.Err, context.DeadlineExceeded), errors.Is(got.Err, errForgotten):
+		return came == 0 // the machine was so busy that it was given up, or that its instance's lease lapsed
 	case got.Err != nil:
 		return false
 	case got.Instances == 0 && came > 0:

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/go-json-experiment/json"
+	strictjson "github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/golang-jwt/jwt/v5"
 )
@@ -78,7 +78,7 @@ func subject(value jsontext.Value) (user string, err error) {
 	case kind != jsontext.KindString:
 		return "", claimFault("sub: want a string, not a " + kindName(kind))
 	}
-	if err := json.Unmarshal(value, &user); err != nil {
+	if err := strictjson.Unmarshal(value, &user); err != nil {
 		return "", claimFault("sub: a user id is UTF-8; this one has half of a surrogate pair")
 	}
 	return user, nil
@@ -93,7 +93,7 @@ func audience(value jsontext.Value) (jwt.ClaimStrings, error) {
 	if len(value) == 0 {
 		return nil, nil
 	}
-	if err := json.Unmarshal(value, &audiences, jsontext.AllowInvalidUTF8(true)); err != nil {
+	if err := strictjson.Unmarshal(value, &audiences, jsontext.AllowInvalidUTF8(true)); err != nil {
 		return nil, claimFault("aud: want a string, or an array of strings")
 	}
 	return audiences, nil

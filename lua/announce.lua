@@ -26,7 +26,7 @@ write_though_full(instances)
 redis.call('SET', agreed, shards)
 redis.call('HSET', instances, instance, record)
 local leased = {}
-for _, token in ipairs(redis.call('HKEYS', leases)) do leased[token:match('^[^.]+')] = true end
+for _, token in ipairs(redis.call('HKEYS', leases)) do leased[token:match('^[^.]*')] = true end
 local flat, lowest = redis.call('HGETALL', instances), math.huge
 for i = 1, #flat, 2 do
   local other, described = flat[i], flat[i + 1]

@@ -59,6 +59,8 @@ func (d *Directory) Lookup(ctx context.Context, names []string) Answer {
 		shard := d.redis.Keys.ShardOf(name)
 		byShard[shard] = append(byShard[shard], i)
 	}
+	ctx, cancel := context.WithTimeout(ctx, d.redis.Timeout) // for all: a Redis that hangs is waited for but once
+	defer cancel()
 	var mu sync.Mutex // guards the answer
 	answer := Answer{Users: make([]User, len(names))}
 	var asking errgroup.Group

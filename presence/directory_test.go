@@ -3,6 +3,7 @@ package presence
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -89,6 +90,40 @@ func TestALookupAsksAllShardsAtTheSameTime(t *testing.T) {
 		}
 	case <-time.After(patience):
 		t.Fatal("one is asked after another")
+	}
+}
+
+// hung is a client to whom Redis does not answer. It notes until when it is waited for.
+type hung struct {
+	rueidis.Client
+	mu     *sync.Mutex
+	untils map[time.Time]bool
+}
+
+func (h hung) Do(ctx context.Context, command rueidis.Completed) rueidis.RedisResult {
+	until, _ := ctx.Deadline()
+	h.mu.Lock()
+	h.untils[until] = true
+	h.mu.Unlock()
+	<-ctx.Done()
+	return h.Client.Do(ctx, command)
+}
+
+func TestALookupWaitsForARedisThatHangsNoLongerThanOneCallHoweverManyShardsThereAre(t *testing.T) {
+	const shards = 3 * lookupsAtOnce
+	c := newCluster(t, redistest.Start(t), shards)
+	c.redis.Timeout = 100 * time.Millisecond
+	c.redis.Client = hung{c.client, new(sync.Mutex), map[time.Time]bool{}}
+	m, _ := NewMirror(MirrorOptions{Instance: "a", Redis: c.redis, Log: slog.New(slog.DiscardHandler)}) // which nobody runs
+	var users []string
+	for shard := range shards {
+		users = append(users, c.userIn(shard))
+	}
+	if answer := m.Directory().Lookup(t.Context(), users); !answer.Stale {
+		t.Error("the answer is not stale")
+	}
+	if untils := c.redis.Client.(hung).untils; len(untils) != 1 {
+		t.Errorf("%d times are waited for, one after the other", len(untils))
 	}
 }
 

@@ -2,6 +2,7 @@ package presence
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"slices"
 	"testing"
@@ -112,4 +113,19 @@ func crash(t *testing.T, c *cluster, name string, users ...string) {
 	if err := c.redis.mirror(t.Context(), 0, token, 0, changes); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// age makes the lease of a token in shard 0 older, as if the time had passed for it alone.
+func (c *cluster) age(token string, by time.Duration) {
+	c.t.Helper()
+	lease, err := c.server.Do(c.client, "HGET", c.redis.Keys.Leases(0), token).ToString()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	read, ok := parseLease(lease)
+	if !ok {
+		c.t.Fatalf("a lease %q", lease)
+	}
+	aged := fmt.Sprintf("%d %d", read.Deadline-by.Milliseconds(), read.version)
+	c.server.Do(c.client, "HSET", c.redis.Keys.Leases(0), token, aged)
 }

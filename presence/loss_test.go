@@ -63,7 +63,7 @@ func TestWhenRedisLosesWhatItHeldEverybodyIsMirroredAgain(t *testing.T) {
 func TestNobodyGoesBeforeOthersHadTheTimeToTellARedisThatForgot(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
 		c := newCluster(t, server, 1)
-		c.redis.Lease, c.redis.Grace = 5*time.Second, 2*time.Second // which is to wait for here
+		c.redis.Lease, c.redis.Grace = 5*time.Second, time.Hour
 		a := c.startInstance("a")
 		alice, bob := a.join("alice"), a.join("bob")
 		crash(t, c, "b", "alice") // or hangs
@@ -78,6 +78,7 @@ func TestNobodyGoesBeforeOthersHadTheTimeToTellARedisThatForgot(t *testing.T) {
 		}
 		c.wantLog()
 		crash(t, c, "c", "alice") // another that has noticed nothing yet tells what it has
+		a.graceSinceLossIsOver()
 		eventually(t, "both to have left a", func() bool { return !strings.Contains(c.entry("alice"), "a.2") && c.entry("bob") == "" })
 		c.wantLog("bob offline")
 	})
@@ -86,7 +87,7 @@ func TestNobodyGoesBeforeOthersHadTheTimeToTellARedisThatForgot(t *testing.T) {
 func TestWhoHasASecondTabOrLeavesWhileNobodyKnowsOfALossIsKnown(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
 		c := newCluster(t, server, 1)
-		c.redis.Lease, c.redis.Grace = 5*time.Second, time.Second // which is to wait for here
+		c.redis.Lease, c.redis.Grace = 5*time.Second, time.Hour
 		a := c.startInstance("a")
 		a.join("alice")
 		bob := a.join("bob")
@@ -97,9 +98,17 @@ func TestWhoHasASecondTabOrLeavesWhileNobodyKnowsOfALossIsKnown(t *testing.T) {
 		eventually(t, "both to be mirrored again", func() bool {
 			return strings.HasSuffix(c.entry("alice"), " a.2:2") && strings.HasSuffix(c.entry("bob"), " a.2:0")
 		})
+		a.graceSinceLossIsOver()
 		eventually(t, "bob to go", func() bool { return c.entry("bob") == "" })
 		c.wantLog("alice online", "bob online", "bob offline")
 	})
+}
+
+// graceSinceLossIsOver makes it so, as if the time had passed.
+func (i *instance) graceSinceLossIsOver() {
+	for _, s := range i.shards {
+		s.lost.Store(0)
+	}
 }
 
 // entry is what Redis holds of a user; empty: nothing.
@@ -154,7 +163,11 @@ func TestTheCommonProtocolIsTheFirstUntilAllAreKnownAgain(t *testing.T) {
 		}
 		has(Protocol)
 		server.Do(c.client, "DEL", c.redis.Keys.Leases(0), c.redis.Keys.Instances(), c.redis.Keys.Owners(0))
+		lost := &a.shards[0].lost
+		eventually(t, "a to notice", func() bool { return lost.Load() > 0 })
+		lost.Store(int64(time.Since(a.started) + time.Hour)) // or this may look when it is recent no more
 		has(1)
+		a.graceSinceLossIsOver()
 		has(Protocol)
 	})
 }
