@@ -12,12 +12,12 @@ import (
 
 func TestTheSweeperMayDieWhileItSweeps(t *testing.T) {
 	t.Parallel()
-	const ghosts = 30_000 // of an instance that died long ago: a sweep of 30 steps
+	const ghosts = 100_000 // of an instance that died long ago: a sweep of 100 steps
 	w := startWorld(t, 9)
 	s := w.begin("kill -9 of the sweeper while it sweeps")
 	keys := presence.NewKeys(w.prefix, 1)
 	sweeper := slices.MinFunc(w.sites, func(a, b *site) int { return cmp.Compare(a.now().Instance, b.now().Instance) })
-	sweeper.delayLink(worldLease / 10) // so that it takes a while
+	sweeper.delayLink(worldLease / 50) // so that it takes a while; longer, and on a busy machine it would lose its lease
 	w.haunt(keys, ghosts)
 	left := func() int64 {
 		n, _ := w.redis("HLEN", keys.Owners(0)).AsInt64()

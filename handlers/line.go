@@ -129,6 +129,14 @@ func (l *line) makeRoom() {
 	}
 }
 
+// readNoMore gives back what the message in hand has taken: it will not end.
+func (l *line) readNoMore() {
+	if l.room != nil {
+		l.unfinished.release(l.room)
+		l.room = nil
+	}
+}
+
 // Write implements net.Conn, and never waits. Frames may come in parts within together alone.
 func (l *line) Write(frame []byte) (int, error) {
 	l.mu.Lock()

@@ -243,6 +243,7 @@ func (s *sockets) welcome(socket *socket, reachable bool) []byte {
 func (s *sockets) disconnect(session *melody.Session) {
 	socket := s.roll.of(session)
 	s.roll.remove(session)
+	socket.line.readNoMore()
 	s.options.meter().Closed(socket.closing.first())
 	socket.outbox.end()
 	s.mirror.Leave(&socket.Socket, socket.left.Load())
