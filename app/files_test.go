@@ -159,3 +159,26 @@ func TestAnInstanceWithoutFilesKeepsItsLeaseAndAnswersProbes(t *testing.T) {
 		t.Errorf("/readyz answers %d", status)
 	}
 }
+
+func TestTheLinesOfABodyAreNotThoseOfItsHeadWhereverTheReadsAreCut(t *testing.T) {
+	t.Parallel()
+	a := startApp(t)
+	body := `{"users":["alice"],` + strings.Repeat("\n", 2*mostHeadLines) + `"event":"x"}`
+	for head := 4096 - 1; head < 4096+4; head++ { // net/http reads so many bytes at a time
+		text := fmt.Sprintf("POST /push HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\n"+
+			"Connection: close\r\nContent-Length: %d\r\nX-Long: ", a.Addr, testKey, len(body))
+		text += strings.Repeat("x", head-len(text)-4) + "\r\n\r\n" + body
+		conn, err := net.Dial("tcp", a.Addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if _, err := io.WriteString(conn, text); err != nil {
+			t.Fatal(err)
+		}
+		got, err := io.ReadAll(conn)
+		if answer, _, _ := strings.Cut(string(got), "\r\n"); answer != "HTTP/1.1 200 OK" {
+			t.Errorf("a head of %d bytes: %q, %v", head, answer, err)
+		}
+	}
+}

@@ -69,6 +69,7 @@ type visit struct {
 	fresh bool         // it has had no request yet
 	lines atomic.Int64 // of the head that is coming
 	keyed atomic.Bool  // its last request showed an API key
+	tail  [2]byte      // the last that was read; the reader's
 
 	in      *list.List
 	element *list.Element
@@ -258,10 +259,25 @@ var errHeadLines = errors.New("the head of the request has too many lines")
 func (c *counted) Read(p []byte) (int, error) {
 	n, err := c.TCPConn.Read(p)
 	if visit := c.visit.Load(); visit != nil {
-		head, _, _ := bytes.Cut(p[:n], []byte("\n\r\n")) // a body may follow
-		if visit.lines.Add(int64(bytes.Count(head, []byte("\n")))) > mostHeadLines {
+		if visit.lines.Add(visit.headLines(p[:n])) > mostHeadLines {
 			return 0, errHeadLines
 		}
 	}
 	return n, err
+}
+
+// headLines counts the lines in what was read next, up to the end of the head: a body may follow.
+func (v *visit) headLines(read []byte) int64 {
+	end := []byte("\n\r\n")
+	before := v.tail
+	joint := append(before[:], read[:min(len(read), 2)]...) // the end may have come in two reads
+	copy(v.tail[:], joint[len(joint)-2:])
+	if n := len(read); n > 2 {
+		copy(v.tail[:], read[n-2:])
+	}
+	if bytes.Contains(joint, end) {
+		return 1
+	}
+	head, _, _ := bytes.Cut(read, end)
+	return int64(bytes.Count(head, []byte("\n")))
 }
