@@ -109,6 +109,8 @@ func (t *Tokens) User(ctx context.Context, token string) (string, error) {
 	case err == nil:
 	case errors.Is(missing, ErrNoKeys) && (errors.Is(err, ErrNoKeys) || errors.Is(err, jwt.ErrTokenSignatureInvalid)):
 		return "", ErrNoKeys // the right key may be among those that can't be fetched
+	case errors.Is(missing, context.Canceled):
+		return "", missing // the client has gone: that says nothing of its token
 	default:
 		return "", badToken(tokenFault(err))
 	}

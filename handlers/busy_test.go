@@ -173,7 +173,7 @@ func TestAClientOfAStreamHasTimeForEachPart(t *testing.T) {
 	one := startIdle(t).newStream(http.NewResponseController(given), fanout.Routed, time.Second)
 	const parts = 10
 	body := strings.NewReader(strings.Repeat(" \n ", parts)) // each ends within a line
-	one.readLines(t.Context(), patientBody{struct{ io.Reader }{iotest.OneByteReader(body)}, one})
+	one.readLines(t.Context(), patientBody{struct{ io.Reader }{iotest.OneByteReader(body)}, one, t.Context().Err})
 	if want := int(body.Size()) + 1; given.read != want { // and the end
 		t.Errorf("%d deadlines for %d reads", given.read, want)
 	}

@@ -128,10 +128,11 @@ func (s *Server) stream(c echo.Context) error {
 	defer context.AfterFunc(s.leaving, one.stopReading)()
 	go func() {
 		defer logPanic(s.options.Log, "stream")
-		one.readLines(ctx, patientBody{c.Request().Body, one})
+		one.readLines(ctx, patientBody{c.Request().Body, one, ctx.Err})
 	}()
 	if all := one.answer(ctx, c); !all { // the client is gone
 		// only then: a read that fails ends the context of whatever comes through this connection later
+		cancel()
 		one.stopReading()
 	}
 	cancel()
@@ -204,11 +205,12 @@ func (h *heldAnswers) Write(p []byte) (int, error) {
 type patientBody struct {
 	io.Reader
 	*stream
+	over func() error // not nil: nobody answers any more
 }
 
 func (b patientBody) Read(p []byte) (int, error) {
 	_ = b.control.SetReadDeadline(time.Now().Add(streamTimeout))
-	if b.server.leaving.Err() != nil { // stopReading may have come before the deadline
+	if b.server.leaving.Err() != nil || b.over() != nil { // stopReading may have come before the deadline
 		return 0, os.ErrDeadlineExceeded
 	}
 	return b.Reader.Read(p)
