@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"fmt"
 	"io"
 	"net"
@@ -34,6 +35,24 @@ func TestConnectionsThatSayNothingKeepNobodyOut(t *testing.T) {
 		if status := ask(t, p.App, "POST", "/push/alice", `{"event":"x"}`).Status; status != http.StatusOK {
 			t.Errorf("%s: a push is answered with %d", name, status)
 		}
+	}
+}
+
+func TestWhoHasNoKeyIsAnsweredWithoutItsBody(t *testing.T) {
+	t.Parallel()
+	a := startApp(t)
+	conn, err := net.Dial("tcp", a.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	fmt.Fprint(conn, "POST /push/alice HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n")
+	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if response.StatusCode != http.StatusUnauthorized || !response.Close {
+		t.Errorf("%d, close %v", response.StatusCode, response.Close)
 	}
 }
 

@@ -28,7 +28,7 @@ func TestABadRequestIsToldWhatIsWrongWithIt(t *testing.T) {
 	}{
 		{"POST", "/push/alice", `{"event":`, nil, 400, "bad_json", "unexpected"},
 		{"POST", "/push/alice", `hello`, nil, 400, "bad_json", "at byte 1"},
-		{"POST", "/push/alice", `[1]`, nil, 400, "bad_json", "want a JSON object, not a array"},
+		{"POST", "/push/alice", `[1]`, nil, 400, "bad_json", "want a JSON object, not an array"},
 		{"POST", "/push/alice", `{"event":7}`, nil, 400, "bad_json", "event: want a string, not a number"},
 		{"POST", "/push/alice", `{"event":"x"}{}`, nil, 400, "bad_json", "invalid character '{' after top-level value, at byte 14"},
 		{"POST", "/push/alice", `{"event":"x","event":"y"}`, nil, 400, "bad_json", `the field "event" comes twice`},

@@ -136,10 +136,10 @@ func badJSON(detail string) error { return problem(http.StatusBadRequest, "bad_j
 
 // jsonKinds are what people call the kinds of JSON that have another name.
 var jsonKinds = map[jsontext.Kind]string{
-	jsontext.KindBeginArray: "array", jsontext.KindBeginObject: "object", jsontext.KindTrue: "boolean", jsontext.KindFalse: "boolean",
+	jsontext.KindBeginArray: "an array", jsontext.KindBeginObject: "an object", jsontext.KindTrue: "a boolean", jsontext.KindFalse: "a boolean",
 }
 
-func kindName(kind jsontext.Kind) string { return cmp.Or(jsonKinds[kind], kind.String()) }
+func kindName(kind jsontext.Kind) string { return cmp.Or(jsonKinds[kind], "a "+kind.String()) }
 
 func jsonFault(err error) string {
 	var meaning *strictjson.SemanticError
@@ -152,12 +152,12 @@ func jsonFault(err error) string {
 		case errors.Is(err, strictjson.ErrUnknownName):
 			return fmt.Sprintf("unknown field %q", meaning.JSONPointer.LastToken())
 		case field == "":
-			return "want a JSON object, not a " + kind
+			return "want a JSON object, not " + kind
 		}
 		if meaning.GoType == reflect.TypeFor[*float64]() || meaning.GoType == reflect.TypeFor[float64]() {
-			return fmt.Sprintf("%s: want a number, not a %s", field, kind)
+			return fmt.Sprintf("%s: want a number, not %s", field, kind)
 		}
-		return fmt.Sprintf("%s: want a %v, not a %s", field, meaning.GoType, kind)
+		return fmt.Sprintf("%s: want a %v, not %s", field, meaning.GoType, kind)
 	case errors.Is(err, jsontext.ErrDuplicateName) && errors.As(err, &syntax):
 		return fmt.Sprintf("the field %q comes twice", syntax.JSONPointer.LastToken())
 	case errors.As(err, &syntax):

@@ -76,7 +76,7 @@ func subject(value jsontext.Value) (user string, err error) {
 	case len(value) == 0, kind == jsontext.KindNull:
 		return "", nil
 	case kind != jsontext.KindString:
-		return "", claimFault("sub: want a string, not a " + kindName(kind))
+		return "", claimFault("sub: want a string, not " + kindName(kind))
 	}
 	if err := strictjson.Unmarshal(value, &user); err != nil {
 		return "", claimFault("sub: a user id is UTF-8; this one has half of a surrogate pair")

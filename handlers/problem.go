@@ -92,6 +92,10 @@ func answerProblem(log *slog.Logger) func(echo.Context, error) {
 		if p.Status == http.StatusInternalServerError {
 			log.Error("request", "method", c.Request().Method, "route", c.Path(), "error", err)
 		}
+		if p.Status == http.StatusUnauthorized && c.Request().ContentLength != 0 {
+			// net/http would wait for the body before it answers: so who has no key could hold a connection
+			c.Response().Header().Set("Connection", "close")
+		}
 		writeProblem(c.Response(), p)
 	}
 }
