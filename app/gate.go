@@ -253,6 +253,9 @@ type counted struct {
 	visit atomic.Pointer[visit]
 }
 
+// Plain is the connection without the count, for a socket.
+func (c *counted) Plain() net.Conn { return c.TCPConn }
+
 var errHeadLines = errors.New("the head of the request has too many lines")
 
 // Read implements net.Conn.
