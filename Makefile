@@ -28,7 +28,7 @@ chaos: check-go ## play random faults and check everything after each: FOR=5m, S
 	@$(GO) test -race -count=1 -v -timeout 0 -run '^TestChaos$$' ./app -args -chaos.for='$(FOR)' -chaos.seed='$(SEED)' -chaos.only='$(ONLY)' \
 		$(if $(filter command,$(origin REDIS_URL)),-chaos.redis='$(REDIS_URL)')
 
-bench: build ## measure speed and memory, and print the table of the README
+bench: build ## measure speed and memory, and print the table of docs/benchmarks.md
 	@GO=$(GO) ./.ci/install
 	@$(GO) run ./bench
 

@@ -74,15 +74,12 @@ func TestEveryImageIsPinnedByItsVersion(t *testing.T) {
 	}
 }
 
-func TestTheACLInTheREADMECanBePastedAndIsEnough(t *testing.T) {
+func TestTheACLInTheDocumentsCanBePastedAndIsEnough(t *testing.T) {
 	t.Parallel()
-	readme, err := os.ReadFile("../README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	line := regexp.MustCompile(`(?m)^ *(ACL SETUSER rollcall .*)$`).FindStringSubmatch(string(readme))
+	operations := readText(t, "../docs/operations.md")
+	line := regexp.MustCompile(`(?m)^ *(ACL SETUSER rollcall .*)$`).FindStringSubmatch(operations)
 	if line == nil {
-		t.Fatal("the README has no line that makes a user")
+		t.Fatal("docs/operations.md has no line that makes a user")
 	}
 	redis := redistest.Start(t)
 	if got := inline(t, redis.Addr, line[1]); got != "+OK" {

@@ -100,15 +100,11 @@ func TestTheTopFoldersAreTheOnesOfTheDesign(t *testing.T) {
 	}
 }
 
-func TestTheHandlerInTheREADMECompiles(t *testing.T) {
-	readme, err := os.ReadFile("../README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, after, ok := strings.Cut(string(readme), "```go\n")
+func TestTheHandlerInTheDocumentsCompiles(t *testing.T) {
+	_, after, ok := strings.Cut(readText(t, "../CONTRIBUTING.md"), "```go\n")
 	code, _, closed := strings.Cut(after, "```")
 	if !ok || !closed {
-		t.Fatal("the README shows no handler")
+		t.Fatal("CONTRIBUTING.md shows no handler")
 	}
 	dir := t.TempDir()
 	file, overlay := filepath.Join(dir, "whoami.go"), filepath.Join(dir, "overlay.json")
