@@ -22,7 +22,7 @@
 // and takes
 //
 //	rollcall:ack        {"id"}: the client confirms a push. Somebody may wait for that; if not it does no harm
-//	rollcall:ping       the client asks whether the path still carries. The answer comes at once, also while a handler works
+//	rollcall:ping       the client asks whether the path still carries. The answer comes at once, also while a handler works on a frame
 //
 // A WebSocket has pings of its own, and the server sends those, but a page never sees them: to a page a dead path looks just like a
 // quiet server. So a client that has heard nothing for heartbeatMs sends rollcall:ping, say {"event":"rollcall:ping","ref":"1"}, and
