@@ -158,3 +158,22 @@ func TestEveryRouteErrorCodeAndDropIsDocumented(t *testing.T) {
 		}
 	}
 }
+
+// A token function that takes the page of an error for a token is refused again and again, and nobody sees why.
+func TestEveryTokenFunctionInTheDocumentsLooksWhetherItsAnswerIsOne(t *testing.T) {
+	t.Parallel()
+	shown := 0
+	for path, text := range documents(t) {
+		for _, block := range fences.FindAllString(text, -1) {
+			if !strings.Contains(block, "new Rollcall(") || !strings.Contains(block, "fetch(") {
+				continue
+			}
+			if shown++; !strings.Contains(block, "response.ok") {
+				t.Errorf("%s: a token function does not look at response.ok", path)
+			}
+		}
+	}
+	if shown < 2 { // in the README and in docs/protocol.md
+		t.Errorf("%d token functions are shown", shown)
+	}
+}
