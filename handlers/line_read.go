@@ -24,10 +24,7 @@ func (l *line) follow(p []byte, err error) error {
 	l.arrival.take(p)
 	if l.arrival.ended {
 		l.arrival.ended, began = false, true
-		if l.room != nil {
-			l.unfinished.release(l.room)
-			l.room = nil
-		}
+		l.giveRoomBack()
 	}
 	if began && len(p) > 0 {
 		l.expectMore()
@@ -68,8 +65,8 @@ func (l *line) makeRoom() {
 	}
 }
 
-// readNoMore gives back what the message in hand has taken: it will not end.
-func (l *line) readNoMore() {
+// giveRoomBack gives back the room of the message in hand: it has ended, or never will.
+func (l *line) giveRoomBack() {
 	if l.room != nil {
 		l.unfinished.release(l.room)
 		l.room = nil

@@ -176,7 +176,7 @@ func TestAClientThatReadsNothingIsCutAndMakesNobodyWait(t *testing.T) {
 func TestAnEmitAllocatesNoMoreForManySocketsThanForFew(t *testing.T) {
 	allocations := func(count int) float64 {
 		servers, _ := connectSockets(t, count)
-		all := presence.NewSockets(0, nil)
+		all := presence.NewSockets(presence.Redis{Keys: presence.NewKeys("", 1)}, nil)
 		for _, s := range servers {
 			all.Add(&s.Socket)
 		}

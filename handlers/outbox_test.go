@@ -51,7 +51,7 @@ func (b *box) ask(frame string, ack uuid.UUID) *presence.Counts {
 	counts := &presence.Counts{Unanswered: -1}
 	tally := presence.NewTally(ack, func(c presence.Counts) { *counts = c })
 	b.asked = append(b.asked, tally)
-	sockets := presence.NewSockets(0, nil)
+	sockets := presence.NewSockets(presence.Redis{Keys: presence.NewKeys("", 1)}, nil)
 	sockets.Add(&presence.Socket{ID: uuid.New(), Conn: &boxConn{b}})
 	sockets.Emit([]*presence.Emit{{To: presence.Everybody, Message: presence.Message{Frame: []byte(frame), Tally: tally}}})
 	return counts

@@ -124,7 +124,7 @@ func TestConfirmationsThatAreAwaitedCostNothing(t *testing.T) {
 			push := uuid.New()
 			told := make(chan presence.Counts, 1)
 			tally := presence.NewTally(push, func(c presence.Counts) { told <- c })
-			one := presence.NewSockets(0, nil)
+			one := presence.NewSockets(presence.Redis{Keys: presence.NewKeys("", 1)}, nil)
 			one.Add(&socket.Socket)
 			one.Emit([]*presence.Emit{{To: presence.Everybody, Message: presence.Message{Frame: frameWith("push"), Tally: tally}}})
 			<-client.frames

@@ -243,7 +243,7 @@ func (s *sockets) welcome(socket *socket, reachable bool) []byte {
 func (s *sockets) disconnect(session *melody.Session) {
 	socket := s.roll.of(session)
 	s.roll.remove(session)
-	socket.line.readNoMore()
+	socket.line.giveRoomBack()
 	s.options.meter().Closed(socket.closing.first())
 	socket.outbox.end()
 	s.mirror.Leave(&socket.Socket, socket.left.Load())

@@ -1,7 +1,6 @@
 package handlers
 
 import (
-	"context"
 	"log/slog"
 	"sync/atomic"
 
@@ -28,10 +27,10 @@ func newSparseLog(log *slog.Logger) *sparseLog {
 	return &sparseLog{log: log, limit: rate.NewLimiter(sparseRate, sparseBurst)}
 }
 
-func (l *sparseLog) info(message string, args ...any) { l.write(slog.LevelInfo, message, args) }
-func (l *sparseLog) warn(message string, args ...any) { l.write(slog.LevelWarn, message, args) }
+func (l *sparseLog) info(message string, args ...any) { l.write(l.log.Info, message, args) }
+func (l *sparseLog) warn(message string, args ...any) { l.write(l.log.Warn, message, args) }
 
-func (l *sparseLog) write(level slog.Level, message string, args []any) {
+func (l *sparseLog) write(log func(string, ...any), message string, args []any) {
 	if !l.limit.Allow() {
 		l.left.Add(1)
 		return
@@ -39,5 +38,5 @@ func (l *sparseLog) write(level slog.Level, message string, args []any) {
 	if left := l.left.Swap(0); left > 0 {
 		args = append(args, "leftOut", left)
 	}
-	l.log.Log(context.Background(), level, message, args...)
+	log(message, args...)
 }

@@ -17,7 +17,7 @@ func TestAUserWhoComesAndGoesAllTheTimeChangesTwiceASecondAtMost(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var s *Sockets
-				s = newSockets(Redis{MinStay: time.Second, Keys: NewKeys("", 1)}, func(string, bool, bool, time.Time) {})
+				s = NewSockets(Redis{MinStay: time.Second, Keys: NewKeys("", 1)}, func(string, bool, bool, time.Time) {})
 				ctx, stop := context.WithCancel(t.Context())
 				go s.EndGraces(ctx)
 				defer synctest.Wait()
@@ -58,7 +58,7 @@ func TestAUserWhoComesAndGoesAllTheTimeChangesTwiceASecondAtMost(t *testing.T) {
 
 func TestAUserWhoWasHereForAWhileIsGoneAtOnceOnPurpose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newSockets(Redis{Grace: testGrace, MinStay: time.Second, Keys: NewKeys("", 1)}, func(string, bool, bool, time.Time) {})
+		s := NewSockets(Redis{Grace: testGrace, MinStay: time.Second, Keys: NewKeys("", 1)}, func(string, bool, bool, time.Time) {})
 		alice, _ := newSocket("alice")
 		s.Add(alice)
 		time.Sleep(time.Second)
@@ -72,7 +72,7 @@ func TestAUserWhoWasHereForAWhileIsGoneAtOnceOnPurpose(t *testing.T) {
 func TestAUserHasOneGraceHoweverOftenTheirSocketsDrop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ended := atomic.Int64{}
-		s := newSockets(Redis{Grace: 24 * time.Hour, Keys: NewKeys("", 1)}, func(_ string, _, _ bool, at time.Time) {
+		s := NewSockets(Redis{Grace: 24 * time.Hour, Keys: NewKeys("", 1)}, func(_ string, _, _ bool, at time.Time) {
 			if time.Since(at) > 0 {
 				ended.Add(1)
 			}

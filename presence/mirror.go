@@ -78,7 +78,7 @@ func NewMirror(o MirrorOptions) (*Mirror, *Sockets) {
 		record:   Record{ID: o.Instance, Host: host, Addr: o.Addr, StartedAt: now.UTC().Truncate(time.Millisecond), State: "live", Protocol: Protocol},
 	}
 	m.redis.unreadable = &m.unreadable
-	m.sockets = newSockets(o.Redis, m.touch)
+	m.sockets = NewSockets(o.Redis, m.touch)
 	for i := range o.Redis.Keys.Shards() {
 		m.shards = append(m.shards, newShard(i, m))
 	}

@@ -102,16 +102,12 @@ func (l *localUser) count() int { return len(l.sockets) - l.retired }
 // manyStripes is how many stripes there are at least: far more than the cores that could want one at once.
 const manyStripes = 64
 
-// NewSockets makes an empty map. changed is called at each change of a user's count, from any goroutine, while a part of the map is
-// locked; it must not block. came says that the user was not here before; left, that the last socket was closed on purpose; at is when
-// the change was, and, if a grace has ended, when it began.
-func NewSockets(grace time.Duration, changed func(user string, came, left bool, at time.Time)) *Sockets {
-	return newSockets(Redis{Grace: grace, Keys: NewKeys("", 1)}, changed)
-}
-
-func newSockets(redis Redis, changed func(user string, came, left bool, at time.Time)) *Sockets {
-	s := &Sockets{seed: maphash.MakeSeed(), grace: redis.Grace, minStay: redis.MinStay, changed: changed, keys: redis.Keys}
+// NewSockets makes an empty map, for the shards, the grace and the shortest stay that redis names; it asks nothing of it. changed is called
+// at each change of a user's count, from any goroutine, while a part of the map is locked; it must not block. came says that the user was
+// not here before; left, that the last socket was closed on purpose; at is when the change was, and, if a grace has ended, when it began.
+func NewSockets(redis Redis, changed func(user string, came, left bool, at time.Time)) *Sockets {
 	keys := redis.Keys
+	s := &Sockets{seed: maphash.MakeSeed(), grace: redis.Grace, minStay: redis.MinStay, changed: changed, keys: keys}
 	s.graces.sooner = make(chan struct{}, 1)
 	s.stripes = make([]stripe, keys.Shards()*((manyStripes+keys.Shards()-1)/keys.Shards()))
 	for i := range s.stripes {

@@ -47,7 +47,7 @@ func newSocket(user string) (*Socket, *inbox) {
 func newLocal(grace time.Duration) (*Sockets, func() []string) {
 	var mu sync.Mutex
 	var changes []string
-	s := NewSockets(grace, func(user string, _, left bool, _ time.Time) {
+	s := NewSockets(Redis{Grace: grace, Keys: NewKeys("", 1)}, func(user string, _, left bool, _ time.Time) {
 		mu.Lock()
 		defer mu.Unlock()
 		changes = append(changes, fmt.Sprintf("%s %v", user, left))
