@@ -72,9 +72,9 @@ func withHandlers(t *testing.T, more map[string]handlers.Handler, flags ...strin
 func TestAHandlerMayAnswerInPrivateManyTimesOrNotAtAll(t *testing.T) {
 	t.Parallel()
 	a := withHandlers(t, map[string]handlers.Handler{
-		"secret": func(_ context.Context, _ handlers.Question, a *handlers.Answers) error { return a.Private("psst") },
-		"name":   func(_ context.Context, q handlers.Question, a *handlers.Answers) error { return a.Send(q.User) },
-		"many": func(_ context.Context, _ handlers.Question, a *handlers.Answers) error {
+		"secret": func(_ context.Context, _ handlers.Request, a *handlers.Responder) error { return a.ReplyOnly("psst") },
+		"name":   func(_ context.Context, q handlers.Request, a *handlers.Responder) error { return a.Send(q.User) },
+		"many": func(_ context.Context, _ handlers.Request, a *handlers.Responder) error {
 			for n := range 500 {
 				if err := a.Send(n); err != nil {
 					return err
@@ -82,8 +82,8 @@ func TestAHandlerMayAnswerInPrivateManyTimesOrNotAtAll(t *testing.T) {
 			}
 			return nil
 		},
-		"silent": func(context.Context, handlers.Question, *handlers.Answers) error { return nil },
-		"add": func(_ context.Context, q handlers.Question, a *handlers.Answers) error {
+		"silent": func(context.Context, handlers.Request, *handlers.Responder) error { return nil },
+		"add": func(_ context.Context, q handlers.Request, a *handlers.Responder) error {
 			var numbers []int
 			if err := q.Decode(&numbers); err != nil {
 				return err
@@ -112,11 +112,11 @@ func TestAHandlerMayAnswerInPrivateManyTimesOrNotAtAll(t *testing.T) {
 func TestAHandlerThatPanicsOrFailsCostsOneAnswer(t *testing.T) {
 	t.Parallel()
 	a := withHandlers(t, map[string]handlers.Handler{
-		"panic": func(context.Context, handlers.Question, *handlers.Answers) error { panic("the password is hunter2") },
-		"fail": func(context.Context, handlers.Question, *handlers.Answers) error {
+		"panic": func(context.Context, handlers.Request, *handlers.Responder) error { panic("the password is hunter2") },
+		"fail": func(context.Context, handlers.Request, *handlers.Responder) error {
 			return errors.New("the password is hunter2")
 		},
-		"break": func(_ context.Context, _ handlers.Question, a *handlers.Answers) error {
+		"break": func(_ context.Context, _ handlers.Request, a *handlers.Responder) error {
 			if err := a.Send(1); err != nil {
 				return err
 			}

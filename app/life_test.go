@@ -213,13 +213,13 @@ func TestAHandlerHoldsUpNoStop(t *testing.T) {
 	begun, ended := make(chan struct{}), make(chan error, 1)
 	release := make(chan struct{})
 	a, err := tryAppWith(t, map[string]handlers.Handler{
-		"waits": func(ctx context.Context, _ handlers.Question, _ *handlers.Answers) error {
+		"waits": func(ctx context.Context, _ handlers.Request, _ *handlers.Responder) error {
 			begun <- struct{}{}
 			<-ctx.Done()
 			ended <- ctx.Err()
 			return nil
 		},
-		"sleeps": func(context.Context, handlers.Question, *handlers.Answers) error {
+		"sleeps": func(context.Context, handlers.Request, *handlers.Responder) error {
 			begun <- struct{}{}
 			<-release
 			return nil

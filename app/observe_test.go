@@ -123,9 +123,9 @@ func TestEventsAreCountedByTheirHandlerAndWhatCameOfThem(t *testing.T) {
 	t.Parallel()
 	events := handlers.Builtin()
 	broken := errors.New("broken")
-	events["fails"] = func(context.Context, handlers.Question, *handlers.Answers) error { return broken }
-	events["panics"] = func(context.Context, handlers.Question, *handlers.Answers) error { panic("broken") }
-	events["number"] = func(_ context.Context, q handlers.Question, _ *handlers.Answers) error {
+	events["fails"] = func(context.Context, handlers.Request, *handlers.Responder) error { return broken }
+	events["panics"] = func(context.Context, handlers.Request, *handlers.Responder) error { panic("broken") }
+	events["number"] = func(_ context.Context, q handlers.Request, _ *handlers.Responder) error {
 		var n int
 		return q.Decode(&n)
 	}

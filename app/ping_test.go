@@ -35,15 +35,15 @@ func slowly(t *testing.T) (a *App, end func()) {
 	t.Helper()
 	ended := make(chan struct{})
 	a = withHandlers(t, map[string]handlers.Handler{
-		"slow": func(ctx context.Context, _ handlers.Question, a *handlers.Answers) error {
-			if err := a.Private(1); err != nil {
+		"slow": func(ctx context.Context, _ handlers.Request, a *handlers.Responder) error {
+			if err := a.ReplyOnly(1); err != nil {
 				return err
 			}
 			select {
 			case <-ended:
 			case <-t.Context().Done():
 			}
-			return a.Private(2)
+			return a.ReplyOnly(2)
 		},
 	})
 	return a, func() { close(ended) }

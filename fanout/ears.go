@@ -127,7 +127,7 @@ func (r *Receiver) watch(ctx context.Context) {
 			anyDeaf = anyDeaf || deaf
 		}
 		if anyDeaf {
-			r.log.Error("deaf, subscribing anew", "trouble", r.Trouble())
+			r.log.Error("deaf, subscribing anew", "trouble", r.NotReadyReason())
 			return
 		}
 	}

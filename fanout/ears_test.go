@@ -68,7 +68,7 @@ func TestASubscriptionThatIsUpAndSilentIsNoticedAndMadeAnew(t *testing.T) {
 	if dials.Load() < 2 {
 		t.Error("the silent one was heard")
 	}
-	eventually(t, "no trouble any more", func() bool { return a.receiver.Trouble() == "" })
+	eventually(t, "no trouble any more", func() bool { return a.receiver.NotReadyReason() == "" })
 }
 
 // silentClient subscribes, and hears nothing.

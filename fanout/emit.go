@@ -28,11 +28,11 @@ func (r *Router) Emit(ctx context.Context, emit Emit) (Outcome, error) {
 	if emit.Wait == Acked {
 		e.id = emit.ID
 	}
-	return r.broadcast(ctx, channel, e, emit.Wait != Routed, func(tally *presence.Tally) int {
+	return r.broadcast(ctx, channel, e, emit.Wait != Routed, func(tally *presence.Tracker) int {
 		// also if the caller waits no longer: what our own sockets get must be known, or it may be said that nobody got it
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), MaxWait)
 		defer cancel()
-		here := presence.Emit{To: emit.To, Message: presence.Message{Frame: emit.Frame, Tally: tally}}
+		here := presence.Emit{To: emit.To, Message: presence.Message{Frame: emit.Frame, Tracker: tally}}
 		if r.receiver.emitter.finish(ctx, &here) != nil {
 			return 0 // or we don't know of any
 		}
@@ -43,15 +43,15 @@ func (r *Router) Emit(ctx context.Context, emit Emit) (Outcome, error) {
 // KickSocket closes one socket, wherever it is, with closeCode and the reason; the outcome's Sockets.Written says how many there were.
 func (r *Router) KickSocket(ctx context.Context, id uuid.UUID, reason string) (Outcome, error) {
 	e := envelope{kind: kindKickSocket, sender: r.instance, exclude: id, frame: []byte(reason)}
-	return r.broadcast(ctx, r.redis.Keys.All(), e, true, func(tally *presence.Tally) int {
+	return r.broadcast(ctx, r.redis.Keys.All(), e, true, func(tally *presence.Tracker) int {
 		return r.sockets.Find(id).Close(uuid.Nil, CloseKicked, reason, tally)
 	})
 }
 
 // broadcast does something here and has every other instance do it too. wait: until all have told what came of it.
-func (r *Router) broadcast(ctx context.Context, channel string, e envelope, wait bool, here func(*presence.Tally) int) (Outcome, error) {
+func (r *Router) broadcast(ctx context.Context, channel string, e envelope, wait bool, here func(*presence.Tracker) int) (Outcome, error) {
 	var g *gather
-	var tally *presence.Tally
+	var tally *presence.Tracker
 	if wait {
 		g = newGather(e.id != uuid.Nil)
 		var err error
@@ -60,7 +60,7 @@ func (r *Router) broadcast(ctx context.Context, channel string, e envelope, wait
 		}
 		defer r.receiver.asks.end(e.ask)
 		e.within = replyWithin(deadline(ctx))
-		tally = presence.NewTally(e.id, g.onLocal)
+		tally = presence.NewTracker(e.id, g.onLocal)
 	}
 	took := make(chan int, 1)
 	go func() { took <- here(tally) }() // meanwhile others begin with theirs

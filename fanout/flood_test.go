@@ -51,7 +51,7 @@ func TestPushesToOthersAreWrittenWhileOneUserIsFlooded(t *testing.T) {
 			}
 			bob.wantFrames("x")
 		}
-		if trouble := b.receiver.Trouble(); trouble != "" {
+		if trouble := b.receiver.NotReadyReason(); trouble != "" {
 			t.Error(trouble)
 		}
 	})

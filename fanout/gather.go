@@ -81,7 +81,7 @@ func (g *gather) checkLocked() {
 }
 
 // wait waits until all is known, or the context ends.
-func (g *gather) wait(ctx context.Context, local *presence.Tally) {
+func (g *gather) wait(ctx context.Context, local *presence.Tracker) {
 	select {
 	case <-g.done:
 	case <-ctx.Done():

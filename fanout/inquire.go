@@ -22,13 +22,13 @@ func (l *lane) beginLocked(o *order) error {
 	}
 	o.inquiry = &inquiry{lane: l, ask: ask, gather: g}
 	if o.push.Wait != Handed {
-		o.inquiry.tally = presence.NewTally(o.ackedID(), g.onLocal)
+		o.inquiry.tally = presence.NewTracker(o.ackedID(), g.onLocal)
 	}
 	return nil
 }
 
 // tally is that of the order's local sockets; nil if nobody wants to know what becomes of it there.
-func (o *order) tally() *presence.Tally {
+func (o *order) tally() *presence.Tracker {
 	if o.inquiry == nil {
 		return nil
 	}

@@ -89,7 +89,7 @@ func (l *lane) enqueueInTurn(o *order, servedHere bool) {
 	}
 	defer l.taking.Done()
 	if servedHere {
-		presence.List(nil).Deliver(uuid.Nil, presence.Message{Tally: o.tally()})
+		presence.List(nil).Deliver(uuid.Nil, presence.Message{Tracker: o.tally()})
 	} else {
 		o.local = l.serve(o)
 	}
@@ -168,7 +168,7 @@ func (l *lane) serve(o *order) (took int) {
 	if o.push.kick {
 		return sockets.Close(o.push.Exclude, CloseKicked, string(o.push.Frame), o.tally())
 	}
-	return sockets.Deliver(o.push.Exclude, presence.Message{Frame: o.push.Frame, Shared: o.push.Shared, Tally: o.tally()})
+	return sockets.Deliver(o.push.Exclude, presence.Message{Frame: o.push.Frame, Shared: o.push.Shared, Tracker: o.tally()})
 }
 
 // expire gives up what its callers no longer wait for. Nobody else looks at the queue while a call is under way.

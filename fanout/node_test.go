@@ -97,8 +97,8 @@ func (i *inbox) Send(messages ...presence.Message) bool {
 	i.pass()
 	for _, message := range messages {
 		i.keep(string(message.Frame))
-		if message.Tally != nil {
-			message.Tally.Tell(presence.Written)
+		if message.Tracker != nil {
+			message.Tracker.Report(presence.Written)
 		}
 	}
 	return true

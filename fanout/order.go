@@ -47,7 +47,7 @@ type inquiry struct {
 	lane   *lane
 	ask    uint64
 	gather *gather
-	tally  *presence.Tally // of our own sockets; nil: of them nobody wants to hear
+	tally  *presence.Tracker // of our own sockets; nil: of them nobody wants to hear
 }
 
 type orderState int

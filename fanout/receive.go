@@ -82,7 +82,7 @@ func (r *Receiver) deliver(ctx context.Context, e envelope) {
 		if e.kind == kindEmitAuthenticated {
 			to = presence.Authenticated
 		}
-		message := presence.Message{Frame: e.frame, Tally: r.tally(0, e, e.within)}
+		message := presence.Message{Frame: e.frame, Tracker: r.tally(0, e, e.within)}
 		if !r.emitter.enqueue(emission{emit: &presence.Emit{To: to, Message: message}}) {
 			r.Dropped.Emits.Add(1)
 		}
@@ -136,7 +136,7 @@ func (r *Receiver) begin(j *job) presence.Delivery {
 	shard, sockets := r.keys.ShardOf(j.user), r.sockets.Of(j.user)
 	if len(sockets) == 0 {
 		r.Dropped.Strays.Add(1)
-		r.mirror.Again(j.user) // Redis believes that there are sockets
+		r.mirror.MarkDirty(j.user) // Redis believes that there are sockets
 		if j.ask != 0 {
 			r.reply(shard, j.envelope, ownerReply{stray: true}.append(nil))
 			j.ask = 0 // it has been answered
@@ -147,7 +147,7 @@ func (r *Receiver) begin(j *job) presence.Delivery {
 	if j.kind == kindKickUser {
 		return sockets.Closing(j.exclude, CloseKicked, string(j.frame), tally)
 	}
-	return sockets.Delivery(j.exclude, presence.Message{Frame: j.frame, Shared: j.shared, Tally: tally})
+	return sockets.Delivery(j.exclude, presence.Message{Frame: j.frame, Shared: j.shared, Tracker: tally})
 }
 
 // finish is told that a job is done, on its worker's goroutine.
@@ -161,7 +161,7 @@ func (r *Receiver) finish(j *job) {
 }
 
 // tallyOf is a job's tally; nil if there is nothing to tell, or nobody waits for it any more.
-func (r *Receiver) tallyOf(shard int, j *job) *presence.Tally {
+func (r *Receiver) tallyOf(shard int, j *job) *presence.Tracker {
 	if j.ask == 0 || j.within == 0 {
 		return nil
 	}
@@ -173,11 +173,11 @@ func (r *Receiver) tallyOf(shard int, j *job) *presence.Tally {
 }
 
 // tally makes a tally that replies with its counts within a time, if the sender waits for a reply.
-func (r *Receiver) tally(shard int, e envelope, within time.Duration) *presence.Tally {
+func (r *Receiver) tally(shard int, e envelope, within time.Duration) *presence.Tracker {
 	if e.ask == 0 {
 		return nil
 	}
-	tally := presence.NewTally(e.id, func(counts presence.Counts) {
+	tally := presence.NewTracker(e.id, func(counts presence.Counts) {
 		r.reply(shard, e, ownerReply{counts: counts}.append(nil))
 	})
 	tally.ExpireAfter(within)

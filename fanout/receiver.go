@@ -102,13 +102,13 @@ func (r *Receiver) Ready() <-chan struct{} { return r.ready }
 // Hears says whether the subscription to emits is up.
 func (r *Receiver) Hears() bool { return r.ears[0].subscribed.Load() }
 
-// Trouble says why this instance does not get what others send it, although they believe it; empty if it does.
-func (r *Receiver) Trouble() string {
+// NotReadyReason says why this instance does not get what others send it, although they believe it; empty if it does.
+func (r *Receiver) NotReadyReason() string {
 	for shard := range r.ears {
 		switch ear := &r.ears[shard]; {
 		case ear.deaf.Load():
 			return fmt.Sprintf("deaf: its heartbeat does not come back through its own channel in shard %d", shard)
-		case !ear.subscribed.Load() && r.mirror.Believed(shard):
+		case !ear.subscribed.Load() && r.mirror.LeaseHeld(shard):
 			return fmt.Sprintf("not subscribed to its own channel in shard %d", shard)
 		}
 	}

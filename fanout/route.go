@@ -34,7 +34,7 @@ func (l *lane) route(ctx context.Context, batch []*order, sharing bool) {
 	if err != nil {
 		err = fmt.Errorf("%w: %w", ErrUnreachable, err)
 	}
-	recentLoss := l.router.receiver.mirror.RecentLoss(l.shard)
+	recentLoss := l.router.receiver.mirror.RecoveringFromLoss(l.shard)
 	for i, o := range batch {
 		if err != nil {
 			o.settle(sent, Outcome{Err: err}, 0)
@@ -70,7 +70,7 @@ func (l *lane) call(ctx context.Context, batch []*order, sharing bool) ([]int64,
 	shares := func(i int) bool { return len(numbers) > 0 && numbers[i] > 0 }
 	args := make([]string, 0, 8+2*len(batch)+len(frames))
 	args = append(args, redis.Publish, redis.Keys.Channels(l.shard), skipped, strconv.FormatInt(redis.Grace.Milliseconds(), 10),
-		rueidis.BinaryString(head), strconv.Itoa(len(batch)), rueidis.BinaryString(numbers), l.router.receiver.mirror.Token(l.shard))
+		rueidis.BinaryString(head), strconv.Itoa(len(batch)), rueidis.BinaryString(numbers), l.router.receiver.mirror.Incarnation(l.shard))
 	size := 0
 	for i, o := range batch {
 		args = append(args, o.push.User)

@@ -260,7 +260,7 @@ func TestAHeartbeatIsHeardAndRepliesArriveWhileEveryWorkerIsHeldUp(t *testing.T)
 				return more
 			})
 		}
-		eventually(t, "no trouble", func() bool { return b.receiver.Trouble() == "" })
+		eventually(t, "no trouble", func() bool { return b.receiver.NotReadyReason() == "" })
 		got := b.router.Push(t.Context(), Push{User: "cathy", Frame: []byte("x"), Wait: Written})
 		want := Outcome{State: presence.Online, Instances: 1, Sockets: presence.Counts{Written: 1}}
 		if got != want {

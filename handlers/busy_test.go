@@ -192,7 +192,7 @@ func TestAHandlerWaitsWhenTooManyOfItsAnswersAreOnTheirWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := startIdle(t)
 		ctx, cancel := context.WithCancel(t.Context())
-		a := &Answers{ctx: ctx, gateway: &gateway{router: s.options.Router}, socket: &socket{Socket: presence.Socket{User: "alice"}}, event: "x"}
+		a := &Responder{ctx: ctx, gateway: &gateway{router: s.options.Router}, socket: &socket{Socket: presence.Socket{User: "alice"}}, event: "x"}
 		ended := make(chan struct{})
 		go func() {
 			defer close(ended)
@@ -219,7 +219,7 @@ func TestAHandlerIsAWindowAheadOfOtherInstancesAtMost(t *testing.T) {
 		s := startIdle(t)
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		a := &Answers{ctx: ctx, gateway: &gateway{router: s.options.Router}, socket: &socket{Socket: presence.Socket{User: "alice"}}, event: "x"}
+		a := &Responder{ctx: ctx, gateway: &gateway{router: s.options.Router}, socket: &socket{Socket: presence.Socket{User: "alice"}}, event: "x"}
 		for range 3 {
 			if err := a.Send(nil); err != nil {
 				t.Error(err)

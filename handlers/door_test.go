@@ -18,7 +18,7 @@ func TestOtherWorkHasItsTurnBetweenFramesOfClients(t *testing.T) {
 	var handled atomic.Int64
 	s := newTestSockets(t)
 	s.gateway = &gateway{log: s.options.Log, meter: noMeter{}, handlers: map[string]Handler{
-		"x": func(context.Context, Question, *Answers) error {
+		"x": func(context.Context, Request, *Responder) error {
 			handled.Add(1)
 			return nil
 		},

@@ -16,9 +16,9 @@ import (
 	"rollcall/fanout"
 )
 
-// Handler answers one event of a client: it calls [Answers.Send] as often as it likes. An error ends the answer; the client is told
-// of it, in detail only if it comes from [Question.Decode]. Messages of one socket are handled one after the other.
-type Handler func(ctx context.Context, q Question, a *Answers) error
+// Handler answers one event of a client: it calls [Responder.Send] as often as it likes. An error ends the answer; the client is told
+// of it, in detail only if it comes from [Request.Decode]. Messages of one socket are handled one after the other.
+type Handler func(ctx context.Context, q Request, a *Responder) error
 
 // Builtin are the handlers of this service. To add one: write it in a file of its own, and name it here.
 func Builtin() map[string]Handler {
@@ -30,8 +30,8 @@ func Builtin() map[string]Handler {
 // handlerTime is how long a handler may take before its context ends.
 const handlerTime = 30 * time.Second
 
-// Question is what a client asked.
-type Question struct {
+// Request is what a client asked.
+type Request struct {
 	Event  string
 	Data   json.RawMessage // null if the client gave none
 	User   string          // empty: anonymous
@@ -39,15 +39,15 @@ type Question struct {
 }
 
 // Decode reads the data into v. If they do not fit, it returns an error that tells the client so.
-func (q Question) Decode(v any) error {
+func (q Request) Decode(v any) error {
 	if err := json.Unmarshal(q.Data, v); err != nil {
 		return &frameError{codeBadData, "data: " + err.Error()}
 	}
 	return nil
 }
 
-// Answers sends what a handler answers.
-type Answers struct {
+// Responder sends what a handler answers.
+type Responder struct {
 	ctx     context.Context // the handler's own
 	gateway *gateway
 	socket  *socket
@@ -68,7 +68,7 @@ const (
 
 // Send answers with the question's own event: to the socket that asked, and to all other sockets of the same user, on every instance.
 // It waits if those instances are behind.
-func (a *Answers) Send(data any) error {
+func (a *Responder) Send(data any) error {
 	text, err := a.toAsker(data)
 	if err != nil || a.socket.User == "" {
 		return err
@@ -88,13 +88,13 @@ func (a *Answers) Send(data any) error {
 	return nil
 }
 
-// Private answers the socket that asked, and no other.
-func (a *Answers) Private(data any) error {
+// ReplyOnly answers the socket that asked, and no other.
+func (a *Responder) ReplyOnly(data any) error {
 	_, err := a.toAsker(data)
 	return err
 }
 
-func (a *Answers) toAsker(data any) (json.RawMessage, error) {
+func (a *Responder) toAsker(data any) (json.RawMessage, error) {
 	text, err := json.Marshal(data)
 	if err != nil {
 		return nil, fmt.Errorf("answer: %w", err)
@@ -105,7 +105,7 @@ func (a *Answers) toAsker(data any) (json.RawMessage, error) {
 
 // waitMirrored waits until all answers are on their way to the user's other sockets, and the first of them is handed to these, or can't
 // be.
-func (a *Answers) waitMirrored() {
+func (a *Responder) waitMirrored() {
 	for _, ticket := range a.tickets {
 		switch outcome := ticket.Wait(a.ctx)[0]; {
 		case outcome.Err != nil:
@@ -187,8 +187,8 @@ func (g *gateway) handle(ctx context.Context, s *socket, m message) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, handlerTime)
 	defer cancel()
-	a := &Answers{ctx: ctx, gateway: g, socket: s, ref: m.ref, event: m.event}
-	q := Question{Event: m.event, Data: m.data, User: s.User, Socket: s.ID}
+	a := &Responder{ctx: ctx, gateway: g, socket: s, ref: m.ref, event: m.event}
+	q := Request{Event: m.event, Data: m.data, User: s.User, Socket: s.ID}
 	err := safely(func() error { return handler(ctx, q, a) })
 	if a.waitMirrored(); len(a.failed) > 0 {
 		// the client is told, and the router has warned once that Redis is out of reach

@@ -59,7 +59,7 @@ func (o *outbox) push(messages []presence.Message) (taken, full bool) {
 		return false, true
 	}
 	for _, message := range messages {
-		o.receipts.expect(message.Tally)
+		o.receipts.expect(message.Tracker)
 	}
 	idle := o.client != nil && len(o.waiting) == 0
 	if idle && o.client.write(messages) {
@@ -151,7 +151,7 @@ func (o *outbox) end() {
 	o.dropAllLocked(presence.Closed, &told)
 }
 
-func (o *outbox) dropAllLocked(fate presence.Fate, told *fates) {
+func (o *outbox) dropAllLocked(fate presence.DeliveryResult, told *fates) {
 	o.receipts.drop(o.waiting, fate, told)
 	o.waiting, o.handed, o.bytes = nil, 0, 0
 }

@@ -14,7 +14,7 @@ type box struct {
 	outbox
 	room       bool // messages are written at once
 	handedOver []string
-	asked      []*presence.Tally
+	asked      []*presence.Tracker
 }
 
 func newBox() *box {
@@ -49,11 +49,11 @@ func (b *box) put(frames ...string) (taken, full bool) {
 // ask pushes a frame and returns what becomes of it, when that is known.
 func (b *box) ask(frame string, ack uuid.UUID) *presence.Counts {
 	counts := &presence.Counts{Unanswered: -1}
-	tally := presence.NewTally(ack, func(c presence.Counts) { *counts = c })
+	tally := presence.NewTracker(ack, func(c presence.Counts) { *counts = c })
 	b.asked = append(b.asked, tally)
 	sockets := presence.NewSockets(presence.Redis{Keys: presence.NewKeys("", 1)}, nil)
 	sockets.Add(&presence.Socket{ID: uuid.New(), Conn: &boxConn{b}})
-	sockets.Emit([]*presence.Emit{{To: presence.Everybody, Message: presence.Message{Frame: []byte(frame), Tally: tally}}})
+	sockets.Emit([]*presence.Emit{{To: presence.Everybody, Message: presence.Message{Frame: []byte(frame), Tracker: tally}}})
 	return counts
 }
 

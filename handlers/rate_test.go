@@ -123,10 +123,10 @@ func TestConfirmationsThatAreAwaitedCostNothing(t *testing.T) {
 		for range 100 {
 			push := uuid.New()
 			told := make(chan presence.Counts, 1)
-			tally := presence.NewTally(push, func(c presence.Counts) { told <- c })
+			tally := presence.NewTracker(push, func(c presence.Counts) { told <- c })
 			one := presence.NewSockets(presence.Redis{Keys: presence.NewKeys("", 1)}, nil)
 			one.Add(&socket.Socket)
-			one.Emit([]*presence.Emit{{To: presence.Everybody, Message: presence.Message{Frame: frameWith("push"), Tally: tally}}})
+			one.Emit([]*presence.Emit{{To: presence.Everybody, Message: presence.Message{Frame: frameWith("push"), Tracker: tally}}})
 			<-client.frames
 			frame := fmt.Appendf(nil, `{"event":"rollcall:ack","data":{"id":%q}}`, push)
 			if err := client.WriteMessage(websocket.TextMessage, frame); err != nil {

@@ -219,7 +219,7 @@ func TestASocketThatWasToldToGoHandlesNothingMore(t *testing.T) {
 		client.SetCloseHandler(func(int, string) error { return nil }) // it does not answer, and goes on
 		socket := s.roll.all()[0]
 		handled := 0
-		s.gateway.handlers = map[string]Handler{"x": func(_ context.Context, _ Question, a *Answers) error { handled++; return a.Private(1) }}
+		s.gateway.handlers = map[string]Handler{"x": func(_ context.Context, _ Request, a *Responder) error { handled++; return a.ReplyOnly(1) }}
 		socket.Close(4003, "kicked")
 		for range 20 {
 			client.send("1")

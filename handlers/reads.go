@@ -166,7 +166,7 @@ func (s *Server) readyz(c echo.Context) error {
 	if s.draining.Load() {
 		reasons = append(reasons, "draining")
 	}
-	if deaf := s.options.Receiver.Trouble(); deaf != "" {
+	if deaf := s.options.Receiver.NotReadyReason(); deaf != "" {
 		reasons = append(reasons, deaf)
 	}
 	if len(reasons) > 0 {
@@ -175,7 +175,7 @@ func (s *Server) readyz(c echo.Context) error {
 		return p
 	}
 	answer := readyAnswer{Status: "ready"}
-	if lapsed := s.options.Mirror.Trouble(); lapsed != "" {
+	if lapsed := s.options.Mirror.NotReadyReason(); lapsed != "" {
 		answer.Warnings = []string{lapsed}
 	}
 	return c.JSON(http.StatusOK, answer)

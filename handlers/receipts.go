@@ -11,11 +11,11 @@ const maxUnacked = 256
 
 // receipts knows which pushes a client must confirm. The outbox's lock guards it.
 type receipts struct {
-	unacked map[uuid.UUID]*presence.Tally // nil while there are none
+	unacked map[uuid.UUID]*presence.Tracker // nil while there are none
 }
 
 // expect notes a message that was taken, if its client must confirm it.
-func (r *receipts) expect(tally *presence.Tally) {
+func (r *receipts) expect(tally *presence.Tracker) {
 	if tally == nil {
 		return
 	}
@@ -34,7 +34,7 @@ func (r *receipts) expect(tally *presence.Tally) {
 		}
 	}
 	if r.unacked == nil {
-		r.unacked = map[uuid.UUID]*presence.Tally{}
+		r.unacked = map[uuid.UUID]*presence.Tracker{}
 	}
 	r.unacked[push] = tally
 }
@@ -42,12 +42,12 @@ func (r *receipts) expect(tally *presence.Tally) {
 // written tells who wants to hear of messages that are written now.
 func (r *receipts) written(messages []presence.Message, told *fates) {
 	for _, message := range messages {
-		if message.Tally == nil {
+		if message.Tracker == nil {
 			continue
 		}
-		told.add(message.Tally, presence.Written)
-		if push, ack := message.Tally.Ack(); ack && r.unacked[push] == nil {
-			told.add(message.Tally, presence.Silent) // its confirmation will not be noticed
+		told.add(message.Tracker, presence.Written)
+		if push, ack := message.Tracker.Ack(); ack && r.unacked[push] == nil {
+			told.add(message.Tracker, presence.Unconfirmed) // its confirmation will not be noticed
 		}
 	}
 }
@@ -60,8 +60,8 @@ func (r *receipts) acked(push uuid.UUID, waiting []presence.Message, told *fates
 	}
 	r.forget(push)
 	for i := range waiting {
-		if waiting[i].Tally == tally {
-			waiting[i].Tally = nil
+		if waiting[i].Tracker == tally {
+			waiting[i].Tracker = nil
 			told.add(tally, presence.Written)
 		}
 	}
@@ -77,45 +77,45 @@ func (r *receipts) forget(push uuid.UUID) {
 }
 
 // drop tells that what waits will not be written, and what is not confirmed never will be.
-func (r *receipts) drop(waiting []presence.Message, fate presence.Fate, told *fates) {
+func (r *receipts) drop(waiting []presence.Message, fate presence.DeliveryResult, told *fates) {
 	for _, message := range waiting {
-		if message.Tally == nil {
+		if message.Tracker == nil {
 			continue
 		}
-		told.add(message.Tally, fate)
-		if push, ack := message.Tally.Ack(); ack {
+		told.add(message.Tracker, fate)
+		if push, ack := message.Tracker.Ack(); ack {
 			r.forget(push)
 		}
 	}
 	for _, tally := range r.unacked {
-		told.add(tally, presence.Silent)
+		told.add(tally, presence.Unconfirmed)
 	}
 	r.unacked = nil
 }
 
 // fates are to be told when the lock is released.
 type fates []struct {
-	tally *presence.Tally
-	fate  presence.Fate
+	tally *presence.Tracker
+	fate  presence.DeliveryResult
 }
 
-func (f *fates) add(tally *presence.Tally, fate presence.Fate) {
+func (f *fates) add(tally *presence.Tracker, fate presence.DeliveryResult) {
 	if tally != nil {
 		*f = append(*f, struct {
-			tally *presence.Tally
-			fate  presence.Fate
+			tally *presence.Tracker
+			fate  presence.DeliveryResult
 		}{tally, fate})
 	}
 }
 
-func (f *fates) addAll(messages []presence.Message, fate presence.Fate) {
+func (f *fates) addAll(messages []presence.Message, fate presence.DeliveryResult) {
 	for _, message := range messages {
-		f.add(message.Tally, fate)
+		f.add(message.Tracker, fate)
 	}
 }
 
 func (f fates) tell() {
 	for _, one := range f {
-		one.tally.Tell(one.fate)
+		one.tally.Report(one.fate)
 	}
 }

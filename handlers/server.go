@@ -207,7 +207,7 @@ func (r Readiness) Ready() bool { return !r.Draining && !r.Deaf }
 
 // Readiness tells of readiness now, as GET /readyz does.
 func (s *Server) Readiness() Readiness {
-	return Readiness{Draining: s.draining.Load(), Deaf: s.options.Receiver.Trouble() != ""}
+	return Readiness{Draining: s.draining.Load(), Deaf: s.options.Receiver.NotReadyReason() != ""}
 }
 
 // EndStreams has streams take no more lines: what was taken is answered, and the last answer says why there are no others.

@@ -17,7 +17,7 @@ func (l List) Deliver(exclude uuid.UUID, message Message) int {
 }
 
 // Close closes all but one of them (uuid.Nil: but none), says how many, and counts them as written in the tally.
-func (l List) Close(except uuid.UUID, code int, reason string, tally *Tally) int {
+func (l List) Close(except uuid.UUID, code int, reason string, tally *Tracker) int {
 	d := l.Closing(except, code, reason, tally)
 	d.Next(len(l))
 	return d.took
@@ -29,7 +29,7 @@ type Delivery struct {
 	to      List // who are still to come
 	exclude uuid.UUID
 	message []Message // one; a slice, for Send takes that
-	tally   *Tally
+	tally   *Tracker
 
 	code   int // sockets are closed with this code; 0: they get the message
 	reason string
@@ -39,11 +39,11 @@ type Delivery struct {
 
 // Delivery is of a message, to all of them but one (uuid.Nil: but none).
 func (l List) Delivery(exclude uuid.UUID, message Message) Delivery {
-	return Delivery{to: l, exclude: exclude, message: []Message{message}, tally: message.Tally}
+	return Delivery{to: l, exclude: exclude, message: []Message{message}, tally: message.Tracker}
 }
 
 // Closing is the Delivery that closes all of them but one (uuid.Nil: but none) and counts them as written in the tally.
-func (l List) Closing(except uuid.UUID, code int, reason string, tally *Tally) Delivery {
+func (l List) Closing(except uuid.UUID, code int, reason string, tally *Tracker) Delivery {
 	return Delivery{to: l, exclude: except, code: code, reason: reason, tally: tally}
 }
 
@@ -93,7 +93,7 @@ func (s *Sockets) Emit(emits []*Emit) {
 		if emit.Took = users; emit.To == Everybody {
 			emit.Took += anonymous
 		}
-		emit.Tally.sent()
+		emit.Tracker.sent()
 	}
 }
 
@@ -120,15 +120,15 @@ func (s *Sockets) Find(id uuid.UUID) (found List) {
 	return found
 }
 
-func closeSocket(socket *Socket, code int, reason string, tally *Tally) {
+func closeSocket(socket *Socket, code int, reason string, tally *Tracker) {
 	tally.add()
-	tally.Tell(Written)
+	tally.Report(Written)
 	socket.Conn.Close(code, reason)
 }
 
 func send(socket *Socket, messages []Message) bool {
 	for _, message := range messages {
-		message.Tally.add()
+		message.Tracker.add()
 	}
 	return socket.Conn.Send(messages...)
 }

@@ -13,7 +13,7 @@ func TestAGoodbyeThatCouldNotBeWrittenIsNotForgottenWhenTheUserIsMarkedOnceMore(
 	s.touch("alice", false, true, left)
 	taken := s.dirty // by a flush
 	s.dirty = map[string]mark{}
-	m.Again("alice") // somebody still believed that she is here
+	m.MarkDirty("alice") // somebody still believed that she is here
 	s.putBack(taken) // the flush failed
 	if got := s.dirty["alice"].change("alice", m.sockets); got != (change{"alice", Left, left, true}) {
 		t.Errorf("to be written: %+v", got)

@@ -102,7 +102,7 @@ func eventually(t *testing.T, want string, ok func() bool) {
 // crash leaves what an instance leaves behind that dies after its users joined.
 func crash(t *testing.T, c *cluster, name string, users ...string) {
 	t.Helper()
-	token := Token{name, 1}
+	token := Incarnation{name, 1}
 	if _, err := c.redis.lease(t.Context(), 0, token, "", c.redis.Lease, nil); err != nil {
 		t.Fatal(err)
 	}

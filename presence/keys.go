@@ -109,10 +109,10 @@ func slotOf(tag string) int {
 	return int(crc) % clusterSlots
 }
 
-// Token is an instance's name in one shard, for as long as what Redis holds for it there can be trusted.
-type Token struct {
+// Incarnation is an instance's name in one shard, for as long as what Redis holds for it there can be trusted.
+type Incarnation struct {
 	Instance string
 	Epoch    int
 }
 
-func (t Token) String() string { return fmt.Sprintf("%s.%d", t.Instance, t.Epoch) }
+func (t Incarnation) String() string { return fmt.Sprintf("%s.%d", t.Instance, t.Epoch) }

@@ -155,17 +155,17 @@ func (m *Mirror) Retire(ctx context.Context, sockets []*Socket) error {
 	return nil
 }
 
-// Again writes a user's count once more: somebody saw that Redis had it wrong.
-func (m *Mirror) Again(user string) { m.shardOf(user).again(user, false) }
+// MarkDirty writes a user's count once more: somebody saw that Redis had it wrong.
+func (m *Mirror) MarkDirty(user string) { m.shardOf(user).again(user, false) }
 
 // Remirror writes all users of a shard once more: the instance did not hear what happened for a while.
 func (m *Mirror) Remirror(shard int) { m.shards[shard].againAll() }
 
-// Token is the token under which a shard's users are mirrored now; empty before Open.
-func (m *Mirror) Token(shard int) string { return m.shards[shard].currentToken() }
+// Incarnation is the token under which a shard's users are mirrored now; empty before Open.
+func (m *Mirror) Incarnation(shard int) string { return m.shards[shard].currentToken() }
 
-// RecentLoss says whether Redis has lost what it held in a shard so lately that other instances may not have told it anew.
-func (m *Mirror) RecentLoss(shard int) bool { return m.shards[shard].recentLoss() }
+// RecoveringFromLoss says whether Redis has lost what it held in a shard so lately that other instances may not have told it anew.
+func (m *Mirror) RecoveringFromLoss(shard int) bool { return m.shards[shard].recentLoss() }
 
 // Heartbeats is how many heartbeats were sent through the instance's channel in a shard since the last call.
 func (m *Mirror) Heartbeats(shard int) int64 { return m.shards[shard].heartbeats.Swap(0) }
@@ -208,19 +208,19 @@ func (m *Mirror) Stats() Stats {
 	return stats
 }
 
-// Believed says whether the lease in a shard certainly holds: whether other instances believe this one.
-func (m *Mirror) Believed(shard int) bool { return m.shards[shard].believed(time.Now()) }
+// LeaseHeld says whether the lease in a shard certainly holds: whether other instances believe this one.
+func (m *Mirror) LeaseHeld(shard int) bool { return m.shards[shard].believed(time.Now()) }
 
-// Trouble says why other instances do not believe this one now, or what will soon go wrong; empty if nothing
+// NotReadyReason says why other instances do not believe this one now, or what will soon go wrong; empty if nothing
 // is.
-func (m *Mirror) Trouble() string {
+func (m *Mirror) NotReadyReason() string {
 	full := false
 	for shard, s := range m.shards {
 		switch {
-		case !m.Believed(shard) && s.full.Load():
-			return lapsed(shard, "full (maxmemory)")
-		case !m.Believed(shard):
-			return lapsed(shard, "out of reach")
+		case !m.LeaseHeld(shard) && s.full.Load():
+			return leaseExpired(shard, "full (maxmemory)")
+		case !m.LeaseHeld(shard):
+			return leaseExpired(shard, "out of reach")
 		}
 		full = full || s.full.Load()
 	}
@@ -231,7 +231,7 @@ func (m *Mirror) Trouble() string {
 	return ""
 }
 
-func lapsed(shard int, redisIs string) string {
+func leaseExpired(shard int, redisIs string) string {
 	const lapsed = "its lease in shard %d has lapsed, for Redis is %s: other instances do not find its sockets"
 	return fmt.Sprintf(lapsed, shard, redisIs)
 }
@@ -266,7 +266,7 @@ func (m *Mirror) announce(ctx context.Context) (agreedShards int, err error) {
 // earlier version, if it starts beside later ones, may be sent what it does not understand. It is the first one while others may not have
 // told Redis, which had lost it, that they are there.
 func (m *Mirror) CommonProtocol() int {
-	if !m.Believed(0) || m.shards[0].recentLoss() {
+	if !m.LeaseHeld(0) || m.shards[0].recentLoss() {
 		return 1
 	}
 	return int(m.protocol.Load())

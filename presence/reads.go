@@ -94,10 +94,10 @@ func (r Redis) instances(ctx context.Context) ([]Record, error) {
 	if err != nil {
 		return nil, err
 	}
-	standing := map[string]Standing{}
+	standing := map[string]LeaseStatus{}
 	for token := range leases {
 		instance, _, _ := strings.Cut(token, ".")
-		standing[instance] = max(standing[instance], leases.Standing(token, now, r.Grace))
+		standing[instance] = max(standing[instance], leases.Status(token, now, r.Grace))
 	}
 	texts, err := reply[2].AsStrSlice()
 	if err != nil {
@@ -113,7 +113,7 @@ func (r Redis) instances(ctx context.Context) ([]Record, error) {
 		switch standing[record.ID] {
 		case Dead:
 			continue
-		case Lapsed:
+		case Expired:
 			record.State = lapsedState(record.State)
 		}
 		records = append(records, record)

@@ -21,7 +21,7 @@ type shard struct {
 	mirror *Mirror
 
 	// owned by the run loop
-	token     Token
+	token     Incarnation
 	version   int64    // mirror writes that Redis confirmed under this token
 	unsettled bool     // a write's effect is unknown: the version must be read before the next
 	fresh     bool     // the token has no lease yet
@@ -64,7 +64,7 @@ type mark struct {
 
 func newShard(index int, m *Mirror) *shard {
 	return &shard{
-		index: index, mirror: m, token: Token{m.instance, 1}, fresh: true,
+		index: index, mirror: m, token: Incarnation{m.instance, 1}, fresh: true,
 		wake: make(chan struct{}, 1), dirty: map[string]mark{}, staying: map[string]mark{}, untold: map[*Socket]uint64{},
 		progress: make(chan struct{}),
 	}
@@ -154,7 +154,7 @@ func (s *shard) waitSettled(ctx context.Context, mark uint64) bool {
 
 // holds says whether Redis held this instance's own lease at the moment of an answer. If not, it has lost more than that.
 func (s *shard) holds(leases Leases, now int64) bool {
-	return leases.Standing(s.currentToken(), now, s.mirror.redis.Grace) == Live
+	return leases.Status(s.currentToken(), now, s.mirror.redis.Grace) == Live
 }
 
 // recentLoss says whether Redis was found not to hold the lease, and does not hold all of our users again, or other instances may not have

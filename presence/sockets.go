@@ -25,7 +25,7 @@ type Conn interface {
 type Message struct {
 	Frame  []byte  // shared: nobody may change it
 	Shared *Shared // of a frame that many users' sockets get; nil: there is nothing to share
-	Tally  *Tally  // is told what becomes of it; nil: nobody is
+	Tracker  *Tracker  // is told what becomes of it; nil: nobody is
 }
 
 // Shared holds the form in which a frame is written, once the first of the sockets that get it has made it.

@@ -27,8 +27,8 @@ func (i *inbox) Send(messages ...Message) bool {
 		if !i.closed {
 			i.frames = append(i.frames, string(message.Frame))
 		}
-		if message.Tally != nil {
-			message.Tally.Tell(Written)
+		if message.Tracker != nil {
+			message.Tracker.Report(Written)
 		}
 	}
 	return !i.closed
@@ -208,8 +208,8 @@ func TestADeliveryServesSomeSocketsAtATimeAndEndsOnce(t *testing.T) {
 		s.Add(left)
 	}
 	var ends []Counts
-	tally := NewTally(uuid.Nil, func(counts Counts) { ends = append(ends, counts) })
-	d := s.Of("alice").Delivery(left.ID, Message{Frame: []byte("x"), Tally: tally})
+	tally := NewTracker(uuid.Nil, func(counts Counts) { ends = append(ends, counts) })
+	d := s.Of("alice").Delivery(left.ID, Message{Frame: []byte("x"), Tracker: tally})
 	for n, want := range []bool{false, false, true} {
 		if over := d.Next(4); over != want || over != (len(ends) == 1) {
 			t.Errorf("part %d: over is %v, and %v was told", n, over, ends)

@@ -32,8 +32,8 @@ func TestGoDecidesTheStandingOfEveryLeaseAndTheStateOfEveryUserAsLuaDoes(t *test
 	grace := time.Duration(cases.Grace) * time.Millisecond
 	for _, c := range cases.Leases {
 		lease, ok := parseLease(c.Lease)
-		if ok != (c.Standing != nil) || ok && lease.Standing(cases.Now, grace) != Standing(*c.Standing) {
-			t.Errorf("lease %q: %v, %v", c.Lease, lease.Standing(cases.Now, grace), ok)
+		if ok != (c.Standing != nil) || ok && lease.Status(cases.Now, grace) != LeaseStatus(*c.Standing) {
+			t.Errorf("lease %q: %v, %v", c.Lease, lease.Status(cases.Now, grace), ok)
 		}
 	}
 	var flat []string

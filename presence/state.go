@@ -26,37 +26,37 @@ func (s State) String() string {
 // MarshalText makes a State its name in JSON.
 func (s State) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
-// Standing is how far a token is believed.
-type Standing int
+// LeaseStatus is how far a token is believed.
+type LeaseStatus int
 
 const (
-	Dead   Standing = iota // never again
-	Lapsed                 // not now, but its users may be back within the grace
+	Dead   LeaseStatus = iota // never again
+	Expired                 // not now, but its users may be back within the grace
 	Live
 )
 
 // Lease is a token's right to be believed until a deadline of Redis' clock.
 type Lease struct {
 	Deadline  int64 // ms
-	Pardoned  int64 // ms; if not 0, dead only from then on: nobody could renew when the deadline passed
-	Condemned bool  // can't be renewed, whatever its deadline
+	ExtendedUntil  int64 // ms; if not 0, dead only from then on: nobody could renew when the deadline passed
+	Fenced bool  // can't be renewed, whatever its deadline
 
 	version int64 // mirror writes under it
 }
 
-// Standing of a token with this lease, at a moment of Redis' clock (ms). standing.lua says the same.
-func (l Lease) Standing(now int64, grace time.Duration) Standing {
-	end := l.Pardoned
+// Status of a token with this lease, at a moment of Redis' clock (ms). standing.lua says the same.
+func (l Lease) Status(now int64, grace time.Duration) LeaseStatus {
+	end := l.ExtendedUntil
 	if end == 0 {
 		end = l.Deadline + grace.Milliseconds()
 	}
 	switch {
-	case l.Condemned:
+	case l.Fenced:
 		return Dead
 	case now < l.Deadline:
 		return Live
 	case now < end:
-		return Lapsed
+		return Expired
 	default:
 		return Dead
 	}
@@ -94,10 +94,10 @@ func parseLease(text string) (lease Lease, ok bool) {
 	switch {
 	case len(words) == 2:
 	case words[2] == "dead":
-		lease.Condemned = true
+		lease.Fenced = true
 	default:
 		var okUntil bool
-		lease.Pardoned, okUntil = number(words[2])
+		lease.ExtendedUntil, okUntil = number(words[2])
 		ok = ok && okUntil
 	}
 	return lease, ok
@@ -109,20 +109,20 @@ func number(text string) (n int64, ok bool) {
 	return int64(unsigned), err == nil
 }
 
-// Standing of a token. One without a lease lost it and is about to come back under another.
-func (l Leases) Standing(token string, now int64, grace time.Duration) Standing {
+// Status of a token. One without a lease lost it and is about to come back under another.
+func (l Leases) Status(token string, now int64, grace time.Duration) LeaseStatus {
 	lease, ok := l[token]
 	if !ok {
-		return Lapsed
+		return Expired
 	}
-	return lease.Standing(now, grace)
+	return lease.Status(now, grace)
 }
 
 // Sweeper is the token that must sweep: the first live one in sorted order. All instances see the same leases, so they agree without
 // a lock; if for a moment they don't, two sweeps do no harm. Empty: there is none.
 func (l Leases) Sweeper(now int64, grace time.Duration) string {
 	for _, token := range slices.Sorted(maps.Keys(l)) {
-		if l[token].Standing(now, grace) == Live {
+		if l[token].Status(now, grace) == Live {
 			return token
 		}
 	}
@@ -132,7 +132,7 @@ func (l Leases) Sweeper(now int64, grace time.Duration) string {
 // AnyDead says whether there is something to sweep.
 func (l Leases) AnyDead(now int64, grace time.Duration) bool {
 	for _, lease := range l {
-		if lease.Standing(now, grace) == Dead {
+		if lease.Status(now, grace) == Dead {
 			return true
 		}
 	}
@@ -143,7 +143,7 @@ func (l Leases) AnyDead(now int64, grace time.Duration) bool {
 func (l Leases) liveInstances(now int64) int {
 	live := map[string]struct{}{}
 	for token, lease := range l {
-		if !lease.Condemned && now < lease.Deadline {
+		if !lease.Fenced && now < lease.Deadline {
 			instance, _, _ := strings.Cut(token, ".")
 			live[instance] = struct{}{}
 		}
@@ -184,7 +184,7 @@ func parseEntry(text string) (e entry, ok bool) {
 func (e entry) user(name string, leases Leases, now int64, grace time.Duration) User {
 	u := User{Name: name, State: Offline, Instances: []string{}}
 	for _, o := range e.owners {
-		standing := leases.Standing(o.token, now, grace)
+		standing := leases.Status(o.token, now, grace)
 		switch {
 		case standing == Live && o.sockets > 0:
 			u.State = Online

@@ -14,17 +14,17 @@ const (
 func TestALeaseIsLiveThenLapsedThenDead(t *testing.T) {
 	for _, c := range []struct {
 		lease Lease
-		want  Standing
+		want  LeaseStatus
 	}{
 		{Lease{Deadline: noon + 1}, Live},
-		{Lease{Deadline: noon}, Lapsed},
-		{Lease{Deadline: noon - testGrace.Milliseconds() + 1}, Lapsed},
+		{Lease{Deadline: noon}, Expired},
+		{Lease{Deadline: noon - testGrace.Milliseconds() + 1}, Expired},
 		{Lease{Deadline: noon - testGrace.Milliseconds()}, Dead},
-		{Lease{Deadline: noon + 1000, Condemned: true}, Dead},
-		{Lease{Deadline: noon - 3_600_000, Pardoned: noon + 1}, Lapsed},
-		{Lease{Deadline: noon - 3_600_000, Pardoned: noon}, Dead},
+		{Lease{Deadline: noon + 1000, Fenced: true}, Dead},
+		{Lease{Deadline: noon - 3_600_000, ExtendedUntil: noon + 1}, Expired},
+		{Lease{Deadline: noon - 3_600_000, ExtendedUntil: noon}, Dead},
 	} {
-		if got := c.lease.Standing(noon, testGrace); got != c.want {
+		if got := c.lease.Status(noon, testGrace); got != c.want {
 			t.Errorf("%+v stands %v, want %v", c.lease, got, c.want)
 		}
 	}
@@ -63,7 +63,7 @@ func TestAUsersStateFollowsFromItsOwnersLeases(t *testing.T) {
 }
 
 func TestTheFirstLiveTokenSweepsWhatIsDead(t *testing.T) {
-	live, lapsed, dead := Lease{Deadline: noon + 1}, Lease{Deadline: noon}, Lease{Condemned: true}
+	live, lapsed, dead := Lease{Deadline: noon + 1}, Lease{Deadline: noon}, Lease{Fenced: true}
 	for _, c := range []struct {
 		leases  Leases
 		sweeper string

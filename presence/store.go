@@ -67,7 +67,7 @@ type leaseAnswer struct {
 	full   bool  // Redis has no room for more; the lease is written all the same
 }
 
-func (r Redis) lease(ctx context.Context, shard int, token Token, version string, lifetime time.Duration, condemned []string) (leaseAnswer, error) {
+func (r Redis) lease(ctx context.Context, shard int, token Incarnation, version string, lifetime time.Duration, condemned []string) (leaseAnswer, error) {
 	args := append([]string{token.String(), version, millis(lifetime), millis(r.Grace),
 		r.Publish, r.Keys.Channels(shard) + token.Instance, Heartbeat}, condemned...)
 	keys := []string{r.Keys.Leases(shard), r.Keys.Clock(shard)}
@@ -87,7 +87,7 @@ func (r Redis) lease(ctx context.Context, shard int, token Token, version string
 	return leaseAnswer{leases, now, full == 1}, err
 }
 
-func (r Redis) mirror(ctx context.Context, shard int, token Token, version int64, changes []change) error {
+func (r Redis) mirror(ctx context.Context, shard int, token Incarnation, version int64, changes []change) error {
 	slices.SortStableFunc(changes, knownFirst)
 	known := 0
 	for known < len(changes) && changes[known].known {
@@ -118,7 +118,7 @@ func knownFirst(a, b change) int {
 }
 
 // version reads how many mirror writes Redis has counted under a lease; lua.ErrStaleLease if there is none.
-func (r Redis) version(ctx context.Context, shard int, token Token) (int64, error) {
+func (r Redis) version(ctx context.Context, shard int, token Incarnation) (int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, r.Timeout)
 	defer cancel()
 	lease, err := r.Client.Do(ctx, r.Client.B().Hget().Key(r.Keys.Leases(shard)).Field(token.String()).Build()).ToString()

@@ -7,15 +7,15 @@ import (
 	"github.com/google/uuid"
 )
 
-// Fate is what becomes of a frame at one socket.
-type Fate int
+// DeliveryResult is what becomes of a frame at one socket.
+type DeliveryResult int
 
 const (
-	Written Fate = iota // to the connection; if its client must confirm it, that is still to come
+	Written DeliveryResult = iota // to the connection; if its client must confirm it, that is still to come
 	Acked               // its client confirmed it
 	Dropped             // its client is too slow: the socket is closed, and what waited for it is lost
 	Closed              // the socket was closed before the frame was written
-	Silent              // written, and the socket was closed before its client confirmed it
+	Unconfirmed              // written, and the socket was closed before its client confirmed it
 )
 
 // Counts are sockets by what became of one push.
@@ -36,8 +36,8 @@ func (c *Counts) Add(o Counts) {
 	c.Unanswered += o.Unanswered
 }
 
-// Tally counts what becomes of one frame at the sockets of one instance. A nil Tally may be told, and counts nothing.
-type Tally struct {
+// Tracker counts what becomes of one frame at the sockets of one instance. A nil Tracker may be told, and counts nothing.
+type Tracker struct {
 	// static after construction
 	ack  uuid.UUID // the push that clients must confirm; uuid.Nil: it is enough that it is written
 	done func(Counts)
@@ -50,24 +50,24 @@ type Tally struct {
 	expiry *time.Timer
 }
 
-// NewTally makes a tally that waits until a frame is written to each socket, or, with the id of a push, until each client has confirmed
+// NewTracker makes a tally that waits until a frame is written to each socket, or, with the id of a push, until each client has confirmed
 // it. done is called once, when all is known or the tally expires; it must not block.
-func NewTally(ack uuid.UUID, done func(Counts)) *Tally {
-	return &Tally{ack: ack, done: done, open: 1} // one for the sending itself, so that it is not done before the last socket is sent to
+func NewTracker(ack uuid.UUID, done func(Counts)) *Tracker {
+	return &Tracker{ack: ack, done: done, open: 1} // one for the sending itself, so that it is not done before the last socket is sent to
 }
 
 // Ack is the push that clients must confirm, if they must.
-func (t *Tally) Ack() (push uuid.UUID, wanted bool) { return t.ack, t.ack != uuid.Nil }
+func (t *Tracker) Ack() (push uuid.UUID, wanted bool) { return t.ack, t.ack != uuid.Nil }
 
 // Over says whether nobody wants to be told any more.
-func (t *Tally) Over() bool {
+func (t *Tracker) Over() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.over
 }
 
 // add expects the fate of the frame at one more socket.
-func (t *Tally) add() {
+func (t *Tracker) add() {
 	if t == nil {
 		return
 	}
@@ -77,14 +77,14 @@ func (t *Tally) add() {
 }
 
 // sent says that there are no more sockets to add.
-func (t *Tally) sent() {
+func (t *Tracker) sent() {
 	if t != nil {
 		t.close(func() {})
 	}
 }
 
-// Tell tells the fate of the frame at one socket.
-func (t *Tally) Tell(fate Fate) {
+// Report tells the fate of the frame at one socket.
+func (t *Tracker) Report(fate DeliveryResult) {
 	if t == nil {
 		return
 	}
@@ -103,13 +103,13 @@ func (t *Tally) Tell(fate Fate) {
 		t.close(func() { t.counts.Dropped++ })
 	case Closed:
 		t.close(func() { t.counts.Gone++ })
-	case Silent:
+	case Unconfirmed:
 		t.close(func() { t.counts.Unanswered++ })
 	}
 }
 
 // close counts one that is no longer open.
-func (t *Tally) close(count func()) {
+func (t *Tracker) close(count func()) {
 	t.mu.Lock()
 	if t.over {
 		t.mu.Unlock()
@@ -129,14 +129,14 @@ func (t *Tally) close(count func()) {
 }
 
 // ExpireAfter lets the tally expire if it is not done in time.
-func (t *Tally) ExpireAfter(d time.Duration) {
+func (t *Tracker) ExpireAfter(d time.Duration) {
 	t.mu.Lock()
 	t.expiry = time.AfterFunc(d, t.Expire)
 	t.mu.Unlock()
 }
 
 // Expire ends the tally: what is still open is unanswered.
-func (t *Tally) Expire() {
+func (t *Tracker) Expire() {
 	t.mu.Lock()
 	if t.over {
 		t.mu.Unlock()
