@@ -14,7 +14,7 @@ func TestAGoodbyeThatCouldNotBeWrittenIsNotForgottenWhenTheUserIsMarkedOnceMore(
 	taken := s.dirty // by a flush
 	s.dirty = map[string]mark{}
 	m.MarkDirty("alice") // somebody still believed that she is here
-	s.putBack(taken) // the flush failed
+	s.putBack(taken)     // the flush failed
 	if got := s.dirty["alice"].change("alice", m.sockets); got != (change{"alice", Left, left, true}) {
 		t.Errorf("to be written: %+v", got)
 	}

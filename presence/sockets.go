@@ -23,9 +23,9 @@ type Conn interface {
 
 // Message is a frame for a socket.
 type Message struct {
-	Frame  []byte  // shared: nobody may change it
-	Shared *Shared // of a frame that many users' sockets get; nil: there is nothing to share
-	Tracker  *Tracker  // is told what becomes of it; nil: nobody is
+	Frame   []byte   // shared: nobody may change it
+	Shared  *Shared  // of a frame that many users' sockets get; nil: there is nothing to share
+	Tracker *Tracker // is told what becomes of it; nil: nobody is
 }
 
 // Shared holds the form in which a frame is written, once the first of the sockets that get it has made it.

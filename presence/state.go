@@ -30,16 +30,16 @@ func (s State) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 type LeaseStatus int
 
 const (
-	Dead   LeaseStatus = iota // never again
-	Expired                 // not now, but its users may be back within the grace
+	Dead    LeaseStatus = iota // never again
+	Expired                    // not now, but its users may be back within the grace
 	Live
 )
 
 // Lease is a token's right to be believed until a deadline of Redis' clock.
 type Lease struct {
-	Deadline  int64 // ms
-	ExtendedUntil  int64 // ms; if not 0, dead only from then on: nobody could renew when the deadline passed
-	Fenced bool  // can't be renewed, whatever its deadline
+	Deadline      int64 // ms
+	ExtendedUntil int64 // ms; if not 0, dead only from then on: nobody could renew when the deadline passed
+	Fenced        bool  // can't be renewed, whatever its deadline
 
 	version int64 // mirror writes under it
 }

@@ -11,11 +11,11 @@ import (
 type DeliveryResult int
 
 const (
-	Written DeliveryResult = iota // to the connection; if its client must confirm it, that is still to come
-	Acked               // its client confirmed it
-	Dropped             // its client is too slow: the socket is closed, and what waited for it is lost
-	Closed              // the socket was closed before the frame was written
-	Unconfirmed              // written, and the socket was closed before its client confirmed it
+	Written     DeliveryResult = iota // to the connection; if its client must confirm it, that is still to come
+	Acked                             // its client confirmed it
+	Dropped                           // its client is too slow: the socket is closed, and what waited for it is lost
+	Closed                            // the socket was closed before the frame was written
+	Unconfirmed                       // written, and the socket was closed before its client confirmed it
 )
 
 // Counts are sockets by what became of one push.
