@@ -1,158 +1,15 @@
 package handlers
 
 import (
-	"cmp"
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
-	"errors"
-	"fmt"
 	"net/http"
-	"net/url"
-	"slices"
 	"strings"
 	"sync/atomic"
 
-	"github.com/golang-jwt/jwt/v5"
 	"github.com/labstack/echo/v4"
 )
-
-// Tokens verifies the tokens that clients show.
-type Tokens struct {
-	// static after construction
-	parser *jwt.Parser
-	keys   TokenOptions
-}
-
-// TokenOptions say which tokens are good. At least one of Secrets, PublicKey and KeySet is required.
-type TokenOptions struct {
-	Secrets    []string // for HMAC; each of them verifies
-	PublicKey  any      // *rsa.PublicKey, *ecdsa.PublicKey or ed25519.PublicKey
-	KeySet     KeySet   // as a JWKS
-	Issuer     string   // empty: not checked
-	Audience   string   // empty: not checked
-	RequireExp bool     // refuse tokens that never expire
-}
-
-// KeySet finds the keys that may have signed a token with this key id (empty: it names none) and algorithm. The error is ErrUnknownKey if
-// there are none, and ErrNoKeys if nobody can tell at the moment.
-type KeySet func(ctx context.Context, kid, alg string) ([]jwt.VerificationKey, error)
-
-var (
-	// ErrNoKeys is for a set of keys that could not be fetched.
-	ErrNoKeys = errors.New("handlers: no keys to verify tokens with")
-	// ErrUnknownKey is for a key id that is not in a set of keys.
-	ErrUnknownKey = errors.New("handlers: a key that is not known")
-)
-
-var (
-	hmacMethods      = []string{"HS256", "HS384", "HS512"}
-	publicKeyMethods = []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
-)
-
-// NewTokens makes a verifier. What methods it accepts follows from the keys: a public key never verifies as an HMAC secret.
-func NewTokens(o TokenOptions) *Tokens {
-	options := []jwt.ParserOption{jwt.WithLeeway(clockLeeway), jwt.WithStrictDecoding()}
-	var methods []string
-	if len(o.Secrets) > 0 {
-		methods = append(methods, hmacMethods...)
-	}
-	if o.PublicKey != nil || o.KeySet != nil {
-		methods = append(methods, publicKeyMethods...)
-	}
-	options = append(options, jwt.WithValidMethods(methods))
-	if o.Issuer != "" {
-		options = append(options, jwt.WithIssuer(o.Issuer))
-	}
-	if o.Audience != "" {
-		options = append(options, jwt.WithAudience(o.Audience))
-	}
-	if o.RequireExp {
-		options = append(options, jwt.WithExpirationRequired())
-	}
-	return &Tokens{parser: jwt.NewParser(options...), keys: o}
-}
-
-// keysFor are all keys that may have signed a token. The error says what is missing, even if there are some.
-func (o TokenOptions) keysFor(ctx context.Context, token *jwt.Token) (keys jwt.VerificationKeySet, err error) {
-	if _, ok := token.Method.(*jwt.SigningMethodHMAC); ok {
-		for _, secret := range o.Secrets {
-			keys.Keys = append(keys.Keys, []byte(secret))
-		}
-		return keys, nil
-	}
-	if o.KeySet != nil {
-		kid, _ := token.Header["kid"].(string)
-		keys.Keys, err = o.KeySet(ctx, kid, token.Method.Alg())
-	}
-	if o.PublicKey != nil {
-		keys.Keys = append(keys.Keys, o.PublicKey)
-	}
-	return keys, err
-}
-
-// User verifies a token and returns its subject. It may wait for keys to be fetched, if it is signed with one that is new.
-func (t *Tokens) User(ctx context.Context, token string) (string, error) {
-	if fault := headerFault(token); fault != "" {
-		return "", badToken(fault)
-	}
-	var c claims
-	var missing error
-	_, err := t.parser.ParseWithClaims(token, &c, func(token *jwt.Token) (any, error) {
-		var keys jwt.VerificationKeySet
-		if keys, missing = t.keys.keysFor(ctx, token); len(keys.Keys) == 0 {
-			return nil, missing
-		}
-		return keys, nil
-	})
-	switch {
-	case err == nil:
-	case errors.Is(missing, ErrNoKeys) && (errors.Is(err, ErrNoKeys) || errors.Is(err, jwt.ErrTokenSignatureInvalid)):
-		return "", ErrNoKeys // the right key may be among those that can't be fetched
-	case errors.Is(missing, context.Canceled):
-		return "", missing // the client has gone: that says nothing of its token
-	default:
-		return "", badToken(tokenFault(err))
-	}
-	if p := checkUser("the token's sub", c.subject); p != nil {
-		p.Status, p.Title, p.Code = http.StatusUnauthorized, http.StatusText(http.StatusUnauthorized), "bad_token"
-		return "", p
-	}
-	return c.subject, nil
-}
-
-func badToken(fault string) error {
-	return problem(http.StatusUnauthorized, "bad_token", "the token %s", fault)
-}
-
-// tokenFault says what is wrong with a token in words that help its owner and tell nobody else anything.
-func tokenFault(err error) string {
-	var claim claimFault
-	switch {
-	case errors.As(err, &claim):
-		return "has claims that can't be used: " + string(claim)
-	case errors.Is(err, jwt.ErrTokenMalformed):
-		return notJWT
-	case errors.Is(err, jwt.ErrTokenExpired):
-		return "has expired; get a new one"
-	case errors.Is(err, jwt.ErrTokenNotValidYet), errors.Is(err, jwt.ErrTokenUsedBeforeIssued):
-		return "is not valid yet; compare the clocks"
-	case errors.Is(err, jwt.ErrTokenInvalidIssuer):
-		return "has another issuer (iss) than is wanted here"
-	case errors.Is(err, jwt.ErrTokenInvalidAudience):
-		return "is for another audience (aud)"
-	case errors.Is(err, jwt.ErrTokenRequiredClaimMissing):
-		return "lacks a claim that is wanted here: exp, iss or aud"
-	case errors.Is(err, jwt.ErrTokenSignatureInvalid):
-		return "can't be trusted: its signature does not verify here; the key is another, or the algorithm (alg) is not accepted"
-	case errors.Is(err, ErrUnknownKey):
-		return "is signed with a key (kid) that is not published where this server looks, or not for this algorithm (alg)"
-	case errors.Is(err, jwt.ErrTokenInvalidClaims):
-		return "has a claim of the wrong type"
-	default:
-		return "can't be verified"
-	}
-}
 
 // tokenFrom finds the token a client shows: in the query, or in the Authorization header with or without "Bearer". Empty: none.
 func tokenFrom(r *http.Request) (string, error) {
@@ -232,26 +89,3 @@ func requireKey(keys []string) echo.MiddlewareFunc {
 		}
 	}
 }
-
-// originAllowed says whether a browser's page may connect: one from our own host, or from an allowed origin.
-func originAllowed(r *http.Request, allowed []string) bool {
-	origin := r.Header.Get("Origin")
-	if origin == "" || slices.Contains(allowed, origin) || slices.Contains(allowed, "*") {
-		return true // without an Origin it is not a browser
-	}
-	u, err := url.Parse(origin)
-	return err == nil && ownOrigin(r, u)
-}
-
-// ownOrigin says whether a page is one of ours. Whether the browser came with TLS is known only if it ends here: a proxy may have ended it.
-func ownOrigin(r *http.Request, origin *url.URL) bool {
-	if origin.Scheme != "https" && (origin.Scheme != "http" || r.TLS != nil) {
-		return false
-	}
-	usual := map[string]string{"http": "80", "https": "443"}[origin.Scheme] // which a browser leaves out, and a proxy may not
-	host := &url.URL{Host: r.Host}
-	return strings.EqualFold(origin.Hostname(), host.Hostname()) && cmp.Or(origin.Port(), usual) == cmp.Or(host.Port(), usual)
-}
-
-// panicked makes an error of what was recovered.
-func panicked(p any) error { return fmt.Errorf("panic: %v\n%s", p, stack()) }

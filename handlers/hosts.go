@@ -1,6 +1,7 @@
 package handlers
 
 import (
+	"cmp"
 	"net"
 	"net/http"
 	"net/url"
@@ -57,4 +58,24 @@ func onlyNear(next echo.HandlerFunc) echo.HandlerFunc {
 		}
 		return next(c)
 	}
+}
+
+// originAllowed says whether a browser's page may connect: one from our own host, or from an allowed origin.
+func originAllowed(r *http.Request, allowed []string) bool {
+	origin := r.Header.Get("Origin")
+	if origin == "" || slices.Contains(allowed, origin) || slices.Contains(allowed, "*") {
+		return true // without an Origin it is not a browser
+	}
+	u, err := url.Parse(origin)
+	return err == nil && ownOrigin(r, u)
+}
+
+// ownOrigin says whether a page is one of ours. Whether the browser came with TLS is known only if it ends here: a proxy may have ended it.
+func ownOrigin(r *http.Request, origin *url.URL) bool {
+	if origin.Scheme != "https" && (origin.Scheme != "http" || r.TLS != nil) {
+		return false
+	}
+	usual := map[string]string{"http": "80", "https": "443"}[origin.Scheme] // which a browser leaves out, and a proxy may not
+	host := &url.URL{Host: r.Host}
+	return strings.EqualFold(origin.Hostname(), host.Hostname()) && cmp.Or(origin.Port(), usual) == cmp.Or(host.Port(), usual)
 }

@@ -127,3 +127,6 @@ func recoverPanics(next echo.HandlerFunc) echo.HandlerFunc {
 		return next(c)
 	}
 }
+
+// panicked makes an error of what was recovered.
+func panicked(p any) error { return fmt.Errorf("panic: %v\n%s", p, stack()) }
