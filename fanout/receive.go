@@ -126,10 +126,10 @@ func (r *Receiver) kickSocket(e envelope) {
 }
 
 // begin starts a job, on its worker's goroutine.
-func (r *Receiver) begin(j *job) presence.Delivery {
+func (r *Receiver) begin(j *job) presence.Walk {
 	switch {
 	case j.passed != nil:
-		return presence.Delivery{}
+		return presence.Walk{}
 	case j.only != nil:
 		return presence.List{j.only}.Closing(uuid.Nil, CloseKicked, string(j.frame), r.tallyOf(0, j))
 	}
@@ -141,13 +141,13 @@ func (r *Receiver) begin(j *job) presence.Delivery {
 			r.reply(shard, j.envelope, ownerReply{stray: true}.append(nil))
 			j.ask = 0 // it has been answered
 		}
-		return presence.Delivery{}
+		return presence.Walk{}
 	}
 	tally := r.tallyOf(shard, j)
 	if j.kind == kindKickUser {
 		return sockets.Closing(j.exclude, CloseKicked, string(j.frame), tally)
 	}
-	return sockets.Delivery(j.exclude, presence.Message{Frame: j.frame, Shared: j.shared, Tracker: tally})
+	return sockets.Sending(j.exclude, presence.Message{Frame: j.frame, Shared: j.shared, Tracker: tally})
 }
 
 // finish is told that a job is done, on its worker's goroutine.

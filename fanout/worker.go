@@ -91,7 +91,7 @@ type worker struct {
 	// static after construction
 	room *room
 	// begin starts a job, and finish is told that it is done.
-	begin  func(*job) presence.Delivery
+	begin  func(*job) presence.Walk
 	finish func(*job)
 
 	wake chan struct{} // capacity 1: one signal is enough; never closed
@@ -108,7 +108,7 @@ type backlog struct {
 	// owned by the worker
 	now      job // being done, if begun
 	begun    bool
-	delivery presence.Delivery // of now
+	delivery presence.Walk // of now
 
 	// guarded by the worker's mu
 	user  string
@@ -122,7 +122,7 @@ type backlog struct {
 // backlogs are empty ones, to be used again.
 var backlogs = sync.Pool{New: func() any { return new(backlog) }}
 
-func newWorker(room *room, begin func(*job) presence.Delivery, finish func(*job)) *worker {
+func newWorker(room *room, begin func(*job) presence.Walk, finish func(*job)) *worker {
 	return &worker{
 		room: room, begin: begin, finish: finish,
 		wake: make(chan struct{}, 1), waiting: map[string]*backlog{},
@@ -239,7 +239,7 @@ func (w *worker) putBack(b *backlog, over bool) {
 		w.room.release(&b.now)
 		b.count--
 		b.bytes -= b.now.size()
-		b.now, b.begun, b.delivery = job{}, false, presence.Delivery{}
+		b.now, b.begun, b.delivery = job{}, false, presence.Walk{}
 	}
 	if b.count > 0 {
 		w.lineUpLocked(b)

@@ -11,7 +11,7 @@ type List []*Socket
 
 // Deliver sends a message to all but one of them (uuid.Nil: but none) and says how many took it.
 func (l List) Deliver(exclude uuid.UUID, message Message) int {
-	d := l.Delivery(exclude, message)
+	d := l.Sending(exclude, message)
 	d.Next(len(l))
 	return d.took
 }
@@ -23,9 +23,9 @@ func (l List) Close(except uuid.UUID, code int, reason string, tally *Tracker) i
 	return d.took
 }
 
-// Delivery brings a message to sockets, or closes them, some at a time: a user with thousands of sockets must not hold up other
-// users. The zero Delivery has nothing to do.
-type Delivery struct {
+// Walk goes through a list of sockets, some at a time, and sends a message to each or closes it. A user with
+// thousands of sockets must not hold up other users. The zero Walk has nothing to do.
+type Walk struct {
 	to      List // who are still to come
 	exclude uuid.UUID
 	message []Message // one; a slice, for Send takes that
@@ -37,18 +37,18 @@ type Delivery struct {
 	took int
 }
 
-// Delivery is of a message, to all of them but one (uuid.Nil: but none).
-func (l List) Delivery(exclude uuid.UUID, message Message) Delivery {
-	return Delivery{to: l, exclude: exclude, message: []Message{message}, tally: message.Tracker}
+// Sending is the Walk that sends a message to all of them but one (uuid.Nil: but none).
+func (l List) Sending(exclude uuid.UUID, message Message) Walk {
+	return Walk{to: l, exclude: exclude, message: []Message{message}, tally: message.Tracker}
 }
 
 // Closing is the Delivery that closes all of them but one (uuid.Nil: but none) and counts them as written in the tally.
-func (l List) Closing(except uuid.UUID, code int, reason string, tally *Tracker) Delivery {
-	return Delivery{to: l, exclude: except, code: code, reason: reason, tally: tally}
+func (l List) Closing(except uuid.UUID, code int, reason string, tally *Tracker) Walk {
+	return Walk{to: l, exclude: except, code: code, reason: reason, tally: tally}
 }
 
 // Next serves at most so many more sockets, and says whether that was the last.
-func (d *Delivery) Next(most int) (over bool) {
+func (d *Walk) Next(most int) (over bool) {
 	now := d.to[:min(most, len(d.to))]
 	d.to = d.to[len(now):]
 	for _, socket := range now {

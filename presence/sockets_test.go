@@ -209,7 +209,7 @@ func TestADeliveryServesSomeSocketsAtATimeAndEndsOnce(t *testing.T) {
 	}
 	var ends []Counts
 	tally := NewTracker(uuid.Nil, func(counts Counts) { ends = append(ends, counts) })
-	d := s.Of("alice").Delivery(left.ID, Message{Frame: []byte("x"), Tracker: tally})
+	d := s.Of("alice").Sending(left.ID, Message{Frame: []byte("x"), Tracker: tally})
 	for n, want := range []bool{false, false, true} {
 		if over := d.Next(4); over != want || over != (len(ends) == 1) {
 			t.Errorf("part %d: over is %v, and %v was told", n, over, ends)
@@ -221,7 +221,7 @@ func TestADeliveryServesSomeSocketsAtATimeAndEndsOnce(t *testing.T) {
 	if found := s.Find(left.ID); len(found) != 1 || found[0] != left || len(s.Find(uuid.New())) != 0 {
 		t.Errorf("found %v", found)
 	}
-	if over := (&Delivery{}).Next(1); !over {
+	if over := (&Walk{}).Next(1); !over {
 		t.Error("of nothing there is more to come")
 	}
 }
