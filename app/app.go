@@ -107,7 +107,7 @@ func (a *App) start(ctx context.Context) error {
 		}
 	}
 	a.server = handlers.NewServer(handlers.Options{
-		Context: handling, Instance: a.Instance, Mirror: mirror, Router: router, Receiver: a.receiver,
+		Context: handling, Instance: a.Instance, Mirror: mirror, Presence: mirror.Directory(), Router: router, Receiver: a.receiver,
 		Handlers: a.events, Tokens: tokens, APIKeys: a.config.APIKeys, Static: static.Files, Log: a.log,
 		AllowAnonymous: a.config.AllowAnonymous, AllowedOrigins: a.config.AllowedOrigins, AllowedHosts: a.config.AllowedHosts,
 		MaxMessageBytes: a.config.MaxMessageBytes, MaxSockets: a.config.maxSockets(), ClientRate: a.config.ClientRate,

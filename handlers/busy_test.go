@@ -23,39 +23,44 @@ import (
 
 const busyShards = 5 // so that all their queues together hold more pushes than may wait for replies
 
-// startIdle makes a server whose router does not run: what is pushed waits for ever.
-func startIdle(t *testing.T) *Server {
+// idle is a server whose router does not run: what is pushed waits for ever.
+type idle struct {
+	*Server
+	router *fanout.Router
+}
+
+func startIdle(t *testing.T) idle {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
 	redis := presence.Redis{Keys: presence.NewKeys("x", busyShards), Lease: time.Second}
 	mirror, sockets := presence.NewMirror(presence.MirrorOptions{Redis: redis, Log: log})
 	receiver := fanout.NewReceiver(fanout.ReceiverOptions{Redis: redis, Sockets: sockets, Mirror: mirror, Log: log})
 	router := fanout.NewRouter(fanout.RouterOptions{Redis: redis, Sockets: sockets, Receiver: receiver, Log: log})
-	return NewServer(Options{
-		Context: t.Context(), Mirror: mirror, Router: router, Receiver: receiver, Log: log,
+	return idle{NewServer(Options{
+		Context: t.Context(), Mirror: mirror, Presence: mirror.Directory(), Router: router, Receiver: receiver, Log: log,
 		APIKeys: []string{"key"}, Static: fstest.MapFS{}, MaxMessageBytes: 1024, Metrics: http.NotFoundHandler(),
-	})
+	}), router}
 }
 
 // fill pushes until no push finds room.
-func (s *Server) fill(t *testing.T, wait fanout.Wait) {
+func (s idle) fill(t *testing.T, wait fanout.Wait) {
 	t.Helper()
 	for n, refused := 0, 0; refused < 1000; n++ { // in a row: all shards are full
 		before := s.waiting()
-		s.options.Router.Begin([]fanout.Push{{User: fmt.Sprint(n), Wait: wait}}, time.Now().Add(time.Hour))
+		s.router.Begin([]fanout.Push{{User: fmt.Sprint(n), Wait: wait}}, time.Now().Add(time.Hour))
 		if refused++; s.waiting() > before {
 			refused = 0
 		}
 	}
 }
 
-func (s *Server) waiting() int {
-	pushes, _ := s.options.Router.Waiting()
+func (s idle) waiting() int {
+	pushes, _ := s.router.Waiting()
 	return pushes
 }
 
 // wantRefusal wants a request to be told to come again, in words.
-func (s *Server) wantRefusal(t *testing.T, path, contentType string, status int, says string) {
+func (s idle) wantRefusal(t *testing.T, path, contentType string, status int, says string) {
 	t.Helper()
 	request := httptest.NewRequest("POST", path, strings.NewReader(`{"event":"x"}`))
 	request.Header.Set("Authorization", "Bearer key")
@@ -192,7 +197,7 @@ func TestAHandlerWaitsWhenTooManyOfItsAnswersAreOnTheirWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := startIdle(t)
 		ctx, cancel := context.WithCancel(t.Context())
-		a := &Responder{ctx: ctx, gateway: &gateway{router: s.options.Router}, socket: &socket{Socket: presence.Socket{User: "alice"}}, event: "x"}
+		a := &Responder{ctx: ctx, gateway: &gateway{router: s.router}, socket: &socket{Socket: presence.Socket{User: "alice"}}, event: "x"}
 		ended := make(chan struct{})
 		go func() {
 			defer close(ended)
@@ -219,13 +224,13 @@ func TestAHandlerIsAWindowAheadOfOtherInstancesAtMost(t *testing.T) {
 		s := startIdle(t)
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		a := &Responder{ctx: ctx, gateway: &gateway{router: s.options.Router}, socket: &socket{Socket: presence.Socket{User: "alice"}}, event: "x"}
+		a := &Responder{ctx: ctx, gateway: &gateway{router: s.router}, socket: &socket{Socket: presence.Socket{User: "alice"}}, event: "x"}
 		for range 3 {
 			if err := a.Send(nil); err != nil {
 				t.Error(err)
 			}
 		}
-		if _, questions := s.options.Router.Waiting(); questions != 1 {
+		if _, questions := s.router.Waiting(); questions != 1 {
 			t.Errorf("%d answers are asked about, want the first", questions)
 		}
 		large := strings.Repeat("x", mirrorBytes) // one alone may be so large

@@ -51,6 +51,11 @@ func (s *sockets) drain(ctx context.Context, over time.Duration) {
 // cutTime is for what is at work for a client to notice that its socket is cut and its context has ended.
 const cutTime = time.Second
 
+// barrier waits until what was sent to this instance before the call is with its sockets.
+type barrier interface {
+	CatchUp(ctx context.Context) error
+}
+
 // withdraw takes sockets from the map that all instances see, and waits until what was sent to them before is on its way to the
 // clients: whatever is answered as taken is written before the client is sent away. Every socket stays open.
 func (s *sockets) withdraw(ctx context.Context, batch []*socket) bool {

@@ -125,7 +125,7 @@ var errBehind = errors.New("another instance has not handed an answer to its soc
 type gateway struct {
 	// static after construction
 	handlers map[string]Handler
-	router   *fanout.Router
+	router   pusher
 	log      *slog.Logger
 	meter    Meter
 }

@@ -15,6 +15,12 @@ import (
 // maxReasonBytes is what a close frame has room for.
 const maxReasonBytes = 123
 
+// kicker closes sockets on all instances.
+type kicker interface {
+	Kick(ctx context.Context, user string, except uuid.UUID, reason string) fanout.Outcome
+	KickSocket(ctx context.Context, id uuid.UUID, reason string) (fanout.Outcome, error)
+}
+
 // kickAnswer says how many sockets were closed.
 type kickAnswer struct {
 	Closed     int  `json:"closed"`

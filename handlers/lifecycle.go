@@ -16,6 +16,9 @@ func (s *Server) Drain(ctx context.Context, over time.Duration) {
 	s.sockets.drain(ctx, over)
 }
 
+// readiness says why a part keeps this instance from being ready; empty if it does not.
+type readiness interface{ NotReadyReason() string }
+
 // Readiness is what keeps an instance from being ready.
 type Readiness struct {
 	Draining bool

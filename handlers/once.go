@@ -12,6 +12,13 @@ import (
 
 const maxKeyBytes = 255 // of an Idempotency-Key
 
+// doer does something at most once for a key, and remembers the answer.
+type doer interface {
+	Once(
+		ctx context.Context, key string, fingerprint []byte, do func() (answer []byte, err error),
+	) (answer []byte, again bool, err error)
+}
+
 // once lets a request with an Idempotency-Key be done at most once, on whichever instance it comes again. Requests without one pass.
 func (s *Server) once(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {

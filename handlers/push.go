@@ -24,6 +24,12 @@ const (
 	usualAnswer = 128 // bytes that most answers to a push fit into
 )
 
+// pusher sends pushes and emits to sockets on all instances.
+type pusher interface {
+	Begin(pushes []fanout.Push, until time.Time) *fanout.Ticket
+	Emit(ctx context.Context, emit fanout.Emit) (fanout.Outcome, error)
+}
+
 // pushAnswer tells what became of a push.
 type pushAnswer struct {
 	line    lineName // of a stream

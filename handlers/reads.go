@@ -15,6 +15,19 @@ import (
 
 const defaultPage = 100
 
+// presenceReader knows which users are present, on all instances.
+type presenceReader interface {
+	Lookup(ctx context.Context, users []string) presence.Answer
+	Page(ctx context.Context, cursor string, limit int) (presence.Answer, error)
+	Count(ctx context.Context) (present int64, asOf presence.Moment, stale bool)
+	Instances(ctx context.Context) ([]presence.Record, error)
+}
+
+// auditor has instances compare their sockets with what Redis holds.
+type auditor interface {
+	Audit(ctx context.Context, instances []string) (audits []presence.Audit, unanswered []string, err error)
+}
+
 // presence answers GET /presence: a page of who is present, or what is known of some users.
 func (s *Server) presence(c echo.Context) error {
 	query := c.QueryParams()
@@ -29,7 +42,7 @@ func (s *Server) presence(c echo.Context) error {
 		}
 		limit = n
 	}
-	answer, err := s.directory.Page(c.Request().Context(), query.Get("cursor"), limit)
+	answer, err := s.options.Presence.Page(c.Request().Context(), query.Get("cursor"), limit)
 	if err != nil {
 		return err
 	}
@@ -64,7 +77,7 @@ func (s *Server) someUsers(c echo.Context, field string, users []string) error {
 			return p
 		}
 	}
-	return c.JSON(http.StatusOK, s.directory.Lookup(c.Request().Context(), users))
+	return c.JSON(http.StatusOK, s.options.Presence.Lookup(c.Request().Context(), users))
 }
 
 // userAnswer is one user and how good the knowledge is.
@@ -80,7 +93,7 @@ func (s *Server) user(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	answer := s.directory.Lookup(c.Request().Context(), []string{user})
+	answer := s.options.Presence.Lookup(c.Request().Context(), []string{user})
 	return c.JSON(http.StatusOK, userAnswer{answer.Users[0], answer.AsOf, answer.Stale})
 }
 
@@ -93,7 +106,7 @@ type countAnswer struct {
 
 // count answers GET /presence/count.
 func (s *Server) count(c echo.Context) error {
-	present, asOf, stale := s.directory.Count(c.Request().Context())
+	present, asOf, stale := s.options.Presence.Count(c.Request().Context())
 	return c.JSON(http.StatusOK, countAnswer{present, asOf, stale})
 }
 
@@ -107,7 +120,7 @@ func (s *Server) instances(c echo.Context) error {
 }
 
 func (s *Server) listInstances(ctx context.Context) ([]presence.Record, error) {
-	records, err := s.directory.Instances(ctx)
+	records, err := s.options.Presence.Instances(ctx)
 	if err != nil {
 		return nil, problem(http.StatusServiceUnavailable, "redis_unreachable", "Redis can't be asked which instances there are: try again in a second")
 	}

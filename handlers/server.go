@@ -8,18 +8,16 @@ import (
 	"sync/atomic"
 
 	"github.com/labstack/echo/v4"
-
-	"rollcall/fanout"
-	"rollcall/presence"
 )
 
 // Options are what a Server needs. All are required unless it says otherwise.
 type Options struct {
 	Context  context.Context // what clients' messages are handled under; it ends when the server is gone
 	Instance string
-	Mirror   *presence.Mirror
-	Router   *fanout.Router
-	Receiver *fanout.Receiver
+	Mirror   Mirror
+	Presence presenceReader // *presence.Directory
+	Router   Router
+	Receiver Receiver
 	Handlers map[string]Handler
 	Tokens   *Tokens
 	APIKeys  []string
@@ -38,16 +36,35 @@ type Options struct {
 	Meter   Meter        // nil: nobody counts
 }
 
+// Mirror says which sockets are here: *presence.Mirror.
+type Mirror interface {
+	membership
+	readiness
+}
+
+// Router sends to sockets on all instances: *fanout.Router.
+type Router interface {
+	pusher
+	kicker
+	auditor
+	doer
+}
+
+// Receiver takes what other instances send here: *fanout.Receiver.
+type Receiver interface {
+	barrier
+	readiness
+}
+
 // Server answers HTTP and serves sockets.
 type Server struct {
 	// static after construction
-	options   Options
-	echo      *echo.Echo
-	sockets   *sockets
-	directory *presence.Directory
-	known     routes
-	leaving   context.Context // ended by leave: streams are to end
-	leave     func()
+	options Options
+	echo    *echo.Echo
+	sockets *sockets
+	known   routes
+	leaving context.Context // ended by leave: streams are to end
+	leave   func()
 
 	kicks, refusedKeys, refusedTokens *sparseLog
 
@@ -58,8 +75,7 @@ type Server struct {
 // NewServer makes a server.
 func NewServer(o Options) *Server {
 	s := &Server{
-		options: o, directory: o.Mirror.Directory(),
-		kicks: newSparseLog(o.Log), refusedKeys: newSparseLog(o.Log), refusedTokens: newSparseLog(o.Log),
+		options: o, kicks: newSparseLog(o.Log), refusedKeys: newSparseLog(o.Log), refusedTokens: newSparseLog(o.Log),
 	}
 	s.leaving, s.leave = context.WithCancel(o.Context)
 	s.sockets = newSockets(o, &gateway{o.Handlers, o.Router, o.Log, o.meter()}, s.draining.Load)

@@ -49,11 +49,19 @@ type socket struct {
 	charged int64  // what the line had received when the bucket was last charged
 }
 
+// membership says to all instances which sockets are here.
+type membership interface {
+	Join(ctx context.Context, socket *presence.Socket) (reachable bool)
+	Leave(socket *presence.Socket, onPurpose bool)
+	Retire(ctx context.Context, sockets []*presence.Socket) error
+	Drain(ctx context.Context)
+}
+
 // sockets serves all connections of this instance.
 type sockets struct {
 	// static after construction
 	melody   *melody.Melody
-	mirror   *presence.Mirror
+	mirror   membership
 	gateway  *gateway
 	options  Options
 	draining func() bool
