@@ -155,10 +155,7 @@ func (r *redisServer) subscriber() (rueidis.Client, error) {
 // presence is how presence and fanout use this Redis.
 func (r *redisServer) presence() presence.Redis {
 	c := r.config
-	shards, publish := c.Shards, "PUBLISH"
-	if r.cluster {
-		publish = "SPUBLISH"
-	}
+	shards := c.Shards
 	switch {
 	case shards == 0 && r.cluster:
 		shards = clusterShards
@@ -166,7 +163,7 @@ func (r *redisServer) presence() presence.Redis {
 		shards = 1
 	}
 	return presence.Redis{
-		Client: r.client, Keys: presence.NewKeys(c.Prefix, shards), Publish: publish,
+		Client: r.client, Keys: presence.NewKeys(c.Prefix, shards), Sharded: r.cluster,
 		Lease: c.Lease, Grace: c.Grace, MinStay: minStay,
 		LogCap: logCap, SeenFor: seenFor, SeenCap: seenCap, Timeout: redisTimeout,
 	}

@@ -32,7 +32,7 @@ func (s *stage) startNode(ctx context.Context, id string, redis *redisServer) (*
 	s.atEnd(client.Close)
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	store := presence.Redis{ // the defaults of the binary
-		Client: client, Keys: presence.NewKeys("rollcall:bench:", 1), Publish: "PUBLISH",
+		Client: client, Keys: presence.NewKeys("rollcall:bench:", 1),
 		Lease: 10 * time.Second, Grace: 15 * time.Second, MinStay: time.Second, LogCap: 100_000,
 		SeenFor: 30 * 24 * time.Hour, SeenCap: 2_000_000, Timeout: 2 * time.Second,
 	}

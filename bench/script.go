@@ -38,7 +38,7 @@ func measureScript(ctx context.Context, s *stage) ([]row, error) {
 	for _, batch := range batchesScripted {
 		var full, least cost
 		turns := []turn{
-			{func() (cost, error) { return s.measureScripted(ctx, redis, lua.Push, keys, batch) }, &full},
+			{func() (cost, error) { return s.measureScripted(ctx, redis, lua.Push.Lua, keys, batch) }, &full},
 			{func() (cost, error) { return s.measureScripted(ctx, redis, emptyScript, keys, batch) }, &least},
 		}
 		if err := takeTurns(turns...); err != nil {

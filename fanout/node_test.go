@@ -44,7 +44,7 @@ func startNode(t *testing.T, name string, o nodeOptions) *node {
 		o.dial = func() (rueidis.Client, error) { return rueidis.NewClient(o.server.Option()) }
 	}
 	redis := presence.Redis{
-		Client: o.client, Keys: presence.NewKeys(o.prefix, o.shards), Publish: "PUBLISH",
+		Client: o.client, Keys: presence.NewKeys(o.prefix, o.shards),
 		Lease: o.lease, Grace: 15 * time.Second, LogCap: 1000, SeenFor: time.Hour, SeenCap: 1000, Timeout: o.timeout,
 	}
 	log := slog.New(slog.DiscardHandler)

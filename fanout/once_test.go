@@ -8,8 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/redis/rueidis"
-
 	"rollcall/lua"
 	"rollcall/lua/redistest"
 )
@@ -21,7 +19,7 @@ func startPair(t *testing.T) (a, b *node, server *redistest.Server) {
 	o := options(server, 1)
 	o.timeout = 500 * time.Millisecond
 	a, b = startNode(t, "a", o), startNode(t, "b", o)
-	for _, script := range []*rueidis.Lua{lua.Claim, lua.Settle} { // or it would ask for them instead of doing them late
+	for _, script := range []*lua.Script{lua.Claim, lua.Settle} { // or it would ask for them instead of doing them late
 		_ = script.Exec(t.Context(), server.Client(), []string{"x"}, []string{"x", "", "1"})
 	}
 	return a, b, server

@@ -78,7 +78,7 @@ type ReceiverOptions struct {
 // NewReceiver makes a receiver. It does nothing before Run.
 func NewReceiver(o ReceiverOptions) *Receiver {
 	r := &Receiver{
-		instance: o.Instance, redis: o.Redis, keys: o.Redis.Keys, sharded: o.Redis.Publish == "SPUBLISH",
+		instance: o.Instance, redis: o.Redis, keys: o.Redis.Keys, sharded: o.Redis.Sharded,
 		sockets: o.Sockets, mirror: o.Mirror, dial: o.Dial, log: o.Log,
 		pause: 3 * o.Redis.RenewEvery(),
 		ears:  make([]ear, o.Redis.Keys.Shards()),

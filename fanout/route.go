@@ -69,7 +69,7 @@ func (l *lane) call(ctx context.Context, batch []*order, sharing bool) ([]int64,
 	}
 	shares := func(i int) bool { return len(numbers) > 0 && numbers[i] > 0 }
 	args := make([]string, 0, 8+2*len(batch)+len(frames))
-	args = append(args, redis.Publish, redis.Keys.Channels(l.shard), skipped, strconv.FormatInt(redis.Grace.Milliseconds(), 10),
+	args = append(args, redis.PublishCommand(), redis.Keys.Channels(l.shard), skipped, strconv.FormatInt(redis.Grace.Milliseconds(), 10),
 		rueidis.BinaryString(head), strconv.Itoa(len(batch)), rueidis.BinaryString(numbers), l.router.receiver.mirror.Incarnation(l.shard))
 	size := 0
 	for i, o := range batch {

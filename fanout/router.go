@@ -142,7 +142,7 @@ func (r *Router) Begin(pushes []Push, until time.Time) *Ticket {
 // publish makes the command that sends a message.
 func publish(redis presence.Redis, channel string, message []byte) rueidis.Completed {
 	b := redis.Client.B()
-	if redis.Publish == "SPUBLISH" {
+	if redis.Sharded {
 		return b.Spublish().Channel(channel).Message(rueidis.BinaryString(message)).Build()
 	}
 	return b.Publish().Channel(channel).Message(rueidis.BinaryString(message)).Build()

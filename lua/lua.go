@@ -86,7 +86,13 @@ func WithFull(err error) error {
 // fullSays is how a full Redis puts it. In a script of Redis 6 it is in the middle of a longer error.
 const fullSays = "OOM command not allowed"
 
-func load(name string) *rueidis.Lua { return rueidis.NewLuaScript(source(name)) }
+// Script is one file of this package.
+type Script struct {
+	*rueidis.Lua
+	Name string // of the file, without .lua
+}
+
+func load(name string) *Script { return &Script{rueidis.NewLuaScript(source(name)), name} }
 
 // common files come before every script, but renewal.lua only before those that write leases, or go on
 // although Redis is full.

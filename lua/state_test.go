@@ -27,7 +27,12 @@ func newState(t *testing.T, server *redistest.Server) *state {
 
 func (s *state) key(name string) string { return s.prefix + name }
 
-func (s *state) run(script *rueidis.Lua, keys []string, args ...string) []rueidis.RedisMessage {
+// executable is a script, of this package or of a test.
+type executable interface {
+	Exec(ctx context.Context, client rueidis.Client, keys, args []string) rueidis.RedisResult
+}
+
+func (s *state) run(script executable, keys []string, args ...string) []rueidis.RedisMessage {
 	s.t.Helper()
 	for i, key := range keys {
 		keys[i] = s.key(key)

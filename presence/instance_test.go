@@ -24,7 +24,7 @@ type cluster struct {
 func newCluster(t *testing.T, server *redistest.Server, shards int) *cluster {
 	client := server.Client()
 	return &cluster{t, server, client, Redis{
-		Client: client, Keys: NewKeys(redistest.Prefix(), shards), Publish: "PUBLISH",
+		Client: client, Keys: NewKeys(redistest.Prefix(), shards),
 		Lease: 10 * time.Second, Grace: testGrace, LogCap: 100_000, SeenFor: time.Hour, SeenCap: 100_000, Timeout: 5 * time.Second,
 	}}
 }

@@ -17,7 +17,7 @@ import (
 // lookup reads users of one shard, in the order asked, at one moment of Redis' clock (ms), and the leases of that moment.
 func (r Redis) lookup(ctx context.Context, shard int, names []string) (users []User, leases Leases, now int64, err error) {
 	keys := []string{r.Keys.Owners(shard), r.Keys.Leases(shard), r.Keys.Seen(shard)}
-	reply, err := r.exec(ctx, lua.Lookup, keys, names).ToArray()
+	reply, err := r.Exec(ctx, lua.Lookup, keys, names).ToArray()
 	if err != nil {
 		return nil, nil, 0, fmt.Errorf("presence: look up %d users in shard %d: %w", len(names), shard, err)
 	}
@@ -54,7 +54,7 @@ type ownersStep struct {
 
 func (r Redis) page(ctx context.Context, shard int, cursor uint64, count int) (ownersStep, error) {
 	keys := []string{r.Keys.Owners(shard), r.Keys.Leases(shard)}
-	reply, err := r.exec(ctx, lua.Page, keys, []string{strconv.FormatUint(cursor, 10), strconv.Itoa(count)}).ToArray()
+	reply, err := r.Exec(ctx, lua.Page, keys, []string{strconv.FormatUint(cursor, 10), strconv.Itoa(count)}).ToArray()
 	if err != nil {
 		return ownersStep{}, fmt.Errorf("presence: page through shard %d: %w", shard, err)
 	}
@@ -86,7 +86,7 @@ func (r Redis) page(ctx context.Context, shard int, cursor uint64, count int) (o
 
 // instances reads the records, by id, each with the state its lease gives it.
 func (r Redis) instances(ctx context.Context) ([]Record, error) {
-	reply, err := r.exec(ctx, lua.Instances, []string{r.Keys.Instances(), r.Keys.Leases(0)}, nil).ToArray()
+	reply, err := r.Exec(ctx, lua.Instances, []string{r.Keys.Instances(), r.Keys.Leases(0)}, nil).ToArray()
 	if err != nil {
 		return nil, fmt.Errorf("presence: instances: %w", err)
 	}

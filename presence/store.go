@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"sync/atomic"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -16,41 +15,6 @@ import (
 
 // ErrRedisFull says that Redis has reached its maxmemory, and refused to write.
 var ErrRedisFull = lua.ErrFull
-
-// Redis is how presence reaches Redis. All fields are static.
-type Redis struct {
-	Client  rueidis.Client
-	Keys    Keys
-	Publish string // PUBLISH, or SPUBLISH on a Cluster
-
-	Lease time.Duration // how long a lease lives without renewal
-	Grace time.Duration
-	// Who leaves before this time after coming, on purpose too, is in a grace until then: so a user who comes
-	// and goes all the time causes two changes of presence for each such time at most, on each instance, and
-	// can't push those of others out of the log. 0: at once.
-	MinStay time.Duration
-	LogCap  int           // changes of presence kept in each shard, about
-	SeenFor time.Duration // how long an offline user's last time online is remembered
-	SeenCap int           // offline users remembered, in all shards together, about
-	Timeout time.Duration // of each call
-
-	unreadable *atomic.Int64 // counts what was read and makes no sense; nil: nobody counts
-}
-
-// passOver counts something in Redis that makes no sense, and is read as if it were not there.
-func (r Redis) passOver() {
-	if r.unreadable != nil {
-		r.unreadable.Add(1)
-	}
-}
-
-// seenCap is how many offline users each shard remembers.
-func (r Redis) seenCap() string {
-	return strconv.Itoa((r.SeenCap + r.Keys.Shards() - 1) / r.Keys.Shards())
-}
-
-// RenewEvery is the time between renewals of a lease: four of five may be lost before it lapses.
-func (r Redis) RenewEvery() time.Duration { return r.Lease / 5 }
 
 // change is a user's count of sockets, to be written.
 type change struct {
@@ -69,9 +33,9 @@ type leaseAnswer struct {
 
 func (r Redis) lease(ctx context.Context, shard int, token Incarnation, version string, lifetime time.Duration, condemned []string) (leaseAnswer, error) {
 	args := append([]string{token.String(), version, millis(lifetime), millis(r.Grace),
-		r.Publish, r.Keys.Channels(shard) + token.Instance, Heartbeat}, condemned...)
+		r.PublishCommand(), r.Keys.Channels(shard) + token.Instance, Heartbeat}, condemned...)
 	keys := []string{r.Keys.Leases(shard), r.Keys.Clock(shard)}
-	reply, err := lua.Check(r.exec(ctx, lua.Lease, keys, args))
+	reply, err := lua.Check(r.Exec(ctx, lua.Lease, keys, args))
 	if err != nil {
 		return leaseAnswer{}, fmt.Errorf("presence: lease of %s in shard %d: %w", token, shard, err)
 	}
@@ -101,7 +65,7 @@ func (r Redis) mirror(ctx context.Context, shard int, token Incarnation, version
 		args = append(args, c.user, strconv.Itoa(c.sockets), millis(now.Sub(c.at)))
 	}
 	keys := []string{r.Keys.Owners(shard), r.Keys.Leases(shard), r.Keys.Log(shard), r.Keys.Seen(shard), r.Keys.Clock(shard)}
-	if _, err := lua.Check(r.exec(ctx, lua.Mirror, keys, args)); err != nil {
+	if _, err := lua.Check(r.Exec(ctx, lua.Mirror, keys, args)); err != nil {
 		return fmt.Errorf("presence: mirror %d users of shard %d: %w", len(changes), shard, err)
 	}
 	return nil
@@ -141,7 +105,7 @@ func (r Redis) sweep(ctx context.Context, shard int, from *sweepStep) (next *swe
 	args := append([]string{from.cursor, "1000", millis(r.Grace), strconv.Itoa(r.LogCap), millis(r.SeenFor), r.seenCap()},
 		from.dead...)
 	keys := []string{r.Keys.Owners(shard), r.Keys.Leases(shard), r.Keys.Log(shard), r.Keys.Seen(shard)}
-	reply, err := r.exec(ctx, lua.Sweep, keys, args).ToArray()
+	reply, err := r.Exec(ctx, lua.Sweep, keys, args).ToArray()
 	if err != nil {
 		return nil, 0, fmt.Errorf("presence: sweep shard %d: %w", shard, lua.WithFull(err))
 	}
@@ -175,7 +139,7 @@ type sweepStep struct {
 // lua.ErrOtherShards: the number of shards is another than ours.
 func (r Redis) announce(ctx context.Context, instance, record string) (agreed, protocol int, err error) {
 	keys := []string{r.Keys.Instances(), r.Keys.Leases(0), r.Keys.AgreedShards()}
-	reply, refusal := lua.Check(r.exec(ctx, lua.Announce, keys, []string{instance, record, strconv.Itoa(r.Keys.Shards())}))
+	reply, refusal := lua.Check(r.Exec(ctx, lua.Announce, keys, []string{instance, record, strconv.Itoa(r.Keys.Shards())}))
 	if refusal != nil && !errors.Is(refusal, lua.ErrOtherShards) {
 		return 0, 0, fmt.Errorf("presence: announce: %w", refusal)
 	}
@@ -191,12 +155,6 @@ func (r Redis) announce(ctx context.Context, instance, record string) (agreed, p
 		return 0, 0, fmt.Errorf("presence: announce: %w", err)
 	}
 	return int(shards), int(lowest), nil
-}
-
-func (r Redis) exec(ctx context.Context, script *rueidis.Lua, keys, args []string) rueidis.RedisResult {
-	ctx, cancel := context.WithTimeout(ctx, r.Timeout)
-	defer cancel()
-	return script.Exec(ctx, r.Client, keys, args)
 }
 
 func (r Redis) leasesFrom(flat []rueidis.RedisMessage) (Leases, error) {
