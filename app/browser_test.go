@@ -13,6 +13,8 @@ import (
 	cdppage "github.com/chromedp/cdproto/page"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
+
+	"rollcall/lua/redistest"
 )
 
 // browser is a Chromium that can reach nothing but this machine.
@@ -24,6 +26,7 @@ type browser struct {
 // startBrowser starts a browser that ends with the test.
 func startBrowser(t *testing.T) *browser {
 	t.Helper()
+	redistest.StartsProcess(t, "a browser")
 	options := append(chromedp.DefaultExecAllocatorOptions[:],
 		chromedp.NoSandbox, // containers often lack what it needs
 		chromedp.DisableGPU,

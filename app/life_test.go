@@ -136,6 +136,7 @@ func TestTheFirstInstancesInProcessRedisCanBeJoined(t *testing.T) {
 
 func TestWhatMakeRunPrintsWorksWhenPasted(t *testing.T) {
 	t.Parallel()
+	path := mustBinary(t)
 	a := startMadeUp(t)
 	var out strings.Builder
 	printDev(&out, a)
@@ -154,10 +155,6 @@ func TestWhatMakeRunPrintsWorksWhenPasted(t *testing.T) {
 		t.Errorf("%s: %s, %v", curl, got, err)
 	}
 	alice.wantFrame("hello", `{"from":"curl"}`)
-	path, err := binary()
-	if err != nil {
-		t.Fatal(err)
-	}
 	second := exec.Command("sh", "-c", strings.Replace(join, "make run", "exec "+path, 1))
 	if err := second.Start(); err != nil {
 		t.Fatal(err)

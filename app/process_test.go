@@ -10,6 +10,8 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+
+	"rollcall/lua/redistest"
 )
 
 // binary is the service as users run it, built once, in binaryDir.
@@ -56,6 +58,7 @@ func startProcess(t *testing.T, flags ...string) *process {
 
 func mustBinary(t *testing.T) string {
 	t.Helper()
+	redistest.StartsProcess(t, "an instance")
 	path, err := binary()
 	if err != nil {
 		t.Fatal(err)

@@ -122,6 +122,7 @@ func (k proxyKind) text(t *testing.T) string {
 // files, as is usual where containers are hosted.
 func startFront(t *testing.T, kind proxyKind, instances []string, config string) *front {
 	t.Helper()
+	redistest.StartsProcess(t, kind.program)
 	f := &front{kind, &App{Addr: fixedAddr(t)}, &App{Addr: fixedAddr(t)}}
 	for n, addr := range instances {
 		config = mustReplace(t, config, fmt.Sprintf("rollcall-%d:8080", n+1), addr)

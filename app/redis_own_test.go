@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"rollcall/lua/redistest"
 )
 
 // socketOf is the path of an instance's own Redis.
@@ -39,6 +41,7 @@ func TestOwnRedisCanBeOpenedByItsUserOnly(t *testing.T) {
 			t.Errorf("%s: %v, %v, want mode %v", name, info.Mode(), err, want)
 		}
 	}
+	redistest.StartsProcess(t, "curl")
 	ask := func(uid uint32) int {
 		curl := exec.Command("curl", "-s", "-o", os.DevNull, "--unix-socket", path, "http://redis/")
 		if os.Getuid() == 0 {

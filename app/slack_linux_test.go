@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"rollcall/lua/redistest"
 )
 
 // tellSlack in its environment makes this test binary take the slack, as an instance does, and tell what became of it.
@@ -28,6 +30,7 @@ func tellTimerSlack() {
 }
 
 func TestAProcessTakesTimerSlackUnlessSomebodyChoseAnother(t *testing.T) {
+	redistest.StartsProcess(t, "an instance")
 	const chosen = 700 * time.Microsecond
 	for given, want := range map[time.Duration]time.Duration{usualSlack: timerSlack, chosen: chosen} {
 		child := exec.Command(os.Args[0], "some", "arguments")

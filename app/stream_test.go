@@ -249,8 +249,8 @@ func TestAnInstanceThatStopsAnswersWhatItsStreamsHaveSent(t *testing.T) {
 func TestStreamsThatAreLeftKeepNothing(t *testing.T) {
 	t.Parallel()
 	a := startApp(t)
-	connect(t, a, "alice") // who will not confirm
 	for range 3 {
+		alice := connect(t, a, "alice") // who will not confirm
 		s := openStream(t, a, "?wait=acked&timeout=5s")
 		go func() {
 			for {
@@ -262,6 +262,7 @@ func TestStreamsThatAreLeftKeepNothing(t *testing.T) {
 		wantMetric(t, a, "rollcall_open_questions 514") // its window is full, and both ends have one
 		s.body.Close()
 		s.lines.Close()
+		alice.drop() // which ends the wait for her before its deadline
 		wantMetric(t, a, "rollcall_open_questions 0")
 		wantMetric(t, a, "rollcall_open_streams 0")
 	}

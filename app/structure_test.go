@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"rollcall/lua/redistest"
 )
 
 // mayImport is the import table. It says for each package, by its path below the module, which of our own
@@ -105,6 +107,7 @@ func TestTheTopFoldersAreTheOnesOfTheDesign(t *testing.T) {
 }
 
 func TestTheHandlerInTheDocumentsCompiles(t *testing.T) {
+	redistest.StartsProcess(t, "go build")
 	_, after, ok := strings.Cut(readText(t, "../CONTRIBUTING.md"), "```go\n")
 	code, _, closed := strings.Cut(after, "```")
 	if !ok || !closed {

@@ -158,7 +158,6 @@ func claimed(t *testing.T, server *redistest.Server) (name, stored string) {
 }
 
 func TestAClaimWhoseInstanceDiedIsNotDoneAgain(t *testing.T) {
-	t.Parallel()
 	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
 		o := options(server, 1)
 		a, b := startNode(t, "a", o), startNode(t, "b", o)
@@ -174,7 +173,6 @@ func TestAClaimWhoseInstanceDiedIsNotDoneAgain(t *testing.T) {
 }
 
 func TestALateSettlementLeavesTheClaimOfAnotherAlone(t *testing.T) {
-	t.Parallel()
 	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
 		a := startNode(t, "a", options(server, 1))
 		a.hang()

@@ -52,9 +52,18 @@ func (s *Server) plus(args ...string) []string {
 	return slices.Concat(plain, s.security.args(s.port()), args)
 }
 
+// StartsProcess says that the test starts a program. A short run (go test -short) skips the test here: it starts no process.
+func StartsProcess(t testing.TB, program string) {
+	t.Helper()
+	if testing.Short() {
+		t.Skipf("a short run starts no process, such as %s", program)
+	}
+}
+
 // start starts a server at a free address, which its command line has in it.
 func start(s *Server, commandLine func(*Server) []string) *Server {
 	s.t.Helper()
+	StartsProcess(s.t, "redis-server")
 	var err error
 	for range 10 { // the free port may be taken by another before redis-server has it
 		s.Addr = freeAddr(s.t)
@@ -76,8 +85,9 @@ func StartInProcess(t testing.TB) *Server {
 	return s
 }
 
-// Each runs a test against a real redis-server and against the in-process one.
+// Each runs a test against a real redis-server and against the in-process one, in parallel with other tests.
 func Each(t *testing.T, test func(*testing.T, *Server)) {
+	t.Parallel()
 	t.Run("redis-server", func(t *testing.T) { t.Parallel(); test(t, Start(t)) })
 	t.Run("in-process", func(t *testing.T) { t.Parallel(); test(t, StartInProcess(t)) })
 }
@@ -146,7 +156,8 @@ func (s *Server) URL() string { return s.security.url(nil, s) }
 // Option is how clients connect: without a cache and without retries, as the service does.
 func (s *Server) Option() rueidis.ClientOption {
 	option := rueidis.ClientOption{
-		InitAddress: []string{s.Addr}, ForceSingleClient: true, AlwaysRESP2: true, DisableCache: true, DisableRetry: true, PipelineMultiplex: -1,
+		InitAddress: []string{s.Addr}, ForceSingleClient: true, AlwaysRESP2: true,
+		DisableCache: true, DisableRetry: true, PipelineMultiplex: -1, ConnWriteTimeout: patience,
 	}
 	s.security.secure(&option)
 	return option
