@@ -34,8 +34,8 @@ func TestAFullRedisTakesLeasesUsersAndSweepsAndNoClaims(t *testing.T) {
 		t.Error("it is not said to be full")
 	}
 	s.want(s.lease("b.1", "0", 10000), OK)
-	s.want(s.mirror("b.1", "0", "cathy", "1"), OK)  // who comes
-	s.want(s.mirror("a.1", "1", "alice", "-2"), OK) // who leaves
+	s.want(s.mirror("b.1", "0", "cathy", "1"), OK)    // who comes
+	s.want(s.mirror("a.1", "1", "alice", "left"), OK) // who leaves
 	s.sweep()
 	s.want(s.lease("c.1", "", 10000), OK)
 	s.want(s.status(s.run(Announce, []string{"instances", "leases", "shards"}, "c", "{}", "1")), OK)

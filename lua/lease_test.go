@@ -107,7 +107,7 @@ func TestAUserWhoComesBackUnderADeadEntryWasOfflineBetween(t *testing.T) {
 		s.want(s.lease("a.2", "", 10000), OK)
 		s.want(s.mirror("a.2", "0", "bob", "1"), OK)
 		s.age("a.2", 30000)
-		s.want(s.mirror("b.1", "1", "bob", "-1"), OK)
+		s.want(s.mirror("b.1", "1", "bob", "gone"), OK)
 		s.want(s.lease("a.3", "", 10000), OK)
 		s.want(s.mirrorKnown(1, "a.3", "0", "bob", "1"), OK)
 		s.wantLog("alice online", "alice offline", "alice online", "bob online", "bob offline", "bob online")
@@ -152,13 +152,13 @@ func TestADeadTokenIsRememberedAsTheLastThatSawTheUserEvenIfAGraceRunsElsewhere(
 	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
 		for name, drop := range map[string]func(s *state){
 			"by the sweep": func(s *state) { s.sweep() },
-			"by a write":   func(s *state) { s.want(s.mirror("b.1", "2", "alice", "0"), OK) },
+			"by a write":   func(s *state) { s.want(s.mirror("b.1", "2", "alice", "grace"), OK) },
 		} {
 			s := newState(t, server)
 			s.want(s.lease("a.1", "", 10000), OK)
 			s.want(s.lease("b.1", "", 10000), OK)
 			s.want(s.mirror("b.1", "0", "alice", "1"), OK)
-			s.want(s.mirror("b.1", "1", "alice", "0"), OK) // dropped there, and came to a, which died
+			s.want(s.mirror("b.1", "1", "alice", "grace"), OK) // dropped there, and came to a, which died
 			s.want(s.mirror("a.1", "0", "alice", "1"), OK)
 			s.age("a.1", 30000)
 			deadline, _, _ := strings.Cut(leaseOf(s, "a.1"), " ")

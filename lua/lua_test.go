@@ -113,12 +113,12 @@ func TestMirrorStatesCountsAndLogsOnlyComingAndGoing(t *testing.T) {
 		s.want(s.mirror("a.1", "0", "alice", "2", "bob", "1"), OK)
 		s.want(s.mirror("b.1", "0", "alice", "1"), OK)
 		s.wantOwners("alice", "a.1:2", "b.1:1")
-		s.want(s.mirror("a.1", "1", "alice", "0"), OK)  // dropped there, still on b
-		s.want(s.mirror("b.1", "1", "alice", "0"), OK)  // in her grace
-		s.want(s.mirror("b.1", "2", "alice", "1"), OK)  // back
-		s.want(s.mirror("a.1", "2", "alice", "-1"), OK) // the grace on a is over
-		s.want(s.mirror("b.1", "3", "alice", "-1"), OK) // left on purpose
-		s.want(s.mirror("b.1", "4", "cathy", "-1"), OK) // never was here
+		s.want(s.mirror("a.1", "1", "alice", "grace"), OK) // dropped there, still on b
+		s.want(s.mirror("b.1", "1", "alice", "grace"), OK) // in her grace
+		s.want(s.mirror("b.1", "2", "alice", "1"), OK)     // back
+		s.want(s.mirror("a.1", "2", "alice", "gone"), OK)  // the grace on a is over
+		s.want(s.mirror("b.1", "3", "alice", "gone"), OK)  // left on purpose
+		s.want(s.mirror("b.1", "4", "cathy", "gone"), OK)  // never was here
 		s.wantOwners("alice")
 		s.wantOwners("bob", "a.1:1")
 		s.wantOwners("cathy")
@@ -136,8 +136,8 @@ func TestLeavingOnPurposeEndsTheGracesElsewhereButNotSockets(t *testing.T) {
 		s.want(s.lease("b.1", "", 10000), OK)
 		s.want(s.mirror("a.1", "0", "alice", "1", "bob", "1"), OK)
 		s.want(s.mirror("b.1", "0", "alice", "1", "bob", "1"), OK)
-		s.want(s.mirror("a.1", "1", "alice", "0"), OK)
-		s.want(s.mirror("b.1", "1", "alice", "-2", "bob", "-2"), OK)
+		s.want(s.mirror("a.1", "1", "alice", "grace"), OK)
+		s.want(s.mirror("b.1", "1", "alice", "left", "bob", "left"), OK)
 		s.wantOwners("alice")
 		s.wantOwners("bob", "a.1:1")
 		s.wantLog("alice online", "bob online", "alice offline")
@@ -151,12 +151,12 @@ func TestWhoLeavesOnPurposeSoonAfterComingIsInAGraceHereAndNowhereElse(t *testin
 		s.want(s.lease("b.1", "", 10000), OK)
 		s.want(s.mirror("a.1", "0", "alice", "1", "bob", "1"), OK)
 		s.want(s.mirror("b.1", "0", "alice", "1"), OK)
-		s.want(s.mirror("a.1", "1", "alice", "0"), OK)
-		s.want(s.mirror("b.1", "1", "alice", "-4", "bob", "-4", "cathy", "-4"), OK)
+		s.want(s.mirror("a.1", "1", "alice", "grace"), OK)
+		s.want(s.mirror("b.1", "1", "alice", "left-early", "bob", "left-early", "cathy", "left-early"), OK)
 		s.wantOwners("alice", "b.1:0")
 		s.wantOwners("bob", "a.1:1", "b.1:0")
 		s.wantOwners("cathy") // who was offline
-		s.want(s.mirror("b.1", "2", "alice", "-1", "bob", "-1"), OK)
+		s.want(s.mirror("b.1", "2", "alice", "gone", "bob", "gone"), OK)
 		s.wantOwners("bob", "a.1:1")
 		s.wantLog("alice online", "bob online", "alice offline")
 	})
@@ -184,17 +184,17 @@ func TestWhoWasMirroredBeforeRedisLostItIsNoNews(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
 		s := newState(t, server)
 		s.want(s.lease("a.2", "", 10000), OK) // a.1 went with all the rest
-		s.want(s.mirrorKnown(4, "a.2", "0", "alice", "1", "bob", "0", "cathy", "-2", "dave", "1", "eve", "1"), OK)
+		s.want(s.mirrorKnown(4, "a.2", "0", "alice", "1", "bob", "grace", "cathy", "left", "dave", "1", "eve", "1"), OK)
 		s.wantOwners("alice", "a.2:1")
 		s.wantOwners("bob", "a.2:0")
 		s.wantLog("cathy offline", "eve online")
 		// dave is still online on b, whose instance has not noticed the loss yet, when a sees him leave
-		s.want(s.mirrorKnown(1, "a.2", "1", "dave", "-2"), OK)
+		s.want(s.mirrorKnown(1, "a.2", "1", "dave", "left"), OK)
 		s.want(s.lease("b.2", "", 10000), OK)
 		s.want(s.mirrorKnown(1, "b.2", "0", "dave", "1"), OK)
 		s.wantLog("cathy offline", "eve online", "dave offline", "dave online")
 		// in a grace only who was not offline
-		s.want(s.mirrorKnown(2, "a.2", "2", "cathy", "-3", "frank", "-3", "gail", "-3"), OK)
+		s.want(s.mirrorKnown(2, "a.2", "2", "cathy", "grace-if-present", "frank", "grace-if-present", "gail", "grace-if-present"), OK)
 		s.wantOwners("cathy")
 		s.wantOwners("frank", "a.2:0")
 		s.wantOwners("gail")
@@ -211,9 +211,9 @@ func TestWhoseGoingWasLoggedComesAgainHoweverLongAgoItWas(t *testing.T) {
 		}
 		// alice dropped from b and came back on a, which hung; then Redis lost everything, and b alone told what it knew
 		s.want(s.lease("b.2", "", 10000), OK)
-		mirror("b.2", "0", "0", "60000")
+		mirror("b.2", "0", "grace", "60000")
 		s.wantLog()
-		mirror("b.2", "1", "-1", "60000")
+		mirror("b.2", "1", "gone", "60000")
 		s.wantLog("alice offline")
 		s.want(s.lease("a.2", "", 10000), OK)
 		mirror("a.2", "0", "1", "50000")
@@ -244,7 +244,7 @@ func TestSinceIsWhenTheUserCameAndSeenWhenTheLastSocketWent(t *testing.T) {
 		entry, _ := server.Do(s.client, "HGET", s.key("owners"), "alice").ToString()
 		since, _ := strconv.ParseInt(strings.Fields(entry)[0], 10, 64)
 		near("since", since, 400000)
-		mirror("1", "0", "200000")
+		mirror("1", "grace", "200000")
 		score, _ := server.Do(s.client, "ZSCORE", s.key("seen"), "alice").AsFloat64()
 		near("seen", int64(score), 200000)
 	})

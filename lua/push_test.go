@@ -18,7 +18,7 @@ func TestPushReachesOwnersUnderLiveLeasesOnly(t *testing.T) {
 		for _, token := range []string{"a.1", "b.1", "c.1", "deaf.1"} {
 			s.want(s.lease(token, "", 10000), OK)
 		}
-		s.want(s.mirror("a.1", "0", "alice", "2", "bob", "1", "cathy", "0", "frank", "3"), OK)
+		s.want(s.mirror("a.1", "0", "alice", "2", "bob", "1", "cathy", "grace", "frank", "3"), OK)
 		s.want(s.mirror("b.1", "0", "alice", "1"), OK)
 		s.want(s.mirror("c.1", "0", "alice", "1", "dave", "1"), OK)
 		s.age("c.1", 12000) // lapsed

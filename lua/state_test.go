@@ -64,17 +64,17 @@ func (s *state) mirror(token, version string, users ...string) Status {
 	return s.mirrorKnown(0, token, version, users...)
 }
 
-// mirrorKnown mirrors users, given as user, sockets, …, of whom the first ones came a minute ago and were mirrored before; the others
-// came or went just now.
+// mirrorKnown mirrors users, given as user, what, …. The first ones were mirrored before, and came a minute
+// ago. The others came or went just now.
 func (s *state) mirrorKnown(known int, token, version string, users ...string) Status {
 	s.t.Helper()
 	args := []string{token, version, "10000", "15000", "10000", "60000", "1000", strconv.Itoa(known)}
 	for i := 0; i < len(users); i += 2 {
-		ago := "0"
-		if i < 2*known && !strings.HasPrefix(users[i+1], "-") {
+		what, ago := users[i+1], "0"
+		if _, err := strconv.Atoi(what); i < 2*known && (err == nil || what == "grace") {
 			ago = "60000"
 		}
-		args = append(args, users[i], users[i+1], ago)
+		args = append(args, users[i], what, ago)
 	}
 	return s.status(s.run(Mirror, []string{"owners", "leases", "log", "seen", "clock"}, args...))
 }

@@ -16,7 +16,7 @@ func TestWhatCannotBeReadHoldsNothingUpAndASweepRemovesIt(t *testing.T) {
 		s.want(s.mirror("a.1", "0", "alice", "1"), OK)
 		server.Do(s.client, "HSET", s.key("owners"), "bob", "garbage", "cathy", "", "dave", "12", "erin", "x 1:a a.1:1", "frank", "7 lost.1:1", "gail", "garbage")
 		server.Do(s.client, "HSET", s.key("leases"), "b.1", "garbage", "c.1", "", "d.1", "12", "lost.1", "now 3")
-		s.want(s.mirror("a.1", "1", "bob", "1", "cathy", "-1", "dave", "0"), OK)
+		s.want(s.mirror("a.1", "1", "bob", "1", "cathy", "gone", "dave", "grace"), OK)
 		s.want(s.lease("a.1", "2", 10000), OK)
 		s.want(s.lease("b.1", "", 10000), OK) // whose lease was as good as lost
 		server.Do(s.client, "HSET", s.key("leases"), "", "garbage", ".1", "garbage")

@@ -124,7 +124,7 @@ func (s *shard) suspects(ctx context.Context, users []string, pace func(context.
 		}
 		entries += len(names)
 		for _, name := range names {
-			if s.mirror.sockets.Count(name) == Gone {
+			if s.mirror.sockets.Count(name).Kind == Gone {
 				suspects = append(suspects, name)
 			}
 		}
@@ -146,7 +146,7 @@ func (s *shard) convict(ctx context.Context, suspects []string, result *Audit, d
 	defer s.mirror.auditing.Unlock()
 	for first := 0; first < len(suspects); first += auditBatch {
 		some := suspects[first:min(first+auditBatch, len(suspects))]
-		before := map[string]int{} // counts of whom nothing is on its way
+		before := map[string]Count{} // counts of whom nothing is on its way
 		for _, user := range some {
 			if !s.isDirty(user) {
 				before[user] = s.mirror.sockets.Count(user)
@@ -161,7 +161,7 @@ func (s *shard) convict(ctx context.Context, suspects []string, result *Audit, d
 			if !still || s.isDirty(user) || s.mirror.sockets.Count(user) != count {
 				continue // it has changed meanwhile
 			}
-			if s.mirror.sockets.Count(user) == Gone {
+			if count.Kind == Gone {
 				result.Ghosts++
 			} else {
 				result.Missing++
@@ -170,7 +170,7 @@ func (s *shard) convict(ctx context.Context, suspects []string, result *Audit, d
 			if since, known := s.mirror.differing[user]; known {
 				differing[user] = since
 			}
-			s.again(user, s.mirror.sockets.Count(user) != Gone)
+			s.again(user, count.Kind != Gone)
 		}
 	}
 	return nil
@@ -185,11 +185,11 @@ func (s *shard) differing(ctx context.Context, users []string) (differ []string,
 	token := s.currentToken()
 	for i, user := range users {
 		want, count := "", s.mirror.sockets.Count(user)
-		if count != Gone {
-			want = token + ":" + strconv.Itoa(count)
+		if count.Kind != Gone {
+			want = token + ":" + strconv.Itoa(count.Sockets)
 		}
 		own := strings.Join(claimsOf(entries[i], s.mirror.instance), " ")
-		ended := own == "" && count == 0 // the grace, for the user has left elsewhere on purpose
+		ended := own == "" && count.Kind == InGrace // the grace, for the user has left elsewhere on purpose
 		if own != want && !ended {
 			differ = append(differ, user)
 		}

@@ -144,7 +144,7 @@ func (d *Directory) Instances(ctx context.Context) ([]Record, error) {
 // localUser is what this instance knows of a user without asking.
 func (d *Directory) localUser(name string) User {
 	u := User{Name: name, State: Unknown, Instances: []string{}}
-	if n := d.sockets.Count(name); n > 0 {
+	if n := d.sockets.Count(name).Sockets; n > 0 {
 		u.State, u.Sockets, u.Instances, u.LastSeen = Online, n, []string{d.instance}, thisMoment()
 	}
 	return u

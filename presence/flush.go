@@ -19,8 +19,8 @@ func (s *shard) flush(ctx context.Context) error {
 	batch := make([]change, 0, min(len(s.flying), mirrorBatch))
 	for user, mark := range s.flying {
 		c := mark.change(user, s.mirror.sockets)
-		if c.sockets < 0 && tooSoon {
-			c.sockets = kept
+		if (c.count.Kind == Gone || c.count.Kind == left) && tooSoon {
+			c.count.Kind = graceIfPresent
 			told := mark.kept == s.token.Epoch
 			s.stay(user, mark)
 			if told {
@@ -66,16 +66,16 @@ func (s *shard) takeStaying() {
 func (m mark) change(user string, sockets *Sockets) change {
 	count, at := sockets.count(user)
 	switch {
-	case count == Gone && m.left && time.Since(m.at) < backoffMax: // later, others may have begun a grace since
-		count, at = Left, m.at
-	case count == Gone && !m.at.IsZero():
+	case count.Kind == Gone && m.left && time.Since(m.at) < backoffMax: // later, others may have begun a grace since
+		count.Kind, at = left, m.at
+	case count.Kind == Gone && !m.at.IsZero():
 		at = m.at
-	case count == Gone:
+	case count.Kind == Gone:
 		at = time.Now()
-	case count == 0 && m.known && m.left && time.Since(m.at) < backoffMax:
-		count = held
-	case count == 0 && m.known:
-		count = kept // where the user was offline before, as for an instance that hung, a grace does not begin
+	case count.Kind == InGrace && m.known && m.left && time.Since(m.at) < backoffMax:
+		count.Kind = leftEarly
+	case count.Kind == InGrace && m.known:
+		count.Kind = graceIfPresent // where the user was offline before, as for an instance that hung, a grace does not begin
 	}
 	return change{user, count, at, m.known}
 }

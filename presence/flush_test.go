@@ -9,13 +9,13 @@ import (
 
 func TestAGoodbyeThatCouldNotBeWrittenIsNotForgottenWhenTheUserIsMarkedOnceMore(t *testing.T) {
 	m, _ := NewMirror(MirrorOptions{Instance: "a", Redis: Redis{Keys: NewKeys(redistest.Prefix(), 1)}})
-	s, left := m.shards[0], time.Now()
-	s.touch("alice", false, true, left)
+	s, at := m.shards[0], time.Now()
+	s.touch("alice", false, true, at)
 	taken := s.dirty // by a flush
 	s.dirty = map[string]mark{}
 	m.MarkDirty("alice") // somebody still believed that she is here
 	s.putBack(taken)     // the flush failed
-	if got := s.dirty["alice"].change("alice", m.sockets); got != (change{"alice", Left, left, true}) {
+	if got := s.dirty["alice"].change("alice", m.sockets); got != (change{"alice", Count{Kind: left}, at, true}) {
 		t.Errorf("to be written: %+v", got)
 	}
 }
@@ -23,7 +23,7 @@ func TestAGoodbyeThatCouldNotBeWrittenIsNotForgottenWhenTheUserIsMarkedOnceMore(
 func TestAGoodbyeThatComesLateEndsNoGraceThatBeganSince(t *testing.T) {
 	m, _ := NewMirror(MirrorOptions{Instance: "a", Redis: Redis{Keys: NewKeys(redistest.Prefix(), 1)}})
 	late := mark{left: true, at: time.Now().Add(-backoffMax), known: true}
-	if got := late.change("alice", m.sockets); got.sockets != Gone || got.at != late.at {
+	if got := late.change("alice", m.sockets); got.count.Kind != Gone || got.at != late.at {
 		t.Errorf("to be written: %+v", got)
 	}
 }

@@ -10,7 +10,7 @@ import (
 )
 
 // shows is what others are told of a user on this instance.
-func shows(s *Sockets, user string) bool { return s.Count(user) != Gone }
+func shows(s *Sockets, user string) bool { return s.Count(user).Kind != Gone }
 
 func TestAUserWhoComesAndGoesAllTheTimeChangesTwiceASecondAtMost(t *testing.T) {
 	for name, onPurpose := range map[string]bool{"on purpose": true, "without a grace": false} {
@@ -35,7 +35,7 @@ func TestAUserWhoComesAndGoesAllTheTimeChangesTwiceASecondAtMost(t *testing.T) {
 					socket, _ := newSocket("alice")
 					s.Add(socket)
 					look()
-					if s.Count("alice") != 1 {
+					if s.Count("alice").Sockets != 1 {
 						t.Fatal("who comes is not there at once")
 					}
 					s.Remove(socket, onPurpose)

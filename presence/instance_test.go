@@ -108,7 +108,7 @@ func crash(t *testing.T, c *cluster, name string, users ...string) {
 	}
 	var changes []change
 	for _, user := range users {
-		changes = append(changes, change{user: user, sockets: 1, at: time.Now()})
+		changes = append(changes, change{user: user, count: Count{Sockets: 1}, at: time.Now()})
 	}
 	if err := c.redis.mirror(t.Context(), 0, token, 0, changes); err != nil {
 		t.Fatal(err)

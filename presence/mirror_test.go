@@ -95,7 +95,7 @@ func TestAWriteWhoseReplyWasLostIsSettledByItsVersion(t *testing.T) {
 				}
 				s := m.shards[0]
 				if version == 1 {
-					if err := c.redis.mirror(t.Context(), 0, s.token, 0, []change{{user: "alice", sockets: 1}}); err != nil {
+					if err := c.redis.mirror(t.Context(), 0, s.token, 0, []change{{user: "alice", count: Count{Sockets: 1}}}); err != nil {
 						t.Fatal(err)
 					}
 				}
@@ -108,7 +108,7 @@ func TestAWriteWhoseReplyWasLostIsSettledByItsVersion(t *testing.T) {
 				if err := s.step(t.Context(), false); err != nil {
 					t.Fatal(err)
 				}
-				if err := c.redis.mirror(t.Context(), 0, s.token, version, []change{{user: "bob", sockets: 9}}); !errors.Is(err, lua.ErrStaleLease) {
+				if err := c.redis.mirror(t.Context(), 0, s.token, version, []change{{user: "bob", count: Count{Sockets: 9}}}); !errors.Is(err, lua.ErrStaleLease) {
 					t.Errorf("the duplicate: %v", err)
 				}
 			})

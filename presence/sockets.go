@@ -3,6 +3,7 @@ package presence
 import (
 	"hash/maphash"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -57,13 +58,34 @@ const (
 	Authenticated                 // every socket that has a user
 )
 
-// Counts of users who have no socket here and are not in a grace either.
+// Count is what this instance has of a user.
+type Count struct {
+	Kind    Kind
+	Sockets int // above 0 if the kind is HasSockets, else 0
+}
+
+// Kind says what an instance has of a user. Sockets knows the first three. The others are what the mirror
+// tells Redis when there is more to say. All but HasSockets, for which the number itself stands, are words of
+// mirror.lua, whose header explains them with examples.
+type Kind string
+
 const (
-	Gone = -1
-	Left = -2 // closed their last socket on purpose: no grace runs on other instances either. Only the mirror says so
-	kept = -3 // in a grace, if Redis does not hold the user to be offline. Only the mirror says so
-	held = -4 // the same, and no grace runs on other instances: left on purpose, too soon after coming. Only the mirror says so
+	HasSockets Kind = ""
+	InGrace    Kind = "grace" // no sockets, but the time to come back is not over
+	Gone       Kind = "gone"  // neither sockets nor a grace
+
+	left           Kind = "left"             // gone on purpose: graces on other instances end too
+	graceIfPresent Kind = "grace-if-present" // in a grace, unless Redis says that the user is offline
+	leftEarly      Kind = "left-early"       // the same, but left on purpose: graces on other instances end
 )
+
+// String is the count as mirror.lua takes it: 3, grace, gone.
+func (c Count) String() string {
+	if c.Kind == HasSockets {
+		return strconv.Itoa(c.Sockets)
+	}
+	return string(c.Kind)
+}
 
 // Sockets are this instance's own sockets: the truth that everything else copies. Maps are striped, so that connects, pushes and
 // emits on different users do not wait for each other.
@@ -219,25 +241,25 @@ func (s *Sockets) Retire(socket *Socket) {
 	stripe.mu.Unlock()
 }
 
-// Count is how many sockets a user has here: 0 in the grace, Gone if there is nothing to say.
-func (s *Sockets) Count(user string) int {
+// Count is what this instance has of a user.
+func (s *Sockets) Count(user string) Count {
 	count, _ := s.count(user)
 	return count
 }
 
 // count also says when the user came, or, in the grace, when the last socket went.
-func (s *Sockets) count(user string) (sockets int, at time.Time) {
+func (s *Sockets) count(user string) (count Count, at time.Time) {
 	stripe := s.stripeOf(user, uuid.Nil)
 	stripe.mu.RLock()
 	defer stripe.mu.RUnlock()
 	local := stripe.users[user]
 	switch {
 	case local == nil || local.gone:
-		return Gone, time.Time{}
+		return Count{Kind: Gone}, time.Time{}
 	case local.count() == 0:
-		return 0, local.grace.began
+		return Count{Kind: InGrace}, local.grace.began
 	}
-	return local.count(), local.came
+	return Count{Sockets: local.count()}, local.came
 }
 
 // Of are the sockets of a user here, retired ones too.

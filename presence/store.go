@@ -16,12 +16,12 @@ import (
 // ErrRedisFull says that Redis has reached its maxmemory, and refused to write.
 var ErrRedisFull = lua.ErrFull
 
-// change is a user's count of sockets, to be written.
+// change is what Redis must be told of a user.
 type change struct {
-	user    string
-	sockets int       // or Gone, or Left
-	at      time.Time // when the user came, or else when the last socket went; by the local monotonic clock
-	known   bool      // was mirrored before: if Redis has no entry, it lost it
+	user  string
+	count Count
+	at    time.Time // when the user came, or else when the last socket went; by the local monotonic clock
+	known bool      // was mirrored before: if Redis has no entry, it lost it
 }
 
 // leaseAnswer is what a heartbeat brings back.
@@ -62,7 +62,7 @@ func (r Redis) mirror(ctx context.Context, shard int, token Incarnation, version
 		strconv.Itoa(r.LogCap), millis(r.SeenFor), r.seenCap(), strconv.Itoa(known))
 	now := time.Now()
 	for _, c := range changes {
-		args = append(args, c.user, strconv.Itoa(c.sockets), millis(now.Sub(c.at)))
+		args = append(args, c.user, c.count.String(), millis(now.Sub(c.at)))
 	}
 	keys := []string{r.Keys.Owners(shard), r.Keys.Leases(shard), r.Keys.Log(shard), r.Keys.Seen(shard), r.Keys.Clock(shard)}
 	if _, err := lua.Check(r.Exec(ctx, lua.Mirror, keys, args)); err != nil {
