@@ -23,38 +23,44 @@ type asks struct {
 	// mu guards the following
 	last    uint64
 	open    map[uint64]ask
-	clients int // of the open ones, those about answers to clients
+	clients int            // of the open ones, those about answers to clients
+	byUser  map[string]int // of those, by user
 }
 
 // ask is a question that waits for replies.
 type ask struct {
-	take       func(sender string, frame []byte)
-	fromClient bool
+	take func(sender string, frame []byte)
+	user string // whose clients caused it; empty: a backend did
 }
 
-// begin gives a question its number. take gets the replies, on the subscriptions' goroutines: it must not block. end must be called.
-func (a *asks) begin(take func(sender string, frame []byte), fromClient bool) (number uint64, err error) {
+// begin gives a question its number. take gets the replies, on the subscriptions' goroutines: it must not block. user is the one whose
+// clients caused it; empty if a backend did. end must be called.
+func (a *asks) begin(take func(sender string, frame []byte), user string) (number uint64, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if len(a.open) >= maxAsks || fromClient && a.clients >= maxClientAsks {
+	if len(a.open) >= maxAsks || user != "" && (a.clients >= maxClientAsks || a.byUser[user] >= userAsks) {
 		return 0, ErrAsking
 	}
 	if a.open == nil {
-		a.open = map[uint64]ask{}
+		a.open, a.byUser = map[uint64]ask{}, map[string]int{}
 	}
-	if fromClient {
+	if user != "" {
 		a.clients++
+		a.byUser[user]++
 	}
 	a.last++
-	a.open[a.last] = ask{take, fromClient}
+	a.open[a.last] = ask{take, user}
 	return a.last, nil
 }
 
 func (a *asks) end(number uint64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.open[number].fromClient {
+	if user := a.open[number].user; user != "" {
 		a.clients--
+		if a.byUser[user]--; a.byUser[user] == 0 {
+			delete(a.byUser, user)
+		}
 	}
 	delete(a.open, number)
 }

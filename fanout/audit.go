@@ -27,7 +27,7 @@ func (r *Router) Audit(ctx context.Context, instances []string) (audits []presen
 		case arrived <- reply{sender, frame}:
 		default: // one instance has replied twice
 		}
-	}, false)
+	}, "")
 	if err != nil {
 		return nil, nil, err
 	}

@@ -46,7 +46,7 @@ func TestOnlySoManyQuestionsWaitForReplies(t *testing.T) {
 	a := startNode(t, "a", options(redistest.StartInProcess(t), 1))
 	alice := a.join("alice")
 	for range maxAsks {
-		if _, err := a.receiver.asks.begin(nil, false); err != nil {
+		if _, err := a.receiver.asks.begin(nil, ""); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -15,7 +15,7 @@ func (r *Receiver) CatchUp(ctx context.Context) error {
 			case came <- struct{}{}:
 			default:
 			}
-		}, false)
+		}, "")
 		if err != nil {
 			return err
 		}

@@ -55,7 +55,7 @@ func (r *Router) broadcast(ctx context.Context, channel string, e envelope, wait
 	if wait {
 		g = newGather(e.id != uuid.Nil)
 		var err error
-		if e.ask, err = r.receiver.asks.begin(g.onReply, false); err != nil {
+		if e.ask, err = r.receiver.asks.begin(g.onReply, ""); err != nil {
 			return Outcome{}, err
 		}
 		defer r.receiver.asks.end(e.ask)

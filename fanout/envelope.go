@@ -10,8 +10,8 @@ import (
 	"rollcall/presence"
 )
 
-// kind says what to do with an envelope. The numbers are a protocol between instances of different versions: never reuse one, and send
-// those from 9 on only if [presence.Mirror.CommonProtocol] is at least sharingProtocol.
+// kind says what to do with an envelope. The numbers are a protocol between instances of different versions: never reuse one. An instance
+// counts and skips an envelope of a kind that it does not know. A change that would not survive that takes a new --prefix.
 type kind byte
 
 const (
@@ -45,9 +45,6 @@ type envelope struct {
 
 	shared *presence.Shared // not on the wire: of a frame that came before it
 }
-
-// sharingProtocol is the first that has frames in common.
-const sharingProtocol = 2
 
 var errEnvelope = errors.New("fanout: malformed envelope")
 

@@ -91,12 +91,12 @@ func TestWhatClientsCauseLeavesRoomToOtherClientsAndToBackends(t *testing.T) {
 			t.Fatalf("push %d of a backend: %v", n, ticket.orders[0].outcome.Err)
 		}
 	}
-	for len(l.take(true)) > 0 {
+	for len(l.take()) > 0 {
 	}
 	if got := l.fillFromClient("mallory"); got != userOrders {
 		t.Errorf("with room again mallory had %d orders queued", got)
 	}
-	for len(l.take(true)) > 0 {
+	for len(l.take()) > 0 {
 	}
 	if l.clients != (usage{}) || len(l.users) > 0 {
 		t.Errorf("%+v is still counted for clients, and %d users are remembered", l.clients, len(l.users))
@@ -121,7 +121,7 @@ func TestQuestionsAboutAnswersToOneUsersClientsLeaveRoomToOtherUsers(t *testing.
 	ask := func(user string) error {
 		ticket := newTicket([]Push{{User: user, FromClient: true, Wait: Handed}}, time.Now().Add(time.Hour))
 		l.enqueue(&ticket.orders[0])
-		l.take(true) // it is on its way, and its owner does not reply
+		l.take() // it is on its way, and its owner does not reply
 		return ticket.orders[0].outcome.Err
 	}
 	for n := range maxClientAsks {
@@ -140,7 +140,11 @@ func TestQuestionsAboutAnswersToOneUsersClientsLeaveRoomToOtherUsers(t *testing.
 func TestQuestionsAboutAnswersToClientsLeaveRoomToBackends(t *testing.T) {
 	var a asks
 	begin := func(fromClient bool) error {
-		_, err := a.begin(nil, fromClient)
+		user := ""
+		if fromClient {
+			user = userOf(int(a.last))
+		}
+		_, err := a.begin(nil, user)
 		return err
 	}
 	for range maxClientAsks {
@@ -202,7 +206,7 @@ func TestWhatNobodyWaitsForAnyMoreIsNotSent(t *testing.T) {
 	for _, until := range []time.Time{time.Now(), time.Now().Add(time.Hour)} {
 		l.enqueue(&newTicket([]Push{{User: "alice"}}, until).orders[0])
 	}
-	if batch := l.take(true); len(batch) != 1 || time.Until(batch[0].ticket.until) < 0 {
+	if batch := l.take(); len(batch) != 1 || time.Until(batch[0].ticket.until) < 0 {
 		t.Errorf("%d are sent", len(batch))
 	}
 }

@@ -30,15 +30,16 @@ type gather struct {
 	routed  bool // the next two are known
 	reached int  // other instances that took it
 	sockets int  // which they have, as the routing saw
-	replies []ownerReply
+	replied int  // owners
+	strays  int  // of them, those that turned out to have no socket of the user
+	told    int  // sockets of which they told
 	over    bool
 }
 
 // ownerReply is what an owner replied: its counts, or that it turned out to have no socket of the user.
 type ownerReply struct {
-	instance string
-	counts   presence.Counts
-	stray    bool
+	counts presence.Counts
+	stray  bool
 }
 
 func newGather(acked bool) *gather { return &gather{done: make(chan struct{}), acked: acked} }
@@ -61,20 +62,27 @@ func (g *gather) onRouted(reached, sockets int) {
 }
 
 // onReply takes an owner's reply.
-func (g *gather) onReply(instance string, frame []byte) {
-	r, ok := parseOwnerReply(instance, frame)
+func (g *gather) onReply(_ string, frame []byte) {
+	r, ok := parseOwnerReply(frame)
 	if !ok {
 		return // it counts as unanswered
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.counts.Add(r.counts)
-	g.replies = append(g.replies, r)
+	g.replied++
+	g.told += r.counts.Written + r.counts.Dropped + r.counts.Gone
+	if !g.acked {
+		g.told += r.counts.Unanswered
+	}
+	if r.stray {
+		g.strays++
+	}
 	g.checkLocked()
 }
 
 func (g *gather) checkLocked() {
-	if g.local && g.routed && len(g.replies) >= g.reached && !g.over {
+	if g.local && g.routed && g.replied >= g.reached && !g.over {
 		g.over = true
 		close(g.done)
 	}
@@ -91,22 +99,21 @@ func (g *gather) wait(ctx context.Context, local *presence.Tracker) {
 	}
 }
 
-// result is what is known by now. What the routing saw and nobody has told of is unanswered.
-func (g *gather) result() (counts presence.Counts, replies []ownerReply) {
+// result is what is known by now, and how many owners turned out to have no socket of the user. What the routing saw and nobody has told
+// of is gone if all owners have replied, and else unanswered; each owner that has told of none had one at least.
+func (g *gather) result() (counts presence.Counts, strays int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	counts = g.counts
-	if silent := g.reached - len(g.replies); silent > 0 {
-		told := 0
-		for _, r := range g.replies {
-			told += r.counts.Written + r.counts.Dropped + r.counts.Gone
-			if !g.acked {
-				told += r.counts.Unanswered
-			}
-		}
-		counts.Unanswered += max(silent, g.sockets-told)
+	silent, untold := g.reached-g.replied, g.sockets-g.told
+	switch {
+	case silent > 0:
+		counts.Gone += g.strays
+		counts.Unanswered += max(silent, untold-g.strays)
+	case g.strays > 0:
+		counts.Gone += max(g.strays, untold)
 	}
-	return counts, g.replies
+	return counts, g.strays
 }
 
 // append appends the wire form: whether it was a stray, and the counts, as uvarints.
@@ -122,9 +129,9 @@ func (r ownerReply) append(b []byte) []byte {
 	return b
 }
 
-func parseOwnerReply(instance string, frame []byte) (r ownerReply, ok bool) {
+func parseOwnerReply(frame []byte) (r ownerReply, ok bool) {
 	c := cutter{rest: frame}
-	r.instance, r.stray = instance, c.number() == 1
+	r.stray = c.number() == 1
 	for _, n := range []*int{&r.counts.Written, &r.counts.Acked, &r.counts.Dropped, &r.counts.Gone, &r.counts.Unanswered} {
 		*n = int(c.number() & 0xffffffff)
 	}

@@ -6,8 +6,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/google/uuid"
-
 	"rollcall/presence"
 )
 
@@ -17,8 +15,6 @@ const (
 	batchMost  = 256             // orders a call: 128 are enough to share its cost, and 256 hold Redis up for less than a millisecond
 	batchBytes = 1 << 20         // and their frames, at most twice that
 	leaveTime  = 1 * time.Second // to route what is queued when the router stops
-
-	expireEvery = 10 * time.Millisecond // while a call is under way, callers behind it are told so soon that their time is over
 )
 
 // What clients have caused, as answers of handlers, has a quarter of a lane: they can fill that, and leave the rest to backends. One
@@ -37,9 +33,8 @@ type lane struct {
 	router *Router
 
 	// owned by the run loop
-	failing bool        // the last call did
-	calls   uint64      // so far
-	expiry  *time.Timer // runs expire while a call is under way; else it is stopped
+	failing bool   // the last call did
+	calls   uint64 // so far
 
 	wake chan struct{} // capacity 1: one signal is enough; never closed
 
@@ -53,10 +48,7 @@ type lane struct {
 	admitted int                      // orders that are queued, or will be when our own sockets have got them
 	bytes    int                      // of their frames, each counted once
 	sharing  map[*presence.Shared]int // how many of them have a frame in common
-	calling  bool                     // a call is under way
 	closed   bool
-	numbers  uint64            // orders taken so far
-	watched  map[string]*watch // by user; at most one for each open inquiry
 }
 
 // usage is how much of a lane's room something takes.
@@ -65,34 +57,22 @@ type usage struct{ orders, bytes int }
 func (u *usage) add(orders, bytes int) { u.orders, u.bytes = u.orders+orders, u.bytes+bytes }
 
 func newLane(shard int, r *Router) *lane {
-	l := &lane{
+	return &lane{
 		shard: shard, router: r, wake: make(chan struct{}, 1),
-		users: map[string]*laneUser{}, watched: map[string]*watch{}, sharing: map[*presence.Shared]int{},
+		users: map[string]*laneUser{}, sharing: map[*presence.Shared]int{},
 	}
-	l.expiry = time.AfterFunc(expireEvery, l.expire)
-	l.expiry.Stop()
-	return l
 }
 
 // enqueue serves the local sockets and queues the order for all other instances, or refuses it if there is no room.
 func (l *lane) enqueue(o *order) {
 	user := l.takeTurn(o.push.User)
 	defer l.endTurn(user)
-	l.enqueueInTurn(o, false)
-}
-
-// enqueueInTurn is enqueue for who has the user's turn. servedHere: our own sockets have got it already.
-func (l *lane) enqueueInTurn(o *order, servedHere bool) {
 	if err := l.admit(o); err != nil {
 		o.settle(queued, Outcome{Err: err}, 0)
 		return
 	}
 	defer l.taking.Done()
-	if servedHere {
-		presence.List(nil).Deliver(uuid.Nil, presence.Message{Tracker: o.tally()})
-	} else {
-		o.local = l.serve(o)
-	}
+	o.local = l.serve(o)
 	if o.push.Wait == Handed {
 		o.inquiry.gather.onLocal(presence.Counts{})
 	}
@@ -102,7 +82,7 @@ func (l *lane) enqueueInTurn(o *order, servedHere bool) {
 	l.signal()
 }
 
-// admit keeps room for an order and numbers it.
+// admit keeps room for an order.
 func (l *lane) admit(o *order) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -113,7 +93,7 @@ func (l *lane) admit(o *order) error {
 	case l.admitted >= laneOrders || l.bytes+adds > laneBytes, o.push.FromClient && !l.clientFitsLocked(o, adds):
 		return ErrBusy
 	}
-	if err := l.beginLocked(o); err != nil {
+	if err := l.ask(o); err != nil {
 		return err
 	}
 	l.taking.Add(1)
@@ -126,7 +106,6 @@ func (l *lane) admit(o *order) error {
 	if o.push.Shared != nil {
 		l.sharing[o.push.Shared]++
 	}
-	l.numberLocked(o)
 	return nil
 }
 
@@ -171,31 +150,6 @@ func (l *lane) serve(o *order) (took int) {
 	return sockets.Deliver(o.push.Exclude, presence.Message{Frame: o.push.Frame, Shared: o.push.Shared, Tracker: o.tally()})
 }
 
-// expire gives up what its callers no longer wait for. Nobody else looks at the queue while a call is under way.
-func (l *lane) expire() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if !l.calling {
-		return
-	}
-	now := time.Now()
-	for _, o := range l.queue {
-		o.giveUpIfLate(now)
-	}
-	l.expiry.Reset(expireEvery)
-}
-
-// setCalling begins or ends the time of a call.
-func (l *lane) setCalling(calling bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.calling = calling; calling {
-		l.expiry.Reset(expireEvery)
-	} else {
-		l.expiry.Stop()
-	}
-}
-
 func (l *lane) signal() {
 	select {
 	case l.wake <- struct{}{}:
@@ -219,14 +173,11 @@ func (l *lane) run(ctx context.Context) {
 func (l *lane) drain(ctx context.Context) {
 	for {
 		runtime.Gosched() // let those who are about to push do so: they share the call
-		sharing := l.router.sharing()
-		batch := l.take(sharing)
+		batch := l.take()
 		if len(batch) == 0 {
 			return
 		}
-		l.setCalling(true)
-		l.route(ctx, batch, sharing)
-		l.setCalling(false)
+		l.route(ctx, batch)
 	}
 }
 
@@ -241,9 +192,9 @@ func (l *lane) close(ctx context.Context) {
 	l.drain(ctx)
 }
 
-// take removes from the queue what one call may carry, without what its callers have given up; nothing only if nothing is left. sharing:
-// the call carries a frame in common but once.
-func (l *lane) take(sharing bool) []*order {
+// take removes from the queue what one call may carry, without what its callers have given up; nothing only if nothing is left. A call
+// carries a frame in common but once.
+func (l *lane) take() []*order {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	batch := make([]*order, 0, min(len(l.queue), batchMost))
@@ -251,23 +202,16 @@ func (l *lane) take(sharing bool) []*order {
 	var shared *presence.Shared // of the last
 	for taken < len(l.queue) && len(batch) < batchMost && bytes < batchBytes {
 		o := l.queue[taken]
-		alone := len(o.skip) > 0 // it gets a call of its own
-		if alone && len(batch) > 0 {
-			break
-		}
 		taken++
 		l.dismissLocked(o)
 		if !o.claim(now) {
 			continue
 		}
 		batch = append(batch, o)
-		if !sharing || o.push.Shared == nil || o.push.Shared != shared {
+		if o.push.Shared == nil || o.push.Shared != shared {
 			bytes += len(o.push.Frame)
 		}
 		shared = o.push.Shared
-		if alone {
-			break
-		}
 	}
 	left := copy(l.queue, l.queue[taken:])
 	clear(l.queue[left:]) // lets go of the frames

@@ -170,6 +170,11 @@ func (m *model) emit() {
 		m.t.Fatalf("step %d: emit: %+v, %v, want %+v", m.steps, got, err, want)
 	}
 	m.arrive()
+	for _, n := range m.nodes { // also one that has no sockets yet: those that join now must not get it
+		if err := n.receiver.CatchUp(m.t.Context()); err != nil {
+			m.t.Fatal(err)
+		}
+	}
 }
 
 func (m *model) read() {

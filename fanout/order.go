@@ -15,7 +15,7 @@ type Ticket struct {
 	only   [1]order  // of who has no more
 	until  time.Time // when its caller stops waiting
 	began  time.Time
-	meter  Meter         // nil for a second attempt, which is part of the first
+	meter  Meter         // nil: nobody measures
 	done   chan struct{} // closed with the last outcome
 
 	mu sync.Mutex
@@ -28,12 +28,9 @@ type order struct {
 	// static after construction
 	push   Push
 	ticket *Ticket
-	skip   []string // instances that this order does not go to, besides our own; such an order gets a call of its own
-	repeat bool     // of an order whose user had moved
 
 	// owned by who enqueues, then by who settles
-	local  int    // sockets of this instance that took it
-	number uint64 // of the lane's orders
+	local int // sockets of this instance that took it
 
 	inquiry *inquiry // nil if the caller waits for the routing alone
 
@@ -44,8 +41,8 @@ type order struct {
 
 // inquiry asks all sockets what became of a push.
 type inquiry struct {
-	lane   *lane
-	ask    uint64
+	asks   *asks
+	number uint64 // of the question
 	gather *gather
 	tally  *presence.Tracker // of our own sockets; nil: of them nobody wants to hear
 }
@@ -69,16 +66,13 @@ func newTicket(pushes []Push, until time.Time) *Ticket {
 	return t
 }
 
-// Wait returns the outcomes. When the caller stops waiting or the context ends, what was not sent yet never will be; what was sent is
+// Wait returns the outcomes. When the ticket's time is over or the context ends, what was not sent yet never will be; what was sent is
 // still waited for, which ends with the call's own deadline.
 func (t *Ticket) Wait(ctx context.Context) []Outcome {
 	select {
 	case <-t.done:
-	case <-ctx.Done():
-		for i := range t.orders {
-			t.orders[i].settle(queued, Outcome{Err: context.Cause(ctx)}, 0)
-		}
-		<-t.done
+	default:
+		t.waitRouted(ctx)
 	}
 	outcomes := make([]Outcome, len(t.orders))
 	for i := range t.orders {
@@ -94,6 +88,24 @@ func (t *Ticket) Wait(ctx context.Context) []Outcome {
 	return outcomes
 }
 
+func (t *Ticket) waitRouted(ctx context.Context) {
+	over := time.NewTimer(time.Until(t.until))
+	defer over.Stop()
+	var err error
+	select {
+	case <-t.done:
+		return
+	case <-over.C:
+		err = context.DeadlineExceeded
+	case <-ctx.Done():
+		err = context.Cause(ctx)
+	}
+	for i := range t.orders {
+		t.orders[i].settle(queued, Outcome{Err: err}, 0)
+	}
+	<-t.done
+}
+
 // Done says whether all outcomes are there already, so that Wait would not wait.
 func (t *Ticket) Done() bool {
 	select {
@@ -106,7 +118,9 @@ func (t *Ticket) Done() bool {
 
 // claim takes a queued order to be sent; false if its caller has given it up, or waits no longer.
 func (o *order) claim(now time.Time) bool {
-	o.giveUpIfLate(now)
+	if !o.ticket.until.After(now) {
+		o.settle(queued, Outcome{Err: context.DeadlineExceeded}, 0)
+	}
 	o.ticket.mu.Lock()
 	defer o.ticket.mu.Unlock()
 	if o.state != queued {
@@ -114,13 +128,6 @@ func (o *order) claim(now time.Time) bool {
 	}
 	o.state = sent
 	return true
-}
-
-// giveUpIfLate gives up a queued order whose caller waits no longer.
-func (o *order) giveUpIfLate(now time.Time) {
-	if !o.ticket.until.After(now) {
-		o.settle(queued, Outcome{Err: context.DeadlineExceeded}, 0)
-	}
 }
 
 // settle gives an order that is in a state its outcome, in which the sockets of this instance count. elsewhere are the user's sockets

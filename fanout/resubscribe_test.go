@@ -130,7 +130,7 @@ func (p *relay) push(user int) {
 	p.free <- struct{}{}
 	until := time.Now().Add(relayWait)
 	ticket := from.router.Begin([]Push{{User: userOf(user), Frame: []byte(push.frame), Wait: push.wait}}, until)
-	p.waiting.Go(func() { // who waits looks a second time for a user who has moved
+	p.waiting.Go(func() {
 		ctx, cancel := context.WithDeadline(context.Background(), until)
 		defer cancel()
 		push.outcome = ticket.Wait(ctx)[0]

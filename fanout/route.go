@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -19,11 +18,11 @@ const usualHead = 12
 
 // route sends one batch. It is not tried again if it fails: it may have got through, or get through later, when other calls have. Calls
 // are numbered, so that their messages are then known to be late.
-func (l *lane) route(ctx context.Context, batch []*order, sharing bool) {
+func (l *lane) route(ctx context.Context, batch []*order) {
 	ctx, cancel := context.WithTimeout(ctx, l.router.redis.Timeout)
 	defer cancel()
 	began := time.Now()
-	answers, err := l.call(ctx, batch, sharing)
+	answers, err := l.call(ctx, batch)
 	if l.router.meter != nil {
 		l.router.meter.Batch(len(batch), time.Since(began), err)
 	}
@@ -57,19 +56,14 @@ func unpack(answer int64) (state presence.State, reached, sockets int) {
 }
 
 // call runs push.lua and returns a number for each order.
-func (l *lane) call(ctx context.Context, batch []*order, sharing bool) ([]int64, error) {
+func (l *lane) call(ctx context.Context, batch []*order) ([]int64, error) {
 	redis := l.router.redis
 	l.calls++
 	head := envelope{kind: kindCall, ask: l.calls, sender: l.router.instance}.append(nil)
-	skipped := " " + strings.Join(append([]string{l.router.instance}, batch[0].skip...), " ") + " "
-	var frames []string
-	var numbers []byte
-	if sharing {
-		frames, numbers = framesInCommon(batch)
-	}
+	frames, numbers := framesInCommon(batch)
 	shares := func(i int) bool { return len(numbers) > 0 && numbers[i] > 0 }
-	args := make([]string, 0, 8+2*len(batch)+len(frames))
-	args = append(args, redis.PublishCommand(), redis.Keys.Channels(l.shard), skipped, strconv.FormatInt(redis.Grace.Milliseconds(), 10),
+	args := make([]string, 0, 7+2*len(batch)+len(frames))
+	args = append(args, redis.PublishCommand(), redis.Keys.Channels(l.shard), strconv.FormatInt(redis.Grace.Milliseconds(), 10),
 		rueidis.BinaryString(head), strconv.Itoa(len(batch)), rueidis.BinaryString(numbers), l.router.receiver.mirror.Incarnation(l.shard))
 	size := 0
 	for i, o := range batch {
@@ -92,9 +86,6 @@ func (l *lane) call(ctx context.Context, batch []*order, sharing bool) ([]int64,
 	}
 	return answers, err
 }
-
-// sharing says whether all instances understand frames in common.
-func (r *Router) sharing() bool { return r.receiver.mirror.CommonProtocol() >= sharingProtocol }
 
 // framesInCommon are envelopes with the frames that more than one of the orders have, and for each order the number of its frame, from 1;
 // 0 if it has its own. No numbers: none has. A call has too few orders for numbers to be more than a byte.
@@ -129,7 +120,7 @@ func (l *lane) envelope(o *order, sharing bool) envelope {
 		e.kind, e.frame = kindPushShared, nil
 	}
 	if o.inquiry != nil {
-		e.ask, e.sender, e.id = o.inquiry.ask, l.router.instance, o.ackedID()
+		e.ask, e.sender, e.id = o.inquiry.number, l.router.instance, o.ackedID()
 		if o.push.Wait != Handed { // which needs no time: it is replied to at once when that is so
 			e.within = replyWithin(o.ticket.until)
 		}

@@ -32,7 +32,7 @@ type Push struct {
 type Outcome struct {
 	State     presence.State  // of the user, as the routing saw it; Unknown if Redis could not be asked
 	Instances int             // that took it
-	Partial   bool            // these took it, but Redis was out of reach, if only for a second look: there may be more
+	Partial   bool            // these took it, but Redis was out of reach: there may be more
 	Sockets   presence.Counts // if the caller waited for more than the routing
 	Err       error           // nobody took it, or it is not known who: ErrUnreachable, ErrBusy, ErrAsking, ErrClosing or a context's error
 }

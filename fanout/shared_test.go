@@ -126,35 +126,6 @@ func TestAFrameInCommonThatDidNotComeIsMalformed(t *testing.T) {
 	alice.wantFrames("first", "own", "first", "second", "own", "second")
 }
 
-func TestNoFrameIsInCommonWhileAnInstanceOfAnEarlierVersionRuns(t *testing.T) {
-	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
-		o := options(server, 1)
-		o.lease = time.Second // and with it the time until a knows who runs
-		keys := presence.NewKeys(o.prefix, 1)
-		client := server.Client()
-		server.Do(client, "HSET", keys.Leases(0), "old.1", "99999999999999 1")
-		server.Do(client, "HSET", keys.Instances(), "old", `{"id":"old"}`)
-		a, b := startNode(t, "a", o), startNode(t, "b", o)
-		users := []string{"alice", "bob"}
-		alice, bob := b.join(users[0]), b.join(users[1])
-		batch := func() []*order {
-			ticket := newTicket(toMany(users, "x"), time.Now())
-			return []*order{&ticket.orders[0], &ticket.orders[1]}
-		}
-		if a.router.sharing() {
-			t.Error("an instance would be sent what it does not understand")
-		}
-		server.Do(client, "HDEL", keys.Leases(0), "old.1")
-		eventually(t, "a to know that it is gone", func() bool { return a.mirror.CommonProtocol() == presence.Protocol })
-		if frames, _ := framesInCommon(batch()); len(frames) != 1 || !a.router.sharing() {
-			t.Errorf("%d frames are in common", len(frames))
-		}
-		a.router.PushMany(t.Context(), toMany(users, "x"))
-		alice.wantFrames("x")
-		bob.wantFrames("x")
-	})
-}
-
 func TestWrittenIsToldOfAFrameInCommonToo(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
 		o := options(server, 1)
@@ -176,23 +147,19 @@ func TestWrittenIsToldOfAFrameInCommonToo(t *testing.T) {
 	})
 }
 
-func TestAFrameInCommonCountsOnceInACallOnlyIfItIsSentOnce(t *testing.T) {
+func TestLane_CountsAFrameInCommonOnceInACall(t *testing.T) {
 	a := startNode(t, "a", options(redistest.StartInProcess(t), 1))
 	l := newLane(0, a.router) // that does not run
 	var users []string
 	for n := range batchMost {
 		users = append(users, userOf(n))
 	}
-	for sharing, want := range map[bool]int{true: batchMost, false: 17} {
-		ticket := newTicket(toMany(users, strings.Repeat("x", 64_000)), time.Now().Add(time.Minute))
-		for i := range ticket.orders {
-			l.enqueue(&ticket.orders[i])
-		}
-		if got := len(l.take(sharing)); got != want {
-			t.Errorf("sharing %v: a call has %d", sharing, got)
-		}
-		for len(l.take(true)) > 0 {
-		}
+	ticket := newTicket(toMany(users, strings.Repeat("x", 64_000)), time.Now().Add(time.Minute))
+	for i := range ticket.orders {
+		l.enqueue(&ticket.orders[i])
+	}
+	if got := len(l.take()); got != batchMost {
+		t.Errorf("a call has %d", got)
 	}
 }
 

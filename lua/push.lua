@@ -5,26 +5,26 @@
 -- KEYS[2] leases  HASH  token → lease
 -- ARGV[1] publish   PUBLISH, or SPUBLISH on a Cluster
 -- ARGV[2] channels  what the name of an instance's channel begins with; the instance follows
--- ARGV[3] skipped   instances that are not published to, with a space before and after each; the caller is one of them
--- ARGV[4] grace     (ms)
--- ARGV[5] head      what each message begins with
--- ARGV[6] count     of envelopes
--- ARGV[7] numbers   a byte for each envelope: the number of its frame, if it has one in common with others; else 0. Empty: none has
--- ARGV[8] caller    its token. If that is not live, then Redis has lost what the caller told it, and so perhaps what others did
--- ARGV[9…] user, user, …, then envelope, envelope, … in the same order, then those frames. A message has a frame before the envelopes in a
+-- ARGV[3] grace     (ms)
+-- ARGV[4] head      what each message begins with
+-- ARGV[5] count     of envelopes
+-- ARGV[6] numbers   a byte for each envelope: the number of its frame, if it has one in common with others; else 0. Empty: none has
+-- ARGV[7] caller    its token. Its instance is not published to. If the token is not live, then Redis has lost what the caller told it,
+--                   and so perhaps what others did
+-- ARGV[8…] user, user, …, then envelope, envelope, … in the same order, then those frames. A message has a frame before the envelopes in a
 --          row that need it.
 -- Returns a number for each envelope, in that order: state + 4 × (reached + 65536 × sockets), being the user's state (UNKNOWN if nobody
 -- took it and Redis has lost what it held), how many other instances took it, and how many sockets of the user they have. One number,
 -- for making them is a good part of the work.
 
 local owners, leases = KEYS[1], KEYS[2]
-local publish, channels, skipped, grace, head, count = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
-local numbers, caller, users_at, envelopes_at, frames_at = ARGV[7], ARGV[8], 8, 8 + count, 8 + 2 * count
+local publish, channels, grace, head, count = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
+local numbers, caller, users_at, envelopes_at, frames_at = ARGV[6], ARGV[7], 7, 7 + count, 7 + 2 * count
 
 local standing = standings(leases, redis_now(), grace)
 local entries = redis.call('HMGET', owners, unpack(ARGV, users_at + 1, users_at + count))
 local batches, batch_of = {}, {} -- batches: for each instance the parts of its message, and whether it took that
-for instance in skipped:gmatch('%S+') do batch_of[instance] = false end
+batch_of[caller:match('^[^.]+')] = false
 
 local function batch_for(token) -- by instance: two tokens of one may be live, and a call sends each instance one message
   local instance = token:match('^[^.]+')

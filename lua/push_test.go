@@ -25,7 +25,7 @@ func TestPushReachesOwnersUnderLiveLeasesOnly(t *testing.T) {
 		s.want(s.mirror("deaf.1", "0", "erin", "1", "frank", "1"), OK)
 		users := []string{"alice", "bob", "cathy", "dave", "erin", "frank", "nobody"}
 		envelopes := []string{"<1>", "<2>", "<3>", "<4>", "<5>", "<6>", "<7>"}
-		args := append([]string{"PUBLISH", s.key("to:"), " b ", "15000", "<0>", "7", "", "b.1"}, append(users, envelopes...)...)
+		args := append([]string{"PUBLISH", s.key("to:"), "15000", "<0>", "7", "", "b.1"}, append(users, envelopes...)...)
 		reply := s.run(Push, []string{"owners", "leases"}, args...)
 		got := numbersIn(reply)
 		// b is the sender and nobody listens for deaf, so only a took anything
@@ -40,7 +40,7 @@ func TestPushReachesOwnersUnderLiveLeasesOnly(t *testing.T) {
 			t.Errorf("published more: %v", <-messages)
 		}
 
-		args[7] = "b.2" // of which Redis does not know
+		args[6] = "b.2" // of which Redis does not know
 		got = numbersIn(s.run(Push, []string{"owners", "leases"}, args...))
 		if want := []int64{2 + instance + 2*socket, 2 + instance + socket, 3, 3, 3, 2 + instance + 3*socket, 3}; !slices.Equal(got, want) {
 			t.Errorf("from a caller whom Redis has forgotten: %v, want %v", got, want)
@@ -66,7 +66,7 @@ func TestAFrameInCommonGoesWhereItIsNeededAndOnceInARow(t *testing.T) {
 		}
 		s.want(s.mirror("a.1", "0", "alice", "1"), OK)
 		s.want(s.mirror("b.1", "0", "bob", "1"), OK)
-		args := []string{"PUBLISH", s.key("to:"), " c ", "15000", "<0>", "6", "\x01\x00\x01\x00\x01\x02", "c.1"}
+		args := []string{"PUBLISH", s.key("to:"), "15000", "<0>", "6", "\x01\x00\x01\x00\x01\x02", "c.1"}
 		args = append(args, "alice", "bob", "alice", "alice", "alice", "alice")
 		args = append(args, "<1>", "<2>", "<3>", "<4>", "<5>", "<6>")
 		args = append(args, "{1}", "{2}")

@@ -21,7 +21,7 @@ func TestWhatCannotBeReadHoldsNothingUpAndASweepRemovesIt(t *testing.T) {
 		s.want(s.lease("b.1", "", 10000), OK) // whose lease was as good as lost
 		server.Do(s.client, "HSET", s.key("leases"), "", "garbage", ".1", "garbage")
 		s.want(s.status(s.run(Announce, []string{"instances", "leases", "shards"}, "a", "{}", "1")), OK)
-		args := []string{"PUBLISH", s.key("to:"), " a ", "15000", "<0>", "3", "", "a.1", "gail", "bob", "nobody", "<1>", "<2>", "<3>"}
+		args := []string{"PUBLISH", s.key("to:"), "15000", "<0>", "3", "", "a.1", "gail", "bob", "nobody", "<1>", "<2>", "<3>"}
 		if got, want := numbersIn(s.run(Push, []string{"owners", "leases"}, args...)), []int64{0, 2, 0}; !slices.Equal(got, want) {
 			t.Errorf("pushes: %v, want %v", got, want)
 		}
