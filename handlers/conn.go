@@ -14,14 +14,15 @@ import (
 func (s *socket) Send(messages ...presence.Message) bool {
 	taken, full := s.outbox.push(messages)
 	if full {
-		s.tooSlow()
+		s.TooSlow()
 		s.writeClose(websocket.FormatCloseMessage(closeTooSlow, "too slow: messages waiting for this client were dropped"))
-		s.line.closeIn(closeTime)
+		s.conn.CloseAfter(closeTime)
 	}
 	return taken
 }
 
-func (s *socket) tooSlow() {
+// TooSlow implements nbconn.Owner.
+func (s *socket) TooSlow() {
 	s.closing.note(ByServer, closeTooSlow)
 	s.hub.slow.Add(1)
 }
@@ -35,13 +36,13 @@ func (s *socket) write(messages []presence.Message) (sent bool) {
 	if len(messages) == 1 && len(messages[0].Frame) <= writeBufferBytes { // will be one write anyway
 		err = s.writeEach(messages)
 	} else {
-		err = s.line.together(func() error { return s.writeEach(messages) })
+		err = s.conn.Batch(func() error { return s.writeEach(messages) })
 	}
 	return err == nil && s.allSent() // an error means that it is closed, which disconnect deals with
 }
 
 // allSent implements writer.
-func (s *socket) allSent() bool { return s.line.allSent() }
+func (s *socket) allSent() bool { return s.conn.Flushed() }
 
 func (s *socket) writeEach(messages []presence.Message) error {
 	for _, message := range messages {
@@ -55,7 +56,7 @@ func (s *socket) writeEach(messages []presence.Message) error {
 
 func (s *socket) writeOne(message presence.Message) error {
 	if message.Shared == nil {
-		return s.conn.WriteMessage(websocket.TextMessage, message.Frame)
+		return s.ws.WriteMessage(websocket.TextMessage, message.Frame)
 	}
 	prepared, ok := message.Shared.Form(func() any {
 		prepared, _ := websocket.NewPreparedMessage(websocket.TextMessage, message.Frame) // fails for no text
@@ -64,7 +65,7 @@ func (s *socket) writeOne(message presence.Message) error {
 	if !ok {
 		return errors.New("handlers: a shared frame has another form")
 	}
-	return s.conn.WritePreparedMessage(prepared)
+	return s.ws.WritePreparedMessage(prepared)
 }
 
 func (s *socket) trace(frame []byte) {
@@ -73,8 +74,8 @@ func (s *socket) trace(frame []byte) {
 	}
 }
 
-// written runs when nothing that was written waits for the client any more.
-func (s *socket) written() {
+// Flushed implements nbconn.Owner.
+func (s *socket) Flushed() {
 	s.pongLast()
 	if farewell := s.outbox.written(); farewell != nil {
 		s.writeClose(farewell)
@@ -95,7 +96,7 @@ func (s *socket) Close(code int, reason string) {
 // end takes nothing more from the client, and closes the socket when all that waits for it is written.
 func (s *socket) end(code int, reason string) {
 	s.closeAfter(nil, code, reason)
-	s.line.closeIn(closePatience) // if the client does not go by itself
+	s.conn.CloseAfter(closePatience) // if the client does not go by itself
 }
 
 // closeAfter sends a last frame and a close frame after all that waits.
@@ -109,12 +110,12 @@ func (s *socket) closeAfter(last []byte, code int, reason string) {
 func (s *socket) writeClose(payload []byte) {
 	s.closing.note(ByServer, closeCode(payload))
 	s.ended.Store(true)
-	_ = s.conn.WriteControl(websocket.CloseMessage, payload, time.Now().Add(closeTime)) // it may be gone
+	_ = s.ws.WriteControl(websocket.CloseMessage, payload, time.Now().Add(closeTime)) // it may be gone
 }
 
 // cut closes the connection under the socket.
 func (s *socket) cut() {
 	s.closing.note(ByServer, websocket.CloseAbnormalClosure)
 	s.ended.Store(true)
-	_ = s.conn.Close()
+	_ = s.ws.Close()
 }

@@ -28,7 +28,7 @@ func TestOtherWorkHasItsTurnBetweenFramesOfClients(t *testing.T) {
 		here, there := net.Pipe()
 		defer there.Close()
 		one := &socket{hub: s}
-		one.line.Conn = here
+		one.conn.Open(here, &s.open, one)
 		go func() {
 			<-begin
 			one.take(websocket.TextMessage, []byte(`{"event":"x"}`))

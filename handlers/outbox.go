@@ -3,6 +3,7 @@ package handlers
 import (
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/gorilla/websocket"
@@ -15,6 +16,13 @@ import (
 const (
 	outboxMessages = 1024
 	outboxBytes    = 4 << 20
+)
+
+// backlogBytes is the most that a connection keeps behind what the kernel has taken: what an outbox hands it at a time,
+// and some control frames. writeTime is how long the client's side may take nothing of that.
+const (
+	backlogBytes = outboxBytes + 64<<10
+	writeTime    = 10 * time.Second
 )
 
 // batchBytes is how much is written at a time, if it is more than one message.

@@ -41,7 +41,7 @@ func (s *sockets) ping(ctx context.Context) {
 func (s *socket) ping() {
 	quiet := s.hub.now() - time.Duration(s.lastHeard.Load())
 	if quiet >= talking && !s.ended.Load() {
-		s.line.ping()
+		s.conn.Ping()
 	}
 }
 
@@ -58,6 +58,6 @@ func (s *socket) pong(data string) error {
 
 func (s *socket) pongLast() {
 	if last := s.pinged.Swap(nil); last != nil {
-		_ = s.conn.WriteControl(websocket.PongMessage, []byte(*last), time.Now().Add(closeTime))
+		_ = s.ws.WriteControl(websocket.PongMessage, []byte(*last), time.Now().Add(closeTime))
 	}
 }

@@ -4,14 +4,14 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
-	"net"
 	"runtime"
 	"time"
 	"unicode/utf8"
 
 	"github.com/gorilla/websocket"
 	"github.com/olahol/melody"
+
+	"rollcall/handlers/nbconn"
 )
 
 const (
@@ -21,6 +21,8 @@ const (
 	frameSlack = 64 << 10
 	// messageTime is for a message to arrive, from its first frame on. Pings and pongs between its frames do not extend it.
 	messageTime = 10 * time.Second
+	// unfinishedBytes is the most that an instance keeps of large messages whose end has not come yet.
+	unfinishedBytes = 64 << 20
 	// lingerBytes is the most that is read after a close frame, for the client to read that
 	lingerBytes = 1 << 20
 	// ackBytes is more than a confirmation needs that a client has not padded.
@@ -48,6 +50,15 @@ func (s *sockets) handleReads() {
 	s.melody.HandleError(func(session *melody.Session, err error) { s.roll.of(session).giveUp(err) })
 }
 
+// limits are those of every connection.
+func (s *sockets) limits() nbconn.Limits {
+	return nbconn.Limits{
+		Backlog: backlogBytes, Stall: writeTime,
+		MessageTime: messageTime, MessageBytes: readSlack*int64(s.options.MaxMessageBytes) + frameSlack, Silence: pongWait,
+		UnfinishedBytes: unfinishedBytes,
+	}
+}
+
 // heard notes that the client lives.
 func (s *socket) heard() { s.lastHeard.Store(int64(s.hub.now())) }
 
@@ -65,7 +76,7 @@ func (s *socket) take(kind int, frame []byte) {
 		wait = s.judge(kind, frame)
 	})
 	s.pause(wait)
-	s.line.expectMore() // its pongs, or more of a message, wait behind this one
+	s.conn.ExtendDeadline() // its pongs, or more of a message, wait behind this one
 }
 
 // onOwnStack runs f on a stack that is thrown away: the reader's would stay grown, for each socket that is open.
@@ -90,7 +101,7 @@ func (s *sockets) standBack() {
 // judge handles a message or refuses it. It returns how long to wait before the next.
 func (s *socket) judge(kind int, frame []byte) (wait time.Duration) {
 	if s.confirms(kind, frame) {
-		s.charged = s.line.received
+		s.charged = s.conn.Received()
 		return 0
 	}
 	wait = s.charge()
@@ -143,8 +154,8 @@ func (s *socket) confirms(kind int, frame []byte) bool {
 
 // charge takes tokens for a frame, and for all bytes that came since the last. It returns how long it takes until they are there.
 func (s *socket) charge() (wait time.Duration) {
-	bytes := s.line.received - s.charged
-	s.charged = s.line.received
+	bytes := s.conn.Received() - s.charged
+	s.charged = s.conn.Received()
 	return s.bucket.take(s.hub.now(), s.hub.options.ClientRate, bytes)
 }
 
@@ -168,7 +179,7 @@ func (s *socket) pause(d time.Duration) {
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-	case <-s.line.ended():
+	case <-s.conn.Done():
 	}
 }
 
@@ -182,7 +193,7 @@ func (s *socket) control() {
 		}
 		s.pause(wait)
 	}
-	_ = s.line.SetReadDeadline(time.Now().Add(pongWait)) // which does not move that of a message
+	_ = s.conn.SetReadDeadline(time.Now().Add(pongWait)) // which does not move that of a message
 }
 
 // closed runs when the client sends a close frame.
@@ -202,13 +213,12 @@ func (s *socket) closed(code int) {
 
 // giveUp runs when nothing more is read from a socket. It tells the client why, if it is still there.
 func (s *socket) giveUp(err error) {
-	late := net.Error(nil)
 	switch {
-	case errors.Is(err, errNoRoom):
+	case errors.Is(err, nbconn.ErrNoRoom):
 		s.unfinished("too many clients have sent parts of messages, and this one was begun first")
-	case errors.Is(err, errLineRead):
+	case errors.Is(err, nbconn.ErrTooLarge):
 		s.end(websocket.CloseMessageTooBig, "a message in far too many frames")
-	case s.line.arrival.begun && errors.As(err, &late) && late.Timeout():
+	case errors.Is(err, nbconn.ErrTooLate):
 		s.unfinished(fmt.Sprintf("a message must arrive whole within %v", messageTime))
 	case errors.Is(err, websocket.ErrReadLimit): // the close frame is written
 		s.closing.note(ByServer, websocket.CloseMessageTooBig)
@@ -217,8 +227,7 @@ func (s *socket) giveUp(err error) {
 	default:
 		return
 	}
-	_ = s.line.Conn.SetReadDeadline(time.Now().Add(closePatience))
-	_, _ = io.CopyN(io.Discard, s.line.Conn, lingerBytes) // or TCP would drop the close frame for what was not read
+	s.conn.Discard(closePatience, lingerBytes)
 }
 
 func (s *socket) unfinished(reason string) {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -134,9 +135,6 @@ func TestAMessageThatArrivesSlowlyButInTimeIsHandled(t *testing.T) {
 			}
 			client.wantAnswer(codeUnknownEvent, "slow")
 		}
-		if s.unfinished.bytes != 0 || s.unfinished.begun.Len() != 0 {
-			t.Errorf("%d bytes are still counted", s.unfinished.bytes)
-		}
 	})
 }
 
@@ -144,7 +142,7 @@ func TestTheUnfinishedMessageThatWasBegunFirstGoesWhenThereIsNoRoom(t *testing.T
 	synctest.Test(t, func(t *testing.T) {
 		s := newTestSockets(t)
 		s.limitMessages(64 << 10)
-		s.unfinished.most = 3 * (64<<10 + 1) / 2
+		s.open.Limits.UnfinishedBytes = 3 * (64<<10 + 1) / 2
 		alice, mallory := talkTo(t, s), talkTo(t, s)
 		for _, client := range []*talker{mallory, alice} {
 			part, err := client.NextWriter(websocket.TextMessage)
@@ -167,9 +165,6 @@ func TestTheUnfinishedMessageThatWasBegunFirstGoesWhenThereIsNoRoom(t *testing.T
 			}
 		}
 		alice.wantAnswer(codeUnknownEvent, "1")
-		if s.unfinished.bytes != 0 || s.unfinished.begun.Len() != 0 {
-			t.Errorf("%d bytes are still counted", s.unfinished.bytes)
-		}
 	})
 }
 
@@ -281,5 +276,57 @@ func TestNoSocketOpensAfterTheLastWasDrained(t *testing.T) {
 	_, err := s.serve(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/ws", nil), "")
 	if !errors.As(err, &p) || p.Code != "draining" {
 		t.Errorf("got %v", err)
+	}
+}
+func TestASocketThatEndsWithinAMessageIsClosed(t *testing.T) {
+	for name, end := range map[string]func(client *websocket.Conn) error{
+		"the connection breaks": func(client *websocket.Conn) error { return client.NetConn().Close() },
+		"a close frame": func(client *websocket.Conn) error {
+			return client.WriteControl(websocket.CloseMessage, nil, time.Time{})
+		},
+		"a frame that breaks the rules": func(client *websocket.Conn) error {
+			_, err := client.NetConn().Write([]byte{0xf3, 0x80, 0, 0, 0, 0})
+			return err
+		},
+		"too many bytes": func(client *websocket.Conn) error {
+			_, err := client.NetConn().Write([]byte{0, 0xff, 0, 0, 0, 0, 0xff, 0, 0, 0, 0, 0, 0, 0})
+			return err
+		},
+		"too many frames": func(client *websocket.Conn) error {
+			empty := strings.Repeat("\x00\x80\x00\x00\x00\x00", 100)
+			for {
+				if _, err := io.WriteString(client.NetConn(), empty); err != nil {
+					return nil // it is cut
+				}
+			}
+		},
+		"nothing": func(*websocket.Conn) error { return nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newTestSockets(t)
+				s.limitMessages(64 << 10)
+				client := talkTo(t, s)
+				part, err := client.NextWriter(websocket.TextMessage)
+				if err == nil {
+					_, err = part.Write(make([]byte, 20<<10))
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				synctest.Wait()
+				closed := s.roll.all()[0].conn.Done() // which gives the room of the message back
+				if err := end(client.Conn); err != nil {
+					t.Fatal(err)
+				}
+				for range client.frames {
+				}
+				client.Close()
+				<-closed
+				if s.open.Wait(); s.number() != 0 {
+					t.Errorf("%d sockets are still counted", s.number())
+				}
+			})
+		})
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/gorilla/websocket"
 	"github.com/olahol/melody"
 
+	"rollcall/handlers/nbconn"
 	"rollcall/presence"
 )
 
@@ -32,8 +33,8 @@ type socket struct {
 	presence.Socket
 	hub       *sockets
 	session   *melody.Session // nil before it is made
-	conn      *websocket.Conn // the session's
-	line      line            // under it
+	ws        *websocket.Conn // the session's
+	conn      nbconn.Conn     // under it
 	handshake chan struct{}   // nil when it is over: see serve
 	status    int             // with which the handshake was refused; 0: it was not, or not yet
 	outbox    outbox
@@ -69,9 +70,8 @@ type sockets struct {
 	started time.Time
 	door    chan struct{} // capacity 1: frames of clients come in one at a time; see standBack
 
-	roll       roll
-	open       sync.WaitGroup // goroutines and timers of sockets. While a socket has any, it has the one that reads
-	unfinished unfinished
+	roll roll
+	open nbconn.Group // goroutines and timers of sockets. While a socket has any, it has the one that reads
 
 	slow          atomic.Int64 // sockets closed because they were too slow
 	full          atomic.Int64 // handshakes refused because there were as many sockets as may be
@@ -100,14 +100,15 @@ func newSockets(o Options, g *gateway, draining func() bool) *sockets {
 		WriteBufferPool: &sync.Pool{},
 		CheckOrigin:     func(*http.Request) bool { return true }, // done before, with a better answer
 		Error: func(w http.ResponseWriter, _ *http.Request, status int, reason error) {
-			if maker, ok := w.(lineMaker); ok {
-				maker.socket.status = status
+			if hijacker, ok := w.(nbconn.Hijacker); ok {
+				hijacker.Owner.(*socket).status = status
 			}
 			writeProblem(w, problem(status, codeBadHandshake, "%v", reason))
 		},
 	}
 	s.melody.HandleConnect(s.connect)
 	s.melody.HandleDisconnect(s.disconnect)
+	s.open.Limits = s.limits()
 	s.handleReads()
 	return s
 }
@@ -161,7 +162,7 @@ func (s *sockets) serve(w http.ResponseWriter, r *http.Request, user string) (re
 	socket.Socket = presence.Socket{ID: uuid.New(), User: user, Conn: socket}
 	go s.run(w, r, socket)
 	<-handshake
-	if socket.conn != nil {
+	if socket.ws != nil {
 		defer close(handshake)
 		s.welcomeIn(socket) // here, on a stack that ends with the request: the socket's own would stay grown
 		return 0, nil
@@ -173,7 +174,7 @@ func (s *sockets) serve(w http.ResponseWriter, r *http.Request, user string) (re
 // there for each idle socket, so it is little.
 func (s *sockets) run(w http.ResponseWriter, r *http.Request, socket *socket) {
 	defer s.ran(socket)
-	if err := s.melody.HandleRequestWithKeys(lineMaker{w, socket}, r, map[string]any{"socket": socket}); err != nil {
+	if err := s.melody.HandleRequestWithKeys(nbconn.Hijacker{ResponseWriter: w, Conn: &socket.conn, Group: &s.open, Owner: socket}, r, map[string]any{"socket": socket}); err != nil {
 		s.options.Log.Debug("handshake", "error", err)
 	}
 }
@@ -186,8 +187,8 @@ func (s *sockets) ran(socket *socket) {
 			s.disconnect(socket.session)
 		}
 	}
-	if socket.line.Conn != nil { // so that nothing goes on that sends, or waits to cut it
-		_ = socket.line.Close()
+	if socket.conn.Conn != nil { // so that nothing goes on that sends, or waits to cut it
+		_ = socket.conn.Close()
 	}
 	if socket.handshake != nil { // the upgrader has refused
 		socket.handshake <- struct{}{}
@@ -201,8 +202,8 @@ func (s *sockets) connect(session *melody.Session) {
 	socket := key.(*socket)
 	session.Request, session.Keys = nil, nil // or an idle socket would keep them
 	handshake := socket.handshake
-	socket.session, socket.conn, socket.handshake = session, session.WebsocketConnection(), nil
-	socket.conn.SetPingHandler(socket.pong)
+	socket.session, socket.ws, socket.handshake = session, session.WebsocketConnection(), nil
+	socket.ws.SetPingHandler(socket.pong)
 	socket.heard()
 	s.roll.add(session, socket)
 	s.options.meter().Opened()
@@ -251,7 +252,6 @@ func (s *sockets) welcome(socket *socket, reachable bool) []byte {
 func (s *sockets) disconnect(session *melody.Session) {
 	socket := s.roll.of(session)
 	s.roll.remove(session)
-	socket.line.giveRoomBack()
 	s.options.meter().Closed(socket.closing.first())
 	socket.outbox.end()
 	s.mirror.Leave(&socket.Socket, socket.left.Load())

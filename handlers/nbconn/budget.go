@@ -20,7 +20,7 @@ type budget struct {
 type upload struct {
 	giveUp func() // called, under the budget's lock, when it must go
 
-	asked int // bytes that room was last taken for; owned by the reader
+	asked int // bytes that room was last taken for; guarded by the connection's lock
 
 	// the budget's lock guards the following
 	bytes int
@@ -48,15 +48,20 @@ func (b *budget) grow(u *upload, bytes, most int) {
 	}
 }
 
-// release gives the room of an upload back. held: it still had it.
-func (b *budget) release(u *upload) (held bool) {
+// has says whether an upload still has its room.
+func (b *budget) has(u *upload) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if u.entry == nil {
-		return false
+	return u.entry != nil
+}
+
+// release gives the room of an upload back, if it still has it.
+func (b *budget) release(u *upload) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if u.entry != nil {
+		b.removeLocked(u)
 	}
-	b.removeLocked(u)
-	return true
 }
 
 func (b *budget) removeLocked(u *upload) {

@@ -36,6 +36,7 @@ type Conn struct {
 	closed   bool
 	done     chan struct{} // closed with the connection; nil while nobody waits for that
 	closing  *time.Timer   // will close the connection; nil: none does
+	upload   *upload       // room for the message under way; nil unless it is large
 
 	// the argument and the results of trySyscall, guarded by mu
 	toTry  []byte
@@ -45,7 +46,6 @@ type Conn struct {
 	// owned by the reader
 	received int64 // bytes
 	follower follower
-	upload   *upload // room for the message under way; nil unless it is large
 }
 
 // batches are buffers in which frames are gathered for one write. A connection needs one only for that moment.
@@ -159,6 +159,7 @@ func (c *Conn) closeLocked() error {
 	}
 	c.closed = true
 	c.backlog = nil
+	c.releaseRoomLocked()
 	if c.closing != nil && c.closing.Stop() {
 		c.group.Done()
 	}

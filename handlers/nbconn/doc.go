@@ -32,6 +32,6 @@
 // All goroutines and timers of a Conn are counted in its [Group], whose Wait returns when none is left. Close stops the
 // timer and fails the write of the flusher, so that none outlives its connection for long.
 //
-// Locks: a Conn's mutex is held while Owner.TooSlow runs, and is not held while Owner.Flushed runs. The budget's mutex is
-// held while a read deadline is set. Neither is ever taken while the other is held.
+// Locks: a Conn's mutex may be held when that of the group's budget is taken, never the other way round. The Conn's
+// mutex is held while Owner.TooSlow runs, and is not held while Owner.Flushed runs.
 package nbconn

@@ -40,7 +40,7 @@ func (c *Conn) follow(p []byte, err error) error {
 // readError says why the connection under this one returned an error.
 func (c *Conn) readError(err error) error {
 	switch {
-	case c.upload != nil && !c.group.unfinished.release(c.upload): // somebody else has released it
+	case !c.keepsRoom():
 		return ErrNoRoom
 	case c.follower.inMessage && errors.Is(err, os.ErrDeadlineExceeded):
 		return ErrTooLate
@@ -70,9 +70,6 @@ func (c *Conn) SetReadDeadline(at time.Time) error {
 // Received is how many bytes were read; for the reader.
 func (c *Conn) Received() int64 { return c.received }
 
-// StopReading is called by the reader when it will not read any more.
-func (c *Conn) StopReading() { c.releaseRoom() }
-
 // Discard reads and throws away what still comes, for a time and so many bytes at most. Without that, TCP resets the
 // connection for what was not read, and the client may never see the last frames that were written to it.
 func (c *Conn) Discard(d time.Duration, most int64) {
@@ -86,17 +83,36 @@ func (c *Conn) takeRoom() {
 	if c.follower.bytes <= smallMessage {
 		return
 	}
+	bytes := (int(c.follower.bytes) + step - 1) / step * step
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return
+	}
 	if c.upload == nil { // the deadline wakes the reader, which then returns ErrNoRoom
 		c.upload = &upload{giveUp: func() { _ = c.Conn.SetReadDeadline(time.Unix(0, 0)) }}
 	}
-	if bytes := (int(c.follower.bytes) + step - 1) / step * step; bytes > c.upload.asked {
+	if bytes > c.upload.asked {
 		c.upload.asked = bytes
 		c.group.unfinished.grow(c.upload, bytes, c.group.Limits.UnfinishedBytes)
 	}
 }
 
-// releaseRoom gives back the room of the message under way: it has ended, or never will.
+// keepsRoom says whether the message under way was not told to go.
+func (c *Conn) keepsRoom() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.upload == nil || c.group.unfinished.has(c.upload)
+}
+
+// releaseRoom gives back the room of the message that has ended.
 func (c *Conn) releaseRoom() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.releaseRoomLocked()
+}
+
+func (c *Conn) releaseRoomLocked() {
 	if c.upload != nil {
 		c.group.unfinished.release(c.upload)
 		c.upload = nil

@@ -129,10 +129,49 @@ func TestGroup_TakesTheRoomOfTheMessageThatWasBegunFirst(t *testing.T) {
 		if bytes, messages := group.held(); messages != 1 || bytes < 60<<10 || bytes > 80<<10 {
 			t.Errorf("%d bytes of %d messages are counted", bytes, messages)
 		}
-		conns[1].Conn.Close()
-		<-ends[1]
-		if bytes, messages := group.held(); bytes != 0 || messages != 0 {
-			t.Errorf("%d bytes of %d messages are still counted", bytes, messages)
-		}
 	})
+}
+
+func TestConn_GivesItsRoomBackWhenItEndsWithinAMessage(t *testing.T) {
+	for name, end := range map[string]func(c *Conn, client net.Conn){
+		"the connection breaks": func(c *Conn, client net.Conn) {
+			client.Close()
+			_ = c.readUntilError()
+			c.Close()
+		},
+		"the owner closes it": func(c *Conn, _ net.Conn) { c.Close() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			here, there := net.Pipe()
+			c, _ := wrap(there)
+			go send(t, here, frameOf(true, text, true, 8, 70<<10)[:60<<10])
+			read := make([]byte, 60<<10)
+			if n, err := c.Read(read); n != len(read) || err != nil {
+				t.Fatal(n, err)
+			}
+			if bytes, _ := c.group.held(); bytes == 0 {
+				t.Fatal("it takes no room")
+			}
+			end(c, here)
+			if bytes, messages := c.group.held(); bytes != 0 || messages != 0 {
+				t.Errorf("%d bytes of %d messages are still counted", bytes, messages)
+			}
+		})
+	}
+}
+
+func TestConn_GivesItsRoomBackWhenAMessageEnds(t *testing.T) {
+	here, there := net.Pipe()
+	defer here.Close()
+	c, _ := wrap(there)
+	frame := frameOf(true, text, true, 8, 20<<10)
+	go send(t, here, frame)
+	for c.Received() < int64(len(frame)) {
+		if _, err := c.Read(make([]byte, 6000)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if bytes, messages := c.group.held(); bytes != 0 || messages != 0 {
+		t.Errorf("%d bytes of %d messages are still counted", bytes, messages)
+	}
 }
