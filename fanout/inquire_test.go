@@ -31,26 +31,24 @@ func TestReport_AnOwnerThatHasNoSocketOfTheUserCountsAsGone(t *testing.T) {
 }
 
 func TestReport_SaysNothingOfInstancesIfRedisDidNotSayWhoWasAsked(t *testing.T) {
+	l := startNode(t, "a", options(redistest.StartInProcess(t), 1)).router.lanes[0]
 	for local, want := range []Outcome{
 		{Err: ErrUnreachable, Sockets: presence.Counts{Gone: 1}},
 		{State: presence.Unknown, Instances: 1, Partial: true, Sockets: presence.Counts{Gone: 1}},
 	} {
-		redistest.Each(t, func(t *testing.T, server *redistest.Server) {
-			a := startNode(t, "a", options(server, 1))
-			ticket, l := newTicket([]Push{{User: "alice", Frame: []byte("once"), Wait: Written}}, time.Now().Add(patience)), a.router.lanes[0]
-			o := &ticket.orders[0]
-			if err := l.admit(o); err != nil || !o.claim(time.Now()) {
-				t.Fatal(err)
-			}
-			l.taking.Done() // it is not queued
-			o.local = local // sockets here got it
-			o.inquiry.gather.onLocal(presence.Counts{})
-			o.inquiry.gather.onReply("c", ownerReply{stray: true}.append(nil))
-			o.settle(sent, Outcome{Err: ErrUnreachable}, 0)
-			if got := ticket.Wait(t.Context())[0]; got != want {
-				t.Errorf("%+v, want %+v", got, want)
-			}
-		})
+		ticket := newTicket([]Push{{User: "alice", Frame: []byte("once"), Wait: Written}}, time.Now().Add(patience))
+		o := &ticket.orders[0]
+		if err := l.admit(o); err != nil || !o.claim(time.Now()) {
+			t.Fatal(err)
+		}
+		l.taking.Done() // it is not queued
+		o.local = local // sockets here got it
+		o.inquiry.gather.onLocal(presence.Counts{})
+		o.inquiry.gather.onReply("c", ownerReply{stray: true}.append(nil))
+		o.settle(sent, Outcome{Err: ErrUnreachable}, 0)
+		if got := ticket.Wait(t.Context())[0]; got != want {
+			t.Errorf("%+v, want %+v", got, want)
+		}
 	}
 }
 
