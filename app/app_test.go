@@ -31,10 +31,6 @@ const (
 )
 
 func TestMain(m *testing.M) {
-	if os.Getenv(tellSlack) != "" {
-		tellTimerSlack()
-		return
-	}
 	options := []goleak.Option{goleak.Cleanup(func(code int) { removeBinary(); os.Exit(code) })}
 	for _, lasting := range []string{
 		"net/http.(*persistConn).readLoop",

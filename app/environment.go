@@ -10,11 +10,12 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-const ourVariables = "ROLLCALL_" // what the names of all settings' variables begin with
+const ourVariables = "ROLLCALL_" // the prefix of every setting's variable
 
-// othersVariables are no settings although their names begin so: of images, of our own tests, of
-// takeTimerSlack, and what Kubernetes sets for services that are called rollcall or rollcall-something.
-var othersVariables = regexp.MustCompile(`^ROLLCALL_(VERSION|TEST_.*|BEGUN_AGAIN|(.*_)?SERVICE_(HOST|PORT)(_.*)?|(.*_)?PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)$`)
+// otherVariables match names that begin with the prefix and are no settings: those of container images and of
+// our own tests, and those that Kubernetes sets for services called rollcall or rollcall-something.
+var otherVariables = regexp.MustCompile(`^ROLLCALL_(VERSION|TEST_.*` +
+	`|(.*_)?SERVICE_(HOST|PORT)(_.*)?|(.*_)?PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)$`)
 
 // mayBeEmpty are the settings that mean the same when they are empty as when they are not given, and nothing
 // more is allowed by it.
@@ -32,7 +33,7 @@ func checkEnvironment(parser *kong.Kong, environment []string) error {
 		case !strings.HasPrefix(variable, ourVariables):
 		case known && value == "" && !slices.Contains(mayBeEmpty, setting):
 			return fmt.Errorf("%s is set, but empty: give it a value, or do not set it", variable)
-		case !known && !othersVariables.MatchString(variable):
+		case !known && !otherVariables.MatchString(variable):
 			return fmt.Errorf("%s is no setting of Rollcall: do you mean %s? --help lists all", variable, nearest(variable, settings))
 		}
 	}

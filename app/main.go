@@ -98,16 +98,12 @@ func run(c *Config, log *slog.Logger, out io.Writer) error {
 	if err := c.check(); err != nil {
 		return err
 	}
-	noSlack := takeTimerSlack() // told when it listens, for that is the log's first line
 	signals, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	c.fillDev()
 	a, err := Start(signals, c, handlers.Builtin(), log)
 	if err != nil {
 		return err
-	}
-	if noSlack != nil {
-		log.Warn("no timer slack: this instance will need more processor time", "error", noSlack)
 	}
 	if a.Dev != nil {
 		printDev(out, a)

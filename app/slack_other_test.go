@@ -1,7 +1,0 @@
-//go:build !linux
-
-package main
-
-const tellSlack = "ROLLCALL_TEST_TELL_SLACK" // never set here
-
-func tellTimerSlack() {}
