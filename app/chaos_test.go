@@ -32,10 +32,10 @@ func TestChaos(t *testing.T) {
 			t.Logf("the same schedule again: make chaos FOR=%v SEED=%d", *chaosFor, seed)
 		}
 	})
-	w := startWorld(t, 30, chaosWorld)
+	c := startCluster(t, 30, clusterForChaos)
 	r := rand.New(rand.NewPCG(seed, 0))
 	playable := slices.DeleteFunc(slices.Clone(faults), func(f fault) bool {
-		return !strings.Contains(f.name, *chaosOnly) || f.on == onRedis && w.server == nil || f.on == onLinks && !w.linked
+		return !strings.Contains(f.name, *chaosOnly) || f.on == onRedis && c.server == nil || f.on == onLinks && !c.linked
 	})
 	if len(playable) == 0 {
 		t.Fatalf("no fault that can be played here has a name with %q in it", *chaosOnly)
@@ -45,74 +45,74 @@ func TestChaos(t *testing.T) {
 		if len(order) == 0 {
 			order = r.Perm(len(playable))
 		}
-		w.play(playable[order[0]], r.Uint64())
+		c.play(playable[order[0]], r.Uint64())
 	}
-	t.Logf("seed %d\n%s", seed, w.report)
+	t.Logf("seed %d\n%s", seed, c.report)
 }
 
 // play plays one fault, perhaps while some clients come and go, and wants everything to be right after it.
-func (w *world) play(f fault, seed uint64) {
-	w.t.Helper()
-	w.t.Log(f.name)
+func (c *cluster) play(f fault, seed uint64) {
+	c.t.Helper()
+	c.t.Log(f.name)
 	r, restless := rand.New(rand.NewPCG(seed, 0)), rand.New(rand.NewPCG(seed, 1))
-	s := w.begin(f.name)
+	run := c.begin(f.name)
 	if r.IntN(2) == 0 {
-		f.play(s, r)
-		s.settle()
+		f.play(run, r)
+		run.finish()
 		return
 	}
 	var churn sync.WaitGroup
-	churn.Go(func() { w.regulars.churn(restless) })
+	churn.Go(func() { c.pool.churn(restless) })
 	lapse(between(r, 0, time.Second/2))
-	f.play(s, r)
+	f.play(run, r)
 	churn.Wait()
-	s.over = time.Now()
-	s.settle()
+	run.faultEnded = time.Now()
+	run.finish()
 }
 
 // churn lets some clients drop, vanish for a time, or leave, and come back.
-func (c *regulars) churn(r *rand.Rand) {
+func (p *clientPool) churn(r *rand.Rand) {
 	for range 1 + r.IntN(5) {
-		m := c.members[r.IntN(len(c.members))]
+		c := p.clients[r.IntN(len(p.clients))]
 		switch r.IntN(3) {
 		case 0:
-			m.dropSocket()
+			c.dropSocket()
 		case 1:
-			m.vanish()
+			c.vanish()
 		case 2:
-			m.leave()
+			c.leave()
 		}
-		lapse(between(r, 0, worldGrace/4))
-		c.comeBack(m)
+		lapse(between(r, 0, clusterGrace/4))
+		p.comeBack(c)
 	}
 }
 
-// chaosWorld puts the world on the Redis of the flags, if there is one, under names of its own, which it cleans up.
-func chaosWorld(w *world) {
+// clusterForChaos puts the cluster on the Redis of the flags, if there is one, under names of its own, which it cleans up.
+func clusterForChaos(c *cluster) {
 	if *chaosRedis == "" {
 		return
 	}
 	option, err := rueidis.ParseURL(*chaosRedis)
 	if err != nil {
-		w.t.Fatal(err)
+		c.t.Fatal(err)
 	}
 	option.DisableCache = true
 	direct, err := rueidis.NewClient(option)
 	if err != nil {
-		w.t.Fatal(err)
+		c.t.Fatal(err)
 	}
-	w.at(*chaosRedis, direct)
-	w.prefix = "chaos:" + cryptorand.Text() + ":"
-	w.t.Cleanup(func() { w.removeKeys(); direct.Close() })
-	info, _ := w.redis("INFO", "server").ToString()
+	c.reachedAt(*chaosRedis, direct)
+	c.prefix = "chaos:" + cryptorand.Text() + ":"
+	c.t.Cleanup(func() { c.removeKeys(); direct.Close() })
+	info, _ := c.redis("INFO", "server").ToString()
 	// under TLS a link's name would not fit, and nodes of a Cluster name each other
-	w.linked = w.url.Scheme == "redis" && len(option.InitAddress) == 1 && strings.Contains(info, "redis_mode:standalone")
-	w.strangers = w.subscribers()
+	c.linked = c.url.Scheme == "redis" && len(option.InitAddress) == 1 && strings.Contains(info, "redis_mode:standalone")
+	c.othersClients = c.subscribers()
 }
 
-// removeKeys removes all keys of this world: those of one shard.
-func (w *world) removeKeys() {
+// removeKeys removes all keys of this cluster: those of one shard.
+func (c *cluster) removeKeys() {
 	for _, key := range []string{"owners", "leases", "log", "seen", "clock", "instances", "shards"} {
-		w.direct.Do(context.Background(), w.direct.B().Del().Key(w.prefix+"{0}:"+key).Build())
+		c.redisClient.Do(context.Background(), c.redisClient.B().Del().Key(c.prefix+"{0}:"+key).Build())
 	}
 }

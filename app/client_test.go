@@ -1,162 +1,230 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
-	"io"
-	"net/http"
-	"testing"
+	"errors"
+	"math/rand/v2"
 	"time"
 
 	"github.com/gorilla/websocket"
 )
 
-// frame is one from the server.
-type frame struct {
-	Event string          `json:"event"`
-	Data  json.RawMessage `json:"data"`
-	ID    string          `json:"id"`
-	Ref   string          `json:"ref"`
-}
-
-// client is a socket of a user.
+// client is one client.
 type client struct {
-	t      *testing.T
-	conn   *websocket.Conn
-	frames chan frame // closed with the connection
-	ended  error      // why, when frames is closed
-	id     string     // from the welcome
+	pool  *clientPool
+	user  *user
+	token string
+
+	wanted    bool // is to be connected
+	held      bool // but not now
+	conn      *websocket.Conn
+	sockets   int    // so far
+	instance  string // where it is connected; empty: nowhere
+	reachable time.Time
+	closing   bool // by itself
+
+	// in this run:
+	breaks  int            // sockets that closed
+	goaways int            // of these, such as were told to come back
+	frames  map[string]int // id of a push → how often it came
+	order   []receivedPush
+
+	asked, answered int // questions to the gateway; counted up only while the socket is the same
 }
 
-// connect opens a socket and waits for its welcome; without a user it is anonymous.
-func connect(t *testing.T, a *App, user string) *client {
-	t.Helper()
-	query := ""
-	if user != "" {
-		query = "?token=" + token(t, user)
-	}
-	return dial(t, "ws://"+a.Addr+"/ws"+query, nil)
+// receivedPush is a numbered push that came.
+type receivedPush struct {
+	id     string
+	socket int // of this client, from 1
+	From   string
+	N      int
 }
 
-// dialRaw opens a user's socket and leaves the welcome to be read.
-func dialRaw(t *testing.T, a *App, user string) *client {
-	t.Helper()
-	return open(t, "ws://"+a.Addr+"/ws?token="+token(t, user), nil)
-}
-
-func dial(t *testing.T, address string, header http.Header) *client {
-	t.Helper()
-	c := open(t, address, header)
-	var data struct {
-		Socket string `json:"socket"`
-	}
-	welcome := c.next()
-	if welcome.Event != "rollcall:welcome" {
-		t.Fatalf("the first frame is %s", welcome.Event)
-	}
-	if err := json.Unmarshal(welcome.Data, &data); err != nil || data.Socket == "" {
-		t.Fatalf("welcome %s: %v", welcome.Data, err)
-	}
-	c.id = data.Socket
-	return c
-}
-
-func open(t *testing.T, address string, header http.Header) *client {
-	t.Helper()
-	conn, response, err := websocket.DefaultDialer.Dial(address, header)
-	if err != nil {
-		if response != nil {
-			body, _ := io.ReadAll(response.Body)
-			t.Fatalf("connect: %v: %s", err, body)
+// run keeps the client connected whenever it is to be.
+func (c *client) run(ctx context.Context) {
+	for c.waitWanted(ctx) {
+		var end error
+		conn, instance, err := c.dial(ctx)
+		if err == nil {
+			end = c.read(conn, instance)
 		}
-		t.Fatalf("connect: %v", err)
+		pause := c.pause(err, end)
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+		}
 	}
-	c := &client{t: t, conn: conn, frames: make(chan frame, 10000)}
-	go c.read()
-	t.Cleanup(func() { conn.Close() })
-	return c
 }
 
-func (c *client) read() {
-	defer close(c.frames)
+// waitWanted waits until the client is to be connected; false: never again.
+func (c *client) waitWanted(ctx context.Context) bool {
+	for {
+		c.pool.mu.Lock()
+		wanted, changed := c.wanted && !c.held, c.pool.changed
+		c.pool.mu.Unlock()
+		if ctx.Err() != nil {
+			return false
+		}
+		if wanted {
+			return true
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// dial connects to any instance that serves, as a balancer would.
+func (c *client) dial(ctx context.Context) (*websocket.Conn, string, error) {
+	nodes := c.pool.cluster.serving()
+	if len(nodes) == 0 {
+		return nil, "", errors.New("no instance serves")
+	}
+	process := nodes[rand.IntN(len(nodes))].instance()
+	dialer := websocket.Dialer{HandshakeTimeout: 5 * time.Second} // it may be paused just now
+	conn, _, err := dialer.DialContext(ctx, "ws://"+process.Addr+"/ws?token="+c.token, nil)
+	if err != nil {
+		return nil, "", err
+	}
+	c.pool.mu.Lock()
+	defer c.pool.mu.Unlock()
+	if !c.wanted || c.held || ctx.Err() != nil {
+		conn.Close()
+		return nil, "", errors.New("not wanted any more")
+	}
+	c.conn, c.closing = conn, false
+	c.sockets++
+	return conn, process.Instance, nil
+}
+
+// read reads until the socket closes, and says why it did.
+func (c *client) read(conn *websocket.Conn, instance string) error {
+	defer conn.Close()
 	for {
 		var f frame
-		if c.ended = c.conn.ReadJSON(&f); c.ended != nil {
-			return
+		if err := conn.ReadJSON(&f); err != nil {
+			c.closed(instance, err)
+			return err
 		}
-		c.frames <- f
+		c.receive(instance, f)
 	}
 }
 
-// next is the next frame.
-func (c *client) next() frame {
-	c.t.Helper()
-	select {
-	case f, ok := <-c.frames:
-		if !ok {
-			c.t.Fatalf("the connection ended: %v", c.ended)
+func (c *client) receive(instance string, f frame) {
+	p := c.pool
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if c.closing {
+		return
+	}
+	switch f.Event {
+	case "rollcall:welcome":
+		var welcome struct{ Reachable bool }
+		_ = json.Unmarshal(f.Data, &welcome)
+		c.instance = instance
+		if welcome.Reachable {
+			c.reachableLocked()
 		}
-		return f
-	case <-time.After(patience):
-		c.t.Fatal("no frame came")
-		return frame{}
+		p.changedLocked()
+	case "rollcall:reachable":
+		c.reachableLocked()
+		p.changedLocked()
+	case "numbered":
+		h := receivedPush{id: f.ID, socket: c.sockets}
+		_ = json.Unmarshal(f.Data, &h)
+		c.frames[f.ID]++
+		c.order = append(c.order, h)
+	case "events":
+		if f.Ref != "" && string(f.Data) == "3" { // the last of the answers
+			c.answered++
+			p.changedLocked()
+		}
+	case "fence":
+		c.frames[f.ID]++
+		p.changedLocked()
 	}
 }
 
-// wantFrame wants the next frame to be this one.
-func (c *client) wantFrame(event, data string) frame {
-	c.t.Helper()
-	f := c.next()
-	if f.Event != event || !sameJSON(string(f.Data), data) {
-		c.t.Fatalf("got %s %s, want %s %s", f.Event, f.Data, event, data)
-	}
-	return f
-}
-
-// wantError wants the next frame to be an error with this code, for this ref.
-func (c *client) wantError(code, ref string) {
-	c.t.Helper()
-	f := c.next()
-	var data struct{ Code, Message string }
-	if err := json.Unmarshal(f.Data, &data); err != nil || f.Event != "rollcall:error" || data.Code != code || data.Message == "" || f.Ref != ref {
-		c.t.Fatalf("got %s %s ref %q, want rollcall:error %s ref %q", f.Event, f.Data, f.Ref, code, ref)
+func (c *client) reachableLocked() {
+	u := c.user
+	c.reachable, u.lastConnected = time.Now(), time.Now()
+	if u.online++; u.online == 1 && !u.lastGone.IsZero() {
+		u.gap = max(u.gap, time.Since(u.lastGone))
 	}
 }
 
-// wantClose wants the connection to end with a close code, after any number of frames, which it returns.
-func (c *client) wantClose(code int) (frames []frame) {
-	c.t.Helper()
-	for {
-		select {
-		case f, ok := <-c.frames:
-			if ok {
-				frames = append(frames, f)
-				continue
-			}
-			if !websocket.IsCloseError(c.ended, code) {
-				c.t.Fatalf("the connection ended with %v, want close code %d", c.ended, code)
-			}
-			return frames
-		case <-time.After(patience):
-			c.t.Fatal("the connection did not end")
+// unreachableLocked is called when the client closes, or finds that it was closed.
+func (c *client) unreachableLocked() {
+	if c.instance != "" && !c.reachable.IsZero() {
+		if c.user.online--; c.user.online == 0 {
+			c.user.lastGone = time.Now()
 		}
 	}
+	c.instance, c.reachable = "", time.Time{}
 }
 
-func (c *client) send(text string) {
-	c.t.Helper()
-	if err := c.conn.WriteMessage(websocket.TextMessage, []byte(text)); err != nil {
-		c.t.Fatal(err)
+func (c *client) closed(instance string, err error) {
+	p := c.pool
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if _, ended := p.cluster.endedInstances.Load(instance); !ended && !c.closing {
+		p.cluster.t.Errorf("the socket of %s was closed, and its instance %s lives: %v", c.user.name, instance, err)
+	}
+	c.breaks++
+	if websocket.IsCloseError(err, websocket.CloseServiceRestart) {
+		c.goaways++
+	}
+	c.unreachableLocked()
+	c.conn = nil
+	p.changedLocked()
+}
+
+// pause is how long the client waits before it comes back. Told to, it comes back over a second; it tries again soon.
+func (c *client) pause(refused, end error) time.Duration {
+	var e *websocket.CloseError
+	switch {
+	case refused != nil:
+		return 20 * time.Millisecond
+	case errors.As(end, &e) && (e.Code == websocket.CloseServiceRestart || e.Code/100 == 41):
+		return rand.N(time.Second)
+	}
+	return 0
+}
+
+func (c *client) closeLocked() {
+	c.closing, c.wanted = true, false
+	c.unreachableLocked()
+	if c.conn != nil {
+		c.conn.Close()
 	}
 }
 
-// leave closes on purpose, with code 1000.
+// dropSocket cuts the client's connection, as a tunnel does. It comes back at once.
+func (c *client) dropSocket() {
+	c.pool.mu.Lock()
+	defer c.pool.mu.Unlock()
+	if c.conn != nil {
+		c.closeLocked()
+		c.wanted = true
+	}
+}
+
+// vanish cuts the client's connection for as long as it is not told to come back.
+func (c *client) vanish() {
+	c.pool.mu.Lock()
+	defer c.pool.mu.Unlock()
+	c.closeLocked()
+}
+
+// leave closes on purpose.
 func (c *client) leave() {
-	c.t.Helper()
-	if err := c.conn.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(1000, ""), time.Now().Add(patience)); err != nil {
-		c.t.Fatal(err)
+	c.pool.mu.Lock()
+	defer c.pool.mu.Unlock()
+	c.closing, c.wanted, c.user.left = true, false, true
+	c.unreachableLocked()
+	if c.conn != nil {
+		_ = c.conn.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(websocket.CloseNormalClosure, ""), time.Now().Add(patience))
 	}
-	c.wantClose(1000)
 }
-
-// drop cuts the connection, as a tunnel does.
-func (c *client) drop() { c.conn.Close() }

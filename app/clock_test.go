@@ -13,12 +13,12 @@ import (
 
 func TestAnInstanceWhoseClockIsAnHourFastChangesNothing(t *testing.T) {
 	t.Parallel()
-	w := startWorld(t, 12, func(w *world) { w.paths[1] = buildWithWrongClock(t) })
-	w.wantWrongClock(w.sites[1])
+	c := startCluster(t, 12, func(c *cluster) { c.paths[1] = buildWithWrongClock(t) })
+	c.wantWrongClock(c.nodes[1])
 	for _, f := range faults {
 		switch f.name {
 		case "clients come and go", "kill -9 of 1 of 3 instances", "FLUSHALL under load", "redis-server paused for a moment":
-			w.play(f, 1)
+			c.play(f, 1)
 		}
 	}
 }
@@ -55,9 +55,9 @@ func buildWithWrongClock(t *testing.T) string {
 }
 
 // wantWrongClock wants an instance to believe that it started an hour from now.
-func (w *world) wantWrongClock(n *site) {
-	w.t.Helper()
-	got, _, err := w.sites[0].call("GET", "/instances", "")
+func (c *cluster) wantWrongClock(n *clusterNode) {
+	c.t.Helper()
+	got, _, err := c.nodes[0].call("GET", "/instances", "")
 	var listed struct {
 		Instances []struct {
 			ID        string
@@ -68,9 +68,9 @@ func (w *world) wantWrongClock(n *site) {
 		err = json.Unmarshal([]byte(got.text), &listed)
 	}
 	for _, instance := range listed.Instances {
-		if instance.ID == n.now().Instance && time.Until(instance.StartedAt) > 50*time.Minute {
+		if instance.ID == n.instance().Instance && time.Until(instance.StartedAt) > 50*time.Minute {
 			return
 		}
 	}
-	w.t.Fatalf("%s should be an hour fast: %s, %v", n.now().Instance, got.text, err)
+	c.t.Fatalf("%s should be an hour fast: %s, %v", n.instance().Instance, got.text, err)
 }

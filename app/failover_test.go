@@ -13,22 +13,22 @@ import (
 func TestPresenceIsExactThroughASentinelFailover(t *testing.T) {
 	t.Parallel()
 	sentinels := redistest.StartSentinels(t, nil)
-	w := startWorld(t, 12, func(w *world) {
-		w.at(sentinels.URL(), sentinels.Master.Client())
-		w.near = true
-		w.flags = []string{"--redis-sentinel-username=" + sentinels.Username, "--redis-sentinel-password=" + sentinels.Password}
+	c := startCluster(t, 12, func(c *cluster) {
+		c.reachedAt(sentinels.URL(), sentinels.Master.Client())
+		c.sharesClock = true
+		c.flags = []string{"--redis-sentinel-username=" + sentinels.Username, "--redis-sentinel-password=" + sentinels.Password}
 	})
-	s := w.begin("Sentinel fails over")
-	s.failOver(sentinels.Master, sentinels.AwaitHeir)
-	w.direct = sentinels.Replica.Client()
-	s.settle()
-	t.Logf("\n%s", w.report)
+	run := c.begin("Sentinel fails over")
+	run.failOver(sentinels.Master, sentinels.AwaitHeir)
+	c.redisClient = sentinels.Replica.Client()
+	run.finish()
+	t.Logf("\n%s", c.report)
 }
 
 func TestPresenceIsExactThroughAMovedSlotAndALostMasterOfACluster(t *testing.T) {
 	t.Parallel()
-	cluster := redistest.StartCluster(t, true)
-	option, err := rueidis.ParseURL(cluster.URL())
+	redisCluster := redistest.StartCluster(t, true)
+	option, err := rueidis.ParseURL(redisCluster.URL())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,28 +38,28 @@ func TestPresenceIsExactThroughAMovedSlotAndALostMasterOfACluster(t *testing.T) 
 		t.Fatal(err)
 	}
 	t.Cleanup(direct.Close)
-	w := startWorld(t, 12, func(w *world) {
-		w.at(cluster.URL(), direct)
-		w.near = true
+	c := startCluster(t, 12, func(c *cluster) {
+		c.reachedAt(redisCluster.URL(), direct)
+		c.sharesClock = true
 	})
-	owners := w.prefix + "{0}:owners"
-	s := w.begin("slot of a Cluster moved")
-	s.away = true // while the slot is in two places, scripts are refused
-	cluster.MoveSlot(owners)
-	s.over = time.Now()
-	s.settle()
+	owners := c.prefix + "{0}:owners"
+	run := c.begin("slot of a Cluster moved")
+	run.unreachable = true // while the slot is in two places, scripts are refused
+	redisCluster.MoveSlot(owners)
+	run.faultEnded = time.Now()
+	run.finish()
 
-	s = w.begin("master of a Cluster killed")
-	lost := slices.IndexFunc(cluster.Masters, func(master *redistest.Server) bool { return master.Ask("HLEN", owners).Error() == nil })
-	s.failOver(cluster.Masters[lost], func() { cluster.AwaitHeir(lost) })
-	s.settle()
-	t.Logf("\n%s", w.report)
+	run = c.begin("master of a Cluster killed")
+	lost := slices.IndexFunc(redisCluster.Masters, func(master *redistest.Server) bool { return master.Ask("HLEN", owners).Error() == nil })
+	run.failOver(redisCluster.Masters[lost], func() { redisCluster.AwaitHeir(lost) })
+	run.finish()
+	t.Logf("\n%s", c.report)
 }
 
 // failOver kills a master and waits until there is another. What Redis had taken last may be lost.
-func (s *step) failOver(master *redistest.Server, awaitHeir func()) {
-	s.lossy, s.away, s.discard = true, true, true
+func (run *faultRun) failOver(master *redistest.Server, awaitHeir func()) {
+	run.lostState, run.unreachable, run.lostMessages = true, true, true
 	master.Kill()
 	awaitHeir()
-	s.over = time.Now()
+	run.faultEnded = time.Now()
 }

@@ -11,7 +11,7 @@ import (
 type fault struct {
 	name string
 	on   reach
-	play func(s *step, r *rand.Rand)
+	play func(run *faultRun, r *rand.Rand)
 }
 
 // reach is what a fault must have in its hands.
@@ -25,53 +25,61 @@ const (
 
 // faults are all that can be played.
 var faults = []fault{
-	{"clients come and go", anywhere, func(s *step, r *rand.Rand) { lapse(short(r)) }},
-	{"a client stalls", anywhere, func(s *step, r *rand.Rand) { s.stallClient(s.w.one(r)) }},
-	{"kill -9 of 1 of 3 instances", anywhere, func(s *step, r *rand.Rand) { s.killInstances(s.w.one(r)) }},
-	{"kill -9 of 2 of 3 at once", anywhere, func(s *step, r *rand.Rand) { s.killInstances(s.w.allBut(s.w.one(r))...) }},
-	{"SIGTERM, and a new instance", anywhere, func(s *step, r *rand.Rand) { s.replaceInstance(s.w.one(r)) }},
-	{"SIGSTOP for a moment", anywhere, func(s *step, r *rand.Rand) { s.pauseInstance(s.w.one(r), short(r)) }},
-	{"SIGSTOP beyond lease and grace", anywhere, func(s *step, r *rand.Rand) { s.pauseInstance(s.w.one(r), long(r)) }},
-	{"SCRIPT FLUSH", anywhere, func(s *step, r *rand.Rand) { s.flushScripts() }},
-	{"CLIENT KILL TYPE pubsub", anywhere, func(s *step, r *rand.Rand) { s.killSubscriptions() }},
-	{"link of 1 instance cut for a moment", onLinks, func(s *step, r *rand.Rand) { s.partition((*site).cutLink, short(r), s.w.one(r)) }},
-	{"link of 1 instance cut beyond lease and grace", onLinks, func(s *step, r *rand.Rand) { s.partition((*site).cutLink, long(r), s.w.one(r)) }},
-	{"link of 1 instance silent", onLinks, func(s *step, r *rand.Rand) { s.partition((*site).silenceLink, some(r), s.w.one(r)) }},
-	{"link of 1 instance half-open", onLinks, func(s *step, r *rand.Rand) { s.partition((*site).halfOpenLink, some(r), s.w.one(r)) }},
-	{"all links cut", onLinks, func(s *step, r *rand.Rand) { s.partition((*site).cutLink, some(r), s.w.sites...) }},
-	{"all links half-open beyond lease and grace", onLinks, func(s *step, r *rand.Rand) { s.partition((*site).halfOpenLink, long(r), s.w.sites...) }},
-	{"all links delayed", onLinks, func(s *step, r *rand.Rand) { s.delayLinks(between(r, 0, worldLease/5), short(r)) }},
-	{"subscription stalled to its output limit", onRedis, func(s *step, r *rand.Rand) { s.overflowSubscription(s.w.one(r)) }},
-	{"FLUSHALL under load", onRedis, func(s *step, r *rand.Rand) { s.emptyRedis() }},
-	{"redis-server killed, back empty", onRedis, func(s *step, r *rand.Rand) { s.killRedis(some(r)) }},
-	{"FLUSHALL while 1 instance is stopped", onRedis, func(s *step, r *rand.Rand) { s.emptyRedisBehind(s.w.one(r), some(r)) }},
-	{"kill -9 of 1 instance while redis-server is paused", onRedis, func(s *step, r *rand.Rand) { s.killWithoutRedis(s.w.one(r), some(r)) }},
-	{"SIGTERM while all links are cut", onLinks, func(s *step, r *rand.Rand) { s.replaceWithoutRedis(s.w.one(r), some(r)) }},
-	{"redis-server paused for a moment", onRedis, func(s *step, r *rand.Rand) { s.pauseRedis(short(r)) }},
-	{"redis-server paused beyond lease and grace", onRedis, func(s *step, r *rand.Rand) { s.pauseRedis(long(r)) }},
+	{"clients come and go", anywhere, func(run *faultRun, r *rand.Rand) { lapse(short(r)) }},
+	{"a client stalls", anywhere, func(run *faultRun, r *rand.Rand) { run.stallClient(run.cluster.one(r)) }},
+	{"kill -9 of 1 of 3 instances", anywhere, func(run *faultRun, r *rand.Rand) { run.killInstances(run.cluster.one(r)) }},
+	{"kill -9 of 2 of 3 at once", anywhere, func(run *faultRun, r *rand.Rand) { run.killInstances(run.cluster.allBut(run.cluster.one(r))...) }},
+	{"SIGTERM, and a new instance", anywhere, func(run *faultRun, r *rand.Rand) { run.replaceInstance(run.cluster.one(r)) }},
+	{"SIGSTOP for a moment", anywhere, func(run *faultRun, r *rand.Rand) { run.pauseInstance(run.cluster.one(r), short(r)) }},
+	{"SIGSTOP beyond lease and grace", anywhere, func(run *faultRun, r *rand.Rand) { run.pauseInstance(run.cluster.one(r), long(r)) }},
+	{"SCRIPT FLUSH", anywhere, func(run *faultRun, r *rand.Rand) { run.flushScripts() }},
+	{"CLIENT KILL TYPE pubsub", anywhere, func(run *faultRun, r *rand.Rand) { run.killSubscriptions() }},
+	{"link of 1 instance cut for a moment", onLinks, func(run *faultRun, r *rand.Rand) { run.partition((*clusterNode).cutLink, short(r), run.cluster.one(r)) }},
+	{"link of 1 instance cut beyond lease and grace", onLinks, func(run *faultRun, r *rand.Rand) { run.partition((*clusterNode).cutLink, long(r), run.cluster.one(r)) }},
+	{"link of 1 instance silent", onLinks, func(run *faultRun, r *rand.Rand) {
+		run.partition((*clusterNode).silenceLink, some(r), run.cluster.one(r))
+	}},
+	{"link of 1 instance half-open", onLinks, func(run *faultRun, r *rand.Rand) {
+		run.partition((*clusterNode).halfOpenLink, some(r), run.cluster.one(r))
+	}},
+	{"all links cut", onLinks, func(run *faultRun, r *rand.Rand) {
+		run.partition((*clusterNode).cutLink, some(r), run.cluster.nodes...)
+	}},
+	{"all links half-open beyond lease and grace", onLinks, func(run *faultRun, r *rand.Rand) {
+		run.partition((*clusterNode).halfOpenLink, long(r), run.cluster.nodes...)
+	}},
+	{"all links delayed", onLinks, func(run *faultRun, r *rand.Rand) { run.delayLinks(between(r, 0, clusterLease/5), short(r)) }},
+	{"subscription stalled to its output limit", onRedis, func(run *faultRun, r *rand.Rand) { run.overflowSubscription(run.cluster.one(r)) }},
+	{"FLUSHALL under load", onRedis, func(run *faultRun, r *rand.Rand) { run.emptyRedis() }},
+	{"redis-server killed, back empty", onRedis, func(run *faultRun, r *rand.Rand) { run.killRedis(some(r)) }},
+	{"FLUSHALL while 1 instance is stopped", onRedis, func(run *faultRun, r *rand.Rand) { run.emptyRedisBehind(run.cluster.one(r), some(r)) }},
+	{"kill -9 of 1 instance while redis-server is paused", onRedis, func(run *faultRun, r *rand.Rand) { run.killWithoutRedis(run.cluster.one(r), some(r)) }},
+	{"SIGTERM while all links are cut", onLinks, func(run *faultRun, r *rand.Rand) { run.replaceWithoutRedis(run.cluster.one(r), some(r)) }},
+	{"redis-server paused for a moment", onRedis, func(run *faultRun, r *rand.Rand) { run.pauseRedis(short(r)) }},
+	{"redis-server paused beyond lease and grace", onRedis, func(run *faultRun, r *rand.Rand) { run.pauseRedis(long(r)) }},
 }
 
 func TestPresenceIsExactThroughEveryFault(t *testing.T) {
 	t.Parallel()
-	w := startWorld(t, 18)
+	c := startCluster(t, 18)
 	for n, f := range faults {
-		w.play(f, uint64(n))
+		c.play(f, uint64(n))
 	}
-	t.Logf("\n%s", w.report)
+	t.Logf("\n%s", c.report)
 }
 
-func short(r *rand.Rand) time.Duration { return between(r, 0, worldLease) }
-func some(r *rand.Rand) time.Duration  { return between(r, 0, worldLease+worldGrace) }
+func short(r *rand.Rand) time.Duration { return between(r, 0, clusterLease) }
+func some(r *rand.Rand) time.Duration  { return between(r, 0, clusterLease+clusterGrace) }
 func long(r *rand.Rand) time.Duration {
-	return between(r, worldLease+worldGrace, worldLease+worldGrace+time.Second)
+	return between(r, clusterLease+clusterGrace, clusterLease+clusterGrace+time.Second)
 }
 
 func between(r *rand.Rand, low, high time.Duration) time.Duration {
 	return low + time.Duration(r.Int64N(int64(high-low)))
 }
 
-func (w *world) one(r *rand.Rand) *site { return w.sites[r.IntN(len(w.sites))] }
+func (c *cluster) one(r *rand.Rand) *clusterNode { return c.nodes[r.IntN(len(c.nodes))] }
 
-func (w *world) allBut(one *site) []*site {
-	return slices.DeleteFunc(slices.Clone(w.sites), func(n *site) bool { return n == one })
+func (c *cluster) allBut(one *clusterNode) []*clusterNode {
+	return slices.DeleteFunc(slices.Clone(c.nodes), func(n *clusterNode) bool { return n == one })
 }

@@ -17,9 +17,9 @@ func TestOneUsersClientsDoNotKeepPushesFromOthers(t *testing.T) {
 	redis := redistest.Start(t)
 	a, b := startApp(t, "--redis-url="+redis.URL()), startApp(t, "--redis-url="+redis.URL())
 	var came atomic.Int64 // answers to mallory
-	count := func(c *client) {
+	count := func(s *socket) {
 		go func() {
-			for range c.frames {
+			for range s.frames {
 				came.Add(1)
 			}
 		}()

@@ -16,7 +16,7 @@ func TestEveryAnswerReachesTheAskerAndTheUsersOtherSocketsInOrderAndOnce(t *test
 	t.Parallel()
 	apps := startThree(t)
 	asker := connect(t, apps[0], "alice")
-	others := []*client{connect(t, apps[0], "alice"), connect(t, apps[1], "alice"), connect(t, apps[2], "alice")}
+	others := []*socket{connect(t, apps[0], "alice"), connect(t, apps[1], "alice"), connect(t, apps[2], "alice")}
 	bob := connect(t, apps[0], "bob")
 	const questions = 20
 	for n := range questions {
@@ -29,18 +29,18 @@ func TestEveryAnswerReachesTheAskerAndTheUsersOtherSocketsInOrderAndOnce(t *test
 			}
 		}
 	}
-	for _, c := range others {
+	for _, s := range others {
 		for range questions {
 			for data := 1; data <= 3; data++ {
-				if f := c.wantFrame("events", strconv.Itoa(data)); f.Ref != "" {
+				if f := s.wantFrame("events", strconv.Itoa(data)); f.Ref != "" {
 					t.Fatalf("a sibling got the ref %q", f.Ref)
 				}
 			}
 		}
 	}
 	ask(t, apps[0], "POST", "/emit/all", `{"event":"last"}`)
-	for _, c := range append(others, asker, bob) {
-		c.wantFrame("last", "null")
+	for _, s := range append(others, asker, bob) {
+		s.wantFrame("last", "null")
 	}
 }
 
@@ -96,10 +96,10 @@ func TestAHandlerMayAnswerInPrivateManyTimesOrNotAtAll(t *testing.T) {
 		asker.send(`{"event":"` + event + `"}`)
 	}
 	asker.wantFrame("secret", `"psst"`)
-	for _, c := range []*client{asker, other} {
-		c.wantFrame("name", `"alice"`)
+	for _, s := range []*socket{asker, other} {
+		s.wantFrame("name", `"alice"`)
 		for n := range 500 {
-			c.wantFrame("many", strconv.Itoa(n))
+			s.wantFrame("many", strconv.Itoa(n))
 		}
 	}
 	asker.send(`{"event":"add","data":[2,3],"ref":"a"}`)

@@ -22,14 +22,14 @@ func TestAnInstanceToldToStopSendsItsClientsOnAndExitsCleanly(t *testing.T) {
 	t.Parallel()
 	redis := redistest.Start(t)
 	leaving, staying := startProcess(t, "--redis-url="+redis.URL()), startApp(t, "--redis-url="+redis.URL())
-	var clients []*client
+	var clients []*socket
 	for range 50 {
 		clients = append(clients, connect(t, leaving.App, "alice"))
 	}
 	clients = append(clients, connect(t, leaving.App, ""))
 	leaving.signal(syscall.SIGTERM)
-	for _, c := range clients {
-		frames := c.wantClose(websocket.CloseServiceRestart)
+	for _, s := range clients {
+		frames := s.wantClose(websocket.CloseServiceRestart)
 		var data struct{ Reconnect *int }
 		last := frames[len(frames)-1]
 		if err := json.Unmarshal(last.Data, &data); err != nil || last.Event != "rollcall:goaway" || data.Reconnect == nil {

@@ -69,9 +69,9 @@ func TestSocketsAreCountedWhenTheyOpenAndByHowTheyClose(t *testing.T) {
 	t.Parallel()
 	a := startApp(t, "--max-message-bytes=1024")
 	closeWith := func(code int) {
-		c := connect(t, a, "bob")
+		s := connect(t, a, "bob")
 		frame := websocket.FormatCloseMessage(code, "")
-		if err := c.conn.WriteControl(websocket.CloseMessage, frame, time.Now().Add(patience)); err != nil {
+		if err := s.conn.WriteControl(websocket.CloseMessage, frame, time.Now().Add(patience)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -174,12 +174,12 @@ func TestMetricsTellTheBuildReadinessAndHowItStandsWithRedis(t *testing.T) {
 
 func TestMetricsTellThatRedisIsAway(t *testing.T) {
 	t.Parallel()
-	w := startWorld(t, 0)
-	n := w.sites[0]
+	c := startCluster(t, 0)
+	n := c.nodes[0]
 	n.cutLink()
-	wantMetrics(t, n.now().App, `rollcall_redis{state="reachable"} 0`, `rollcall_redis{state="lease_held"} 0`)
+	wantMetrics(t, n.instance().App, `rollcall_redis{state="reachable"} 0`, `rollcall_redis{state="lease_held"} 0`)
 	n.healLink()
-	wantMetrics(t, n.now().App, `rollcall_redis{state="reachable"} 1`, `rollcall_redis{state="lease_held"} 1`)
+	wantMetrics(t, n.instance().App, `rollcall_redis{state="reachable"} 1`, `rollcall_redis{state="lease_held"} 1`)
 }
 
 func TestMetricsTellThatAnInstanceDrains(t *testing.T) {

@@ -31,14 +31,14 @@ func promisesNothing(got answer) bool {
 }
 
 // countUntilLast pushes a last frame, and counts what came before it by its data.
-func (c *client) countUntilLast(a *App) map[string]int {
-	c.t.Helper()
-	eventually(c.t, "the last push", func() (answer, bool) {
-		got := ask(c.t, a, "POST", "/push/alice", `{"event":"last"}`)
+func (s *socket) countUntilLast(a *App) map[string]int {
+	s.t.Helper()
+	eventually(s.t, "the last push", func() (answer, bool) {
+		got := ask(s.t, a, "POST", "/push/alice", `{"event":"last"}`)
 		return got, got.Status == http.StatusOK && got.Body["instances"] == 1.0
 	})
 	came := map[string]int{}
-	for f := c.next(); f.Event != "last"; f = c.next() {
+	for f := s.next(); f.Event != "last"; f = s.next() {
 		came[string(f.Data)]++
 	}
 	return came

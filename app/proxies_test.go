@@ -78,7 +78,7 @@ func (f *front) openStream(t *testing.T, query string) *stream {
 func TestAStreamWhoseAnswersComeAfterItPassesEveryProxyAtFullSpeed(t *testing.T) {
 	t.Parallel()
 	startBalanced(t).behindEach(func(t *testing.T, f *front) {
-		people := []*client{connect(t, f.public, "alice"), connect(t, f.public, "bob")}
+		people := []*socket{connect(t, f.public, "alice"), connect(t, f.public, "bob")}
 		names := []string{"alice", "bob"}
 		body, lines := io.Pipe()
 		go func() {

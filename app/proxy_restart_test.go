@@ -172,9 +172,9 @@ func (b *balanced) restart(place int) {
 	b.start(place)
 	for _, f := range b.fronts {
 		eventually(b.t, f.program+" to find the new instance", func() (string, bool) {
-			c := open(b.t, "ws://"+f.public.Addr+"/ws", nil)
-			welcome := c.next()
-			c.leave()
+			s := open(b.t, "ws://"+f.public.Addr+"/ws", nil)
+			welcome := s.next()
+			s.leave()
 			return string(welcome.Data), strings.Contains(string(welcome.Data), b.instances[place].Instance)
 		})
 	}

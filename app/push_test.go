@@ -14,7 +14,7 @@ import (
 func TestEverySocketOfAUserGetsEachPushExactlyOnceAndOthersNone(t *testing.T) {
 	t.Parallel()
 	apps := startThree(t)
-	var alices, bobs []*client
+	var alices, bobs []*socket
 	for _, a := range apps {
 		alices = append(alices, connect(t, a, "alice"), connect(t, a, "alice"))
 		bobs = append(bobs, connect(t, a, "bob"))
@@ -39,8 +39,8 @@ func TestEverySocketOfAUserGetsEachPushExactlyOnceAndOthersNone(t *testing.T) {
 	if got := ask(t, apps[1], "POST", "/emit/all", `{"event":"last"}`); got.Body["instances"] != 3.0 {
 		t.Errorf("emit: %s", got.text)
 	}
-	for _, c := range append(append(alices, bobs...), nobody) {
-		c.wantFrame("last", "null")
+	for _, s := range append(append(alices, bobs...), nobody) {
+		s.wantFrame("last", "null")
 	}
 }
 
@@ -53,10 +53,10 @@ func TestPushLeavesOutTheExcludedSocketAlone(t *testing.T) {
 	}
 	push(t, apps[0], "alice", `{"event":"last"}`, "online", 2)
 	here.wantFrame("last", "null")
-	for _, c := range []*client{sibling, there} {
+	for _, s := range []*socket{sibling, there} {
 		got := map[string]int{} // in any order: different instances took them
 		for range 4 {
-			got[c.next().Event]++
+			got[s.next().Event]++
 		}
 		if got["x"] != 3 || got["last"] != 1 {
 			t.Errorf("a socket that was not excluded got %v", got)
@@ -179,7 +179,7 @@ func TestPagesElsewhereMayLoadTheClientAndReadWhyASocketWasRefused(t *testing.T)
 func TestEmitAuthenticatedReachesEveryDeviceOfEveryUserAndNoOther(t *testing.T) {
 	t.Parallel()
 	apps := startThree(t)
-	var users, anonymous []*client
+	var users, anonymous []*socket
 	for _, a := range apps {
 		users = append(users, connect(t, a, "alice"), connect(t, a, "alice"), connect(t, a, "bob"))
 		anonymous = append(anonymous, connect(t, a, ""))
@@ -190,13 +190,13 @@ func TestEmitAuthenticatedReachesEveryDeviceOfEveryUserAndNoOther(t *testing.T) 
 		}
 	}
 	ask(t, apps[0], "POST", "/emit/all", `{"event":"last"}`)
-	for _, c := range users {
+	for _, s := range users {
 		for range apps {
-			c.wantFrame("secret", "1")
+			s.wantFrame("secret", "1")
 		}
 	}
-	for _, c := range append(users, anonymous...) {
-		c.wantFrame("last", "null")
+	for _, s := range append(users, anonymous...) {
+		s.wantFrame("last", "null")
 	}
 }
 
@@ -205,13 +205,13 @@ func TestStrangeUserIDsArePushedToAndListedLikeAnyOther(t *testing.T) {
 		a, b := startApp(t, "--dev", "--redis-url="+redis.URL()), startApp(t, "--dev", "--redis-url="+redis.URL())
 		names := []string{"a/b", "50%", "%2F", "a:b", "{x}", "a b", " ", "a+b", "🦊", "<img src=x>", `"\`, "..", "?q=1&user=#", "count"}
 		for _, name := range names {
-			c := connect(t, b, name)
+			s := connect(t, b, name)
 			if name != ".." { // clients make a path of it before it gets here: it can be pushed to by POST /push
 				push(t, a, name, `{"event":"x"}`, "online", 1)
-				c.wantFrame("x", "null")
+				s.wantFrame("x", "null")
 			}
 			ask(t, a, "POST", "/push", `{"event":"y","users":[`+string(marshal(t, name))+`]}`)
-			c.wantFrame("y", "null")
+			s.wantFrame("y", "null")
 			got := ask(t, a, "GET", "/presence?user="+url.QueryEscape(name), "")
 			if !sameJSON(string(marshal(t, got.Body["users"].([]any)[0].(map[string]any)["user"])), string(marshal(t, name))) {
 				t.Errorf("asked for %q, got %s", name, got.text)

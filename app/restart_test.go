@@ -4,11 +4,11 @@ import "testing"
 
 func TestUsersStayOnlineThroughARollingRestartAndGetEveryPushThatWasTaken(t *testing.T) {
 	t.Parallel()
-	w := startWorld(t, 60)
-	s := w.begin("rolling restart")
-	for _, n := range w.sites {
-		s.replaceInstance(n)
+	c := startCluster(t, 60)
+	run := c.begin("rolling restart")
+	for _, n := range c.nodes {
+		run.replaceInstance(n)
 	}
-	s.settle()
-	t.Log(w.report)
+	run.finish()
+	t.Log(c.report)
 }

@@ -13,40 +13,40 @@ import (
 func TestTheSweeperMayDieWhileItSweeps(t *testing.T) {
 	t.Parallel()
 	const ghosts = 100_000 // of an instance that died long ago: a sweep of 100 steps
-	w := startWorld(t, 9)
-	s := w.begin("kill -9 of the sweeper while it sweeps")
-	keys := presence.NewKeys(w.prefix, 1)
-	sweeper := slices.MinFunc(w.sites, func(a, b *site) int { return cmp.Compare(a.now().Instance, b.now().Instance) })
-	sweeper.delayLink(worldLease / 50) // so that it takes a while; longer, and on a busy machine it would lose its lease
-	w.haunt(keys, ghosts)
+	c := startCluster(t, 9)
+	run := c.begin("kill -9 of the sweeper while it sweeps")
+	keys := presence.NewKeys(c.prefix, 1)
+	sweeper := slices.MinFunc(c.nodes, func(a, b *clusterNode) int { return cmp.Compare(a.instance().Instance, b.instance().Instance) })
+	sweeper.delayLink(clusterLease / 50) // so that it takes a while; longer, and on a busy machine it would lose its lease
+	c.leaveGhosts(keys, ghosts)
 	left := func() int64 {
-		n, _ := w.redis("HLEN", keys.Owners(0)).AsInt64()
+		n, _ := c.redis("HLEN", keys.Owners(0)).AsInt64()
 		return n
 	}
 	eventually(t, "the sweep to begin", func() (int64, bool) {
 		n := left()
 		return n, n < ghosts
 	})
-	s.killInstances(sweeper)
+	run.killInstances(sweeper)
 	eventually(t, "another to end the sweep", func() (int64, bool) {
 		n := left()
 		return n, n <= 9
 	})
-	s.settle()
+	run.finish()
 	eventually(t, "the lease of the ghosts to be gone", func() (bool, bool) {
-		still, _ := w.redis("HEXISTS", keys.Leases(0), "ghost.1").AsBool()
+		still, _ := c.redis("HEXISTS", keys.Leases(0), "ghost.1").AsBool()
 		return still, !still
 	})
 }
 
-// haunt leaves behind what an instance with so many users left that died an hour ago.
-func (w *world) haunt(keys presence.Keys, users int) {
-	w.t.Helper()
+// leaveGhosts leaves behind what an instance with so many users left that died an hour ago.
+func (c *cluster) leaveGhosts(keys presence.Keys, users int) {
+	c.t.Helper()
 	died := time.Now().Add(-time.Hour).UnixMilli()
-	w.redis("HSET", keys.Leases(0), "ghost.1", fmt.Sprintf("%d 1", died))
+	c.redis("HSET", keys.Leases(0), "ghost.1", fmt.Sprintf("%d 1", died))
 	entries := []string{"HSET", keys.Owners(0)}
 	for n := range users {
 		entries = append(entries, fmt.Sprintf("ghost-%d", n), fmt.Sprintf("%d ghost.1:1", died))
 	}
-	w.redis(entries...)
+	c.redis(entries...)
 }

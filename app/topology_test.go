@@ -17,7 +17,7 @@ import (
 type crowd struct {
 	t       *testing.T
 	apps    []*App
-	clients map[string]*client
+	clients map[string]*socket
 	homes   map[string]*App
 	rounds  int // so that frames of different rounds differ
 }
@@ -25,7 +25,7 @@ type crowd struct {
 // gather connects so many users, in turn to each instance.
 func gather(t *testing.T, apps []*App, users int) *crowd {
 	t.Helper()
-	c := &crowd{t: t, apps: apps, clients: map[string]*client{}, homes: map[string]*App{}}
+	c := &crowd{t: t, apps: apps, clients: map[string]*socket{}, homes: map[string]*App{}}
 	for n := range users {
 		c.join(fmt.Sprintf("user-%d", n))
 	}
@@ -137,10 +137,10 @@ func (c *crowd) wantRecovery() {
 }
 
 // awaitFrame wants a frame to come, after any number of others.
-func (c *client) awaitFrame(event, data string) {
-	c.t.Helper()
+func (s *socket) awaitFrame(event, data string) {
+	s.t.Helper()
 	for {
-		if f := c.next(); f.Event == event && sameJSON(string(f.Data), data) {
+		if f := s.next(); f.Event == event && sameJSON(string(f.Data), data) {
 			return
 		}
 	}
@@ -252,10 +252,10 @@ func post(a *App, path, body string) (string, error) {
 }
 
 // countFrames counts the frames of an event up to the first of another.
-func (c *client) countFrames(event, until string) (frames int) {
-	c.t.Helper()
+func (s *socket) countFrames(event, until string) (frames int) {
+	s.t.Helper()
 	for {
-		switch c.next().Event {
+		switch s.next().Event {
 		case event:
 			frames++
 		case until:

@@ -53,11 +53,11 @@ func TestWaitWrittenCountsEverySocketOnEveryInstance(t *testing.T) {
 }
 
 // acknowledge confirms every push that comes, until the connection ends.
-func (c *client) acknowledge() {
+func (s *socket) acknowledge() {
 	go func() {
-		for f := range c.frames {
+		for f := range s.frames {
 			if f.ID != "" {
-				_ = c.conn.WriteMessage(websocket.TextMessage, []byte(`{"event":"rollcall:ack","data":{"id":"`+f.ID+`"}}`))
+				_ = s.conn.WriteMessage(websocket.TextMessage, []byte(`{"event":"rollcall:ack","data":{"id":"`+f.ID+`"}}`))
 			}
 		}
 	}()
@@ -125,7 +125,7 @@ func TestAnEmitPassesAClientThatDoesNotRead(t *testing.T) {
 	t.Parallel()
 	redis := redistest.Start(t)
 	near, far := startApp(t, "--redis-url="+redis.URL()), startApp(t, "--redis-url="+redis.URL())
-	readers := []*client{connect(t, near, "bob"), connect(t, near, ""), connect(t, far, "cathy")}
+	readers := []*socket{connect(t, near, "bob"), connect(t, near, ""), connect(t, far, "cathy")}
 	stallClient(t, near, "alice")
 	data := `"` + strings.Repeat("x", 60_000) + `"`
 	apps := []*App{near, far}
@@ -133,8 +133,8 @@ func TestAnEmitPassesAClientThatDoesNotRead(t *testing.T) {
 		if got := ask(t, apps[n%2], "POST", "/emit/all", `{"event":"x","data":`+data+`}`); got.Body["instances"] != 2.0 {
 			t.Fatalf("emit: %d %s", got.Status, got.text)
 		}
-		for _, c := range readers { // while alice's connection is stuck, and when it is given up
-			c.wantFrame("x", data)
+		for _, s := range readers { // while alice's connection is stuck, and when it is given up
+			s.wantFrame("x", data)
 		}
 	}
 	wantState(t, far, "alice", "reconnecting", 0)
@@ -147,20 +147,20 @@ func TestAUserWhoMovesAllTheTimeMissesNoPushAnsweredAsWritten(t *testing.T) {
 	got := make(chan map[string]int)
 	go func() { // moves from instance to instance, each time with a new socket before the old one is closed
 		seen := map[string]int{}
-		read := func(c *client) {
-			_ = c.conn.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(1000, ""), time.Now().Add(patience))
-			for f := range c.frames {
+		read := func(s *socket) {
+			_ = s.conn.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(1000, ""), time.Now().Add(patience))
+			for f := range s.frames {
 				seen[string(f.Data)]++
 			}
 		}
-		c := connect(t, apps[0], "alice")
+		s := connect(t, apps[0], "alice")
 		for n := 1; ; n++ {
 			next := connect(t, apps[n%3], "alice")
-			read(c)
-			c = next
+			read(s)
+			s = next
 			select {
 			case <-stop:
-				read(c)
+				read(s)
 				got <- seen
 				return
 			default:
@@ -191,7 +191,7 @@ func TestAKickClosesTheUsersSocketsEverywhereAndSaysHowMany(t *testing.T) {
 	t.Parallel()
 	apps := startThree(t)
 	kept := connect(t, apps[0], "alice")
-	var kicked []*client
+	var kicked []*socket
 	for _, a := range apps {
 		kicked = append(kicked, connect(t, a, "alice"))
 	}
@@ -200,9 +200,9 @@ func TestAKickClosesTheUsersSocketsEverywhereAndSaysHowMany(t *testing.T) {
 	if got.Status != http.StatusOK || got.Body["closed"] != 3.0 {
 		t.Errorf("kick: %d %s", got.Status, got.text)
 	}
-	for _, c := range kicked {
-		c.wantClose(4003)
-		if closed := c.ended.(*websocket.CloseError); closed.Text != "logged out" {
+	for _, s := range kicked {
+		s.wantClose(4003)
+		if closed := s.ended.(*websocket.CloseError); closed.Text != "logged out" {
 			t.Errorf("the reason is %q", closed.Text)
 		}
 	}

@@ -6,32 +6,34 @@ import "time"
 func lapse(d time.Duration) { <-time.After(d) }
 
 // cutLink closes the connections to Redis and refuses new ones.
-func (n *site) cutLink() { n.link.cut() }
+func (n *clusterNode) cutLink() { n.link.cut() }
 
 // silenceLink lets nothing through, either way.
-func (n *site) silenceLink() {
+func (n *clusterNode) silenceLink() {
 	n.link.upwards.Store(&hazard{silent: true})
 	n.link.downwards.Store(&hazard{silent: true})
 }
 
 // halfOpenLink lets through what the instance sends, and not what Redis answers.
-func (n *site) halfOpenLink() { n.link.downwards.Store(&hazard{silent: true}) }
+func (n *clusterNode) halfOpenLink() { n.link.downwards.Store(&hazard{silent: true}) }
 
 // delayLink makes Redis far away.
-func (n *site) delayLink(d time.Duration) {
+func (n *clusterNode) delayLink(d time.Duration) {
 	away := &hazard{delay: d / 2, jitter: d / 8}
 	n.link.upwards.Store(away)
 	n.link.downwards.Store(away)
 }
 
 // narrowLink lets only so many KB a second through to the instance, on each connection.
-func (n *site) narrowLink(kilobytes int) { n.link.downwards.Store(&hazard{rate: kilobytes << 10}) }
+func (n *clusterNode) narrowLink(kilobytes int) {
+	n.link.downwards.Store(&hazard{rate: kilobytes << 10})
+}
 
 // healLink ends all that was done to the link.
-func (n *site) healLink() {
-	n.w.t.Helper()
+func (n *clusterNode) healLink() {
+	n.cluster.t.Helper()
 	n.link.heal()
-	eventually(n.w.t, "the link to be open", func() (error, bool) { // its port may be taken for a moment
+	eventually(n.cluster.t, "the link to be open", func() (error, bool) { // its port may be taken for a moment
 		err := n.link.open()
 		return err, err == nil
 	})

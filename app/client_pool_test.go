@@ -1,0 +1,155 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+)
+
+// the client pool are clients. Each comes back by itself whenever its socket closes, as the close code says.
+type clientPool struct {
+	cluster *cluster
+	users   []*user
+	clients []*client
+
+	mu sync.Mutex
+	// mu guards the following, and the state of users and clients
+	changed chan struct{} // closed and replaced whenever somebody connects, goes, or hears a fence
+}
+
+// user is a user with one or two clients.
+type user struct {
+	name    string
+	clients []*client
+
+	online        int           // clients that are reachable
+	lastConnected time.Time     // when the last one to come did
+	lastGone      time.Time     // when the last one went
+	gap           time.Duration // the longest time with none, in this run
+	left          bool          // a client has left on purpose, in this run
+
+	loggedOnline bool      // online, as the log has it
+	since        time.Time // as last told
+}
+
+// startClientPool connects so many users, every third of them twice.
+func startClientPool(c *cluster, people int) *clientPool {
+	p := &clientPool{cluster: c, changed: make(chan struct{})}
+	ctx, cancel := context.WithCancel(context.Background())
+	var done sync.WaitGroup
+	for i := range people {
+		u := &user{name: fmt.Sprintf("%s-%02d", []string{"alice", "bob", "cathy"}[i%3], i)}
+		for range 1 + (i+1)%3/2 {
+			c := &client{pool: p, user: u, token: token(c.t, u.name, lastsLong), wanted: true, frames: map[string]int{}}
+			u.clients = append(u.clients, c)
+			p.clients = append(p.clients, c)
+		}
+		p.users = append(p.users, u)
+	}
+	for _, c := range p.clients {
+		done.Go(func() { c.run(ctx) })
+	}
+	c.t.Cleanup(func() {
+		cancel()
+		p.mu.Lock()
+		for _, c := range p.clients {
+			c.closeLocked()
+		}
+		p.mu.Unlock()
+		done.Wait()
+	})
+	return p
+}
+
+// comeBack lets a client that vanished or left connect again.
+func (p *clientPool) comeBack(c *client) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c.wanted = true
+	p.changedLocked()
+}
+
+// holdSome keeps every other one of those from coming back who have sockets at these nodes alone.
+func (p *clientPool) holdSome(nodes []*clusterNode) (held []*user, clients []*client) {
+	var instances []string
+	for _, n := range nodes {
+		instances = append(instances, n.instance().Instance)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	others := false
+	for _, u := range p.users {
+		if slices.ContainsFunc(u.clients, func(c *client) bool { return !slices.Contains(instances, c.instance) }) {
+			continue
+		}
+		if others = !others; others {
+			held, clients = append(held, u), append(clients, u.clients...)
+		}
+	}
+	for _, c := range clients {
+		c.held = true
+	}
+	return held, clients
+}
+
+// release lets clients that were held connect again.
+func (p *clientPool) release(clients []*client) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, c := range clients {
+		c.held = false
+	}
+	p.changedLocked()
+}
+
+func (p *clientPool) changedLocked() {
+	close(p.changed)
+	p.changed = make(chan struct{})
+}
+
+// await waits until something is so.
+func (p *clientPool) await(what string, isSoLocked func() bool) {
+	p.cluster.t.Helper()
+	for giveUp := time.After(patience); ; {
+		p.mu.Lock()
+		so, changed := isSoLocked(), p.changed
+		p.mu.Unlock()
+		if so {
+			return
+		}
+		select {
+		case <-changed:
+		case <-giveUp:
+			p.cluster.t.Fatalf("want %s", what)
+		}
+	}
+}
+
+// allConnectedLocked says whether everybody is connected who is to be, and nobody else.
+func (p *clientPool) allConnectedLocked() bool {
+	return !slices.ContainsFunc(p.clients, func(c *client) bool { return (c.wanted && !c.held) != (c.instance != "") })
+}
+
+// connected is where everybody is connected: user → instance → sockets.
+func (p *clientPool) connected() (at map[string]map[string]int, complete bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	at = map[string]map[string]int{}
+	for _, c := range p.clients {
+		if c.instance == "" {
+			continue
+		}
+		if at[c.user.name] == nil {
+			at[c.user.name] = map[string]int{}
+		}
+		at[c.user.name][c.instance]++
+	}
+	return at, p.allConnectedLocked()
+}
+
+// lastsLong makes a token outlast any test.
+func lastsLong(claims jwt.MapClaims) { claims["exp"] = time.Now().Add(24 * time.Hour).Unix() }

@@ -1,0 +1,293 @@
+package main
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/redis/rueidis"
+)
+
+// killInstances kills instances. Of those who have sockets there alone, every other one does not come back; how long it takes until
+// they are believed to be online no more, and are swept, is noted. Then there are new instances.
+func (run *faultRun) killInstances(nodes ...*clusterNode) {
+	run.cluster.t.Helper()
+	run.awaitSwept(run.crash(nodes))
+}
+
+// killedInstances are instances that were killed, and those who do not come back.
+type killedInstances struct {
+	nodes   []*clusterNode
+	users   []*user
+	clients []*client
+	killed  time.Time // the first
+	over    time.Time // the last
+}
+
+func (run *faultRun) crash(nodes []*clusterNode) *killedInstances {
+	d := &killedInstances{nodes: nodes}
+	d.users, d.clients = run.cluster.pool.holdSome(nodes)
+	d.killed = time.Now()
+	for _, n := range nodes {
+		n.kill()
+	}
+	d.over = time.Now()
+	return d
+}
+
+func (run *faultRun) awaitSwept(d *killedInstances) {
+	c := run.cluster
+	c.t.Helper()
+	survivor := c.serving()[0]
+	for _, aim := range []struct {
+		name    string
+		reached func(state string, present bool) bool
+	}{
+		{"no longer online", func(state string, present bool) bool { return state != "online" }},
+		{"swept", func(state string, present bool) bool { return !present }},
+	} {
+		eventually(c.t, "the users of the dead to be "+aim.name, func() (map[string]presenceView, bool) {
+			users, stale, err := survivor.readPresence("/presence?limit=1000")
+			return users, err == nil && !stale && !slices.ContainsFunc(d.users, func(u *user) bool {
+				view, present := users[u.name]
+				return !aim.reached(view.State, present)
+			})
+		})
+		if len(d.users) > 0 {
+			c.report.played(run.name+": "+aim.name, time.Since(d.killed))
+		}
+	}
+	c.wantSeen(survivor, d)
+	for _, n := range d.nodes {
+		n.start()
+	}
+	c.pool.release(d.clients)
+	run.faultEnded = time.Now()
+}
+
+// wantSeen wants it to be told of users that they were last seen when their instance was killed, or until when it was believed; its
+// last renewal may have been on its way.
+func (c *cluster) wantSeen(node *clusterNode, d *killedInstances) {
+	c.t.Helper()
+	for _, u := range d.users {
+		users, _, err := node.readPresence("/presence?user=" + u.name)
+		seen := users[u.name].LastSeen
+		if err != nil || c.sharesClock && (seen == nil || seen.Before(u.lastConnected) || seen.After(d.over.Add(clusterLease+clusterLease/5))) {
+			c.t.Errorf("%s was connected from %v to %v, and is told to have been last seen at %v, %v", u.name, u.lastConnected, d.over, seen, err)
+		}
+	}
+}
+
+// pauseInstance makes an instance hang for a time.
+func (run *faultRun) pauseInstance(n *clusterNode, d time.Duration) {
+	n.freeze()
+	began := time.Now()
+	lapse(d)
+	n.thaw()
+	n.addCutOff(time.Since(began))
+	run.faultEnded = time.Now()
+}
+
+// killWithoutRedis kills an instance while Redis hangs.
+func (run *faultRun) killWithoutRedis(n *clusterNode, d time.Duration) {
+	run.cluster.t.Helper()
+	run.unreachable = true
+	run.cluster.server.Pause()
+	dead := run.crash([]*clusterNode{n})
+	lapse(d)
+	run.cluster.server.Resume()
+	dead.over = time.Now() // Redis does only now what the instance had asked for before, such as to renew its lease
+	run.awaitSwept(dead)
+}
+
+// replaceWithoutRedis stops an instance politely while Redis is out of reach of all, and starts another when it is not.
+func (run *faultRun) replaceWithoutRedis(n *clusterNode, d time.Duration) {
+	run.cluster.t.Helper()
+	run.unreachable = true
+	run.cluster.eachNode((*clusterNode).cutLink)
+	n.leave()
+	lapse(d)
+	run.cluster.eachNode((*clusterNode).healLink)
+	n.start()
+	run.faultEnded = time.Now()
+}
+
+// emptyRedisBehind empties Redis while an instance hangs.
+func (run *faultRun) emptyRedisBehind(n *clusterNode, d time.Duration) {
+	run.cluster.t.Helper()
+	n.freeze()
+	began := time.Now()
+	run.emptyRedis()
+	lapse(d)
+	n.thaw()
+	n.addCutOff(max(time.Since(began), clusterGrace)) // nobody but Redis knew who is there, and Redis has forgotten
+	run.faultEnded = time.Now()
+}
+
+// stallClient opens a socket that does not read, and pushes to it until its instance has closed it. That its user is not told to be
+// online says nothing: a lease may have lapsed for a moment.
+func (run *faultRun) stallClient(n *clusterNode) {
+	c := run.cluster
+	c.t.Helper()
+	before := n.tooSlow()
+	stallClient(c.t, n.instance().App, "dave")
+	body := `{"event":"x","data":"` + strings.Repeat("x", 60_000) + `"}`
+	eventually(c.t, "dave to be closed", func() (string, bool) {
+		got, _, _ := c.nodes[0].call("POST", "/push/dave?wait=written&timeout=10ms", body)
+		return got.text, n.tooSlow() != before
+	})
+	run.faultEnded = time.Now()
+}
+
+// tooSlow is the instance's count of clients that were too slow, as /metrics tells it.
+func (n *clusterNode) tooSlow() string {
+	n.cluster.t.Helper()
+	return eventually(n.cluster.t, "the instance to count slow clients", func() (string, bool) {
+		got, _, _ := n.call("GET", "/metrics", "")
+		_, after, found := strings.Cut(got.text, `rollcall_drops_total{reason="socket_too_slow"} `)
+		count, _, _ := strings.Cut(after, "\n")
+		return count, found
+	})
+}
+
+// replaceInstance stops an instance politely, and starts another.
+func (run *faultRun) replaceInstance(n *clusterNode) {
+	run.cluster.t.Helper()
+	n.leave()
+	n.start()
+	run.faultEnded = time.Now()
+}
+
+// partition does something to the links of nodes for a time.
+func (run *faultRun) partition(how func(*clusterNode), d time.Duration, nodes ...*clusterNode) {
+	run.cluster.t.Helper()
+	run.unreachable = len(nodes) == len(run.cluster.nodes)
+	began := time.Now()
+	for _, n := range nodes {
+		how(n)
+	}
+	lapse(d)
+	for _, n := range nodes {
+		n.healLink()
+		if !run.unreachable {
+			n.addCutOff(time.Since(began))
+		}
+	}
+	run.faultEnded = time.Now()
+}
+
+func (run *faultRun) delayLinks(by, d time.Duration) {
+	run.cluster.t.Helper()
+	for _, n := range run.cluster.nodes {
+		n.delayLink(by)
+	}
+	lapse(d)
+	for _, n := range run.cluster.nodes {
+		n.healLink()
+	}
+	run.faultEnded = time.Now()
+}
+
+// redis runs a command, past all links. It is tried again if the connection was lost, as after a restart of Redis.
+func (c *cluster) redis(words ...string) rueidis.RedisResult {
+	c.t.Helper()
+	result := eventually(c.t, "Redis to answer "+words[0], func() (rueidis.RedisResult, bool) {
+		result := c.redisClient.Do(context.Background(), c.redisClient.B().Arbitrary(words...).Build())
+		return result, result.NonRedisError() == nil
+	})
+	if err := result.Error(); err != nil && !rueidis.IsRedisNil(err) {
+		c.t.Fatalf("%s: %v", words[0], err)
+	}
+	return result
+}
+
+func (run *faultRun) flushScripts() {
+	run.cluster.redis("SCRIPT", "FLUSH")
+	run.faultEnded = time.Now()
+}
+
+// emptyRedis takes everything that Redis holds.
+func (run *faultRun) emptyRedis() {
+	run.lostState = true
+	run.cluster.redis("FLUSHALL")
+	run.faultEnded = time.Now()
+}
+
+// killRedis kills the server and starts it again, empty, after a time.
+func (run *faultRun) killRedis(d time.Duration) {
+	run.lostState, run.unreachable, run.lostMessages = true, true, true
+	run.cluster.server.Kill()
+	lapse(d)
+	run.cluster.server.Restart()
+	run.faultEnded = time.Now()
+}
+
+// pauseRedis makes the server hang for a time.
+func (run *faultRun) pauseRedis(d time.Duration) {
+	run.unreachable = true
+	run.cluster.server.Pause()
+	lapse(d)
+	run.cluster.server.Resume()
+	run.faultEnded = time.Now()
+}
+
+// killSubscriptions closes the connections on which instances listen; of a Redis that is not ours, only those that came with us.
+func (run *faultRun) killSubscriptions() {
+	run.lostMessages = true
+	for _, id := range run.cluster.subscribers() {
+		if !slices.Contains(run.cluster.othersClients, id) {
+			run.cluster.redis("CLIENT", "KILL", "ID", id)
+		}
+	}
+	run.faultEnded = time.Now()
+	run.wantListening()
+}
+
+// wantListening waits until every instance listens, as far as Redis knows, and notes how long it took.
+func (run *faultRun) wantListening() {
+	c := run.cluster
+	c.t.Helper()
+	for _, n := range c.serving() {
+		eventually(c.t, "the instance to listen", func() (int64, bool) {
+			heard, err := c.redis("PUBSUB", "NUMSUB", c.prefix+"{0}:to:"+n.instance().Instance).ToArray()
+			if err != nil || len(heard) != 2 {
+				return 0, false
+			}
+			listeners, _ := heard[1].AsInt64()
+			return listeners, listeners > 0
+		})
+	}
+	c.report.played(run.name+": all listen again", time.Since(run.faultEnded))
+}
+
+// subscribers are the ids of Redis' clients that subscribe.
+func (c *cluster) subscribers() (ids []string) {
+	c.t.Helper()
+	list, _ := c.redis("CLIENT", "LIST", "TYPE", "pubsub").ToString()
+	for _, word := range strings.Fields(list) {
+		if id, ok := strings.CutPrefix(word, "id="); ok {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+// overflowSubscription stalls what one instance listens to until Redis has enough of it and closes the connection.
+func (run *faultRun) overflowSubscription(n *clusterNode) {
+	c := run.cluster
+	c.t.Helper()
+	run.lostMessages = true
+	c.redis("CONFIG", "SET", "client-output-buffer-limit", "pubsub 256kb 0 0")
+	n.narrowLink(50)
+	unknown := []byte{0x80, 0x80, 0x40, 99} // 1 MB follows; an envelope of a kind that no version knows
+	junk := rueidis.BinaryString(append(unknown, make([]byte, 1<<20-1)...))
+	for listens := true; listens; {
+		receivers, _ := c.redis("PUBLISH", c.prefix+"{0}:to:"+n.instance().Instance, junk).AsInt64()
+		listens = receivers > 0
+	}
+	run.faultEnded = time.Now()
+	run.wantListening() // although the link is as narrow as before
+	n.healLink()
+	run.faultEnded = time.Now()
+}
