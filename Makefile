@@ -1,7 +1,7 @@
 # Everything one does with Rollcall. `make help` lists it.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test chaos bench build vulncheck check-go
+.PHONY: help run deps test lint chaos bench build vulncheck check-go
 
 GO ?= go
 FOR ?= 5m
@@ -17,19 +17,26 @@ run: build ## run one instance in development mode, with Redis in the same proce
 build: check-go ## build the one binary, ./rollcall
 	@CGO_ENABLED=0 $(GO) build -o rollcall ./app
 
-test: check-go ## install what the tests need (on Debian, as root) and run them all
-	@GO=$(GO) ./.ci/install
+deps: ## install what the tests need and this machine lacks (on Debian, as root)
+	@./.ci/install
+
+test: check-go deps ## run all tests, with the race detector
 	@$(GO) vet ./...
 	@$(GO) test -race -count=1 -timeout 20m ./...
 
-# REDIS_URL counts only on the command line: many environments have one that is in use.
-chaos: check-go ## play random faults and check everything after each: FOR=5m, SEED= of a run that failed, ONLY=SIGSTOP, REDIS_URL= of your own Redis
-	@GO=$(GO) ./.ci/install
-	@$(GO) test -race -count=1 -v -timeout 0 -run '^TestChaos$$' ./app -args -chaos.for='$(FOR)' -chaos.seed='$(SEED)' -chaos.only='$(ONLY)' \
+# golangci-lint is pinned in a module file of its own, so that go.mod has only what the binary and the tests need.
+# Go builds it at the first call, which takes 90 seconds on two cores.
+lint: check-go ## look for mistakes that compile, and for lines that are too long
+	@$(GO) tool -modfile=.ci/lint.mod golangci-lint run ./...
+
+# FOR=5m, SEED= of a run that failed, ONLY=SIGSTOP, REDIS_URL= of your own Redis. REDIS_URL counts only on the
+# command line: many environments have one that is in use.
+chaos: check-go deps ## play random faults on real processes, for FOR=5m, and check everything after each
+	@$(GO) test -race -count=1 -v -timeout 0 -run '^TestChaos$$' ./app -args \
+		-chaos.for='$(FOR)' -chaos.seed='$(SEED)' -chaos.only='$(ONLY)' \
 		$(if $(filter command,$(origin REDIS_URL)),-chaos.redis='$(REDIS_URL)')
 
-bench: build ## measure speed and memory, and print the table of docs/benchmarks.md
-	@GO=$(GO) ./.ci/install
+bench: build deps ## measure speed and memory, and print the table of docs/benchmarks.md
 	@$(GO) run ./bench
 
 # Not part of the tests: it asks a data base on the network, whose answers change from day to day.
