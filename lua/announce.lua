@@ -10,6 +10,7 @@
 -- ARGV[3] shards     as this instance is set
 -- Returns {OK, shards, protocol}, or {OTHER_SHARDS, shards} if others use another number; nothing was
 -- written.
+-- Uses: common
 
 local instances, leases, agreed = KEYS[1], KEYS[2], KEYS[3]
 local instance, record, shards = ARGV[1], ARGV[2], ARGV[3]

@@ -5,6 +5,7 @@
 -- ARGV[2] remember_for (ms)
 -- Returns {OK}: it is the caller's; or {TAKEN, fingerprint, claimant and answer} of the first. Fails if Redis
 -- is full, and nothing was written.
+-- Uses: common
 
 local request = KEYS[1]
 local claim, remember_for = ARGV[1], ARGV[2]

@@ -1,53 +1,61 @@
--- What every script here knows about entries. Not a script itself: lua.go puts it in front of each, after standing.lua.
+-- How an entry is read, and what is recorded about its user. Not a script itself: lua.go puts this file
+-- before the scripts that name it, after leases.lua.
 --
--- An entry (a value of the owners hash):  <since, ms> <token>:<sockets> <token>:<sockets> …
--- What does not begin in that way is none. Words in it that are no owners are passed over.
+-- An entry is a value of the owners hash:  <since> <incarnation>:<sockets> <incarnation>:<sockets> …
+-- since is when the user came (ms). sockets is 0 while the user is in the grace there. A value that does not
+-- begin with a number and a space counts as no entry. Other words that are not owners are ignored.
 
-local OFFLINE, RECONNECTING, ONLINE, UNKNOWN = 0, 1, 2, 3 -- states of a user
+local OFFLINE, RECONNECTING, ONLINE, UNKNOWN = 0, 1, 2, 3 -- states of a user; state.go has the same
 local OWNERS = ' ([^ :]+):(%d+)' -- matches each owner of an entry
-local TRIM_MOST = 2000 -- users forgotten by one call: it holds Redis up for less than a millisecond
+local TRIM_MOST = 2000 -- users that one call forgets: it holds Redis up for less than a millisecond
 
 local function readable(entry) return entry and entry:find('^%d+ ') and entry end
 
-local function entry_state(entry, standing)
+-- Returns the state of the user whose entry this is. status_of: incarnation → status of its lease.
+local function entry_state(entry, status_of)
   local state = OFFLINE
-  for token, sockets in entry:gmatch(OWNERS) do
-    if standing[token] == LIVE and tonumber(sockets) > 0 then return ONLINE end
-    if standing[token] ~= DEAD then state = RECONNECTING end
+  for owner, sockets in entry:gmatch(OWNERS) do
+    if status_of[owner] == LIVE and tonumber(sockets) > 0 then return ONLINE end
+    if status_of[owner] ~= DEAD then state = RECONNECTING end
   end
   return state
 end
 
--- Returns what other instances have in an entry, and whether a dead token has something in it. What an
--- instance wrote under earlier tokens is superseded, and what dead tokens wrote is void. graces_over: so are
--- graces.
-local function other_owners(entry, standing, mine, graces_over)
+-- Returns the owners in an entry that still count, other than the instance that is writing (mine: its id and
+-- a dot), and whether the entry names a dead incarnation. graces_over: graces on other instances do not
+-- count.
+local function other_owners(entry, status_of, mine, graces_over)
   local others, dead = '', false
-  for owner, n in entry:gmatch(OWNERS) do
-    dead = dead or standing[owner] == DEAD
-    local void = owner:sub(1, #mine) == mine or standing[owner] == DEAD or n == '0' and graces_over
-    if not void then others = others .. ' ' .. owner .. ':' .. n end
+  for owner, sockets in entry:gmatch(OWNERS) do
+    dead = dead or status_of[owner] == DEAD
+    local void = owner:sub(1, #mine) == mine or status_of[owner] == DEAD or sockets == '0' and graces_over
+    if not void then others = others .. ' ' .. owner .. ':' .. sockets end
   end
   return others, dead
 end
 
+-- Appends a change of presence to the log.
 local function record_change(log, cap, user, state, at)
-  redis.call('XADD', log, 'MAXLEN', '~', cap, '*', 'user', user, 'state', state, 'at', string.format('%d', at))
+  at = string.format('%d', at)
+  redis.call('XADD', log, 'MAXLEN', '~', cap, '*', 'user', user, 'state', state, 'at', at)
 end
 
--- Forgets users who were seen too long ago, and the longest unseen ones beyond the cap, but not too many at
--- once.
+-- Forgets users who were last seen before a time (ms), and those beyond the cap, the longest unseen first.
 local function trim_seen(seen, oldest, cap)
-  local over = math.max(redis.call('ZCARD', seen) - cap, redis.call('ZCOUNT', seen, '-inf', string.format('%d', oldest)))
+  local too_old = redis.call('ZCOUNT', seen, '-inf', string.format('%d', oldest))
+  local over = math.max(redis.call('ZCARD', seen) - cap, too_old)
   if over > 0 then redis.call('ZREMRANGEBYRANK', seen, 0, math.min(over, TRIM_MOST) - 1) end
 end
 
--- Records until when the dead tokens of an entry vouched for sockets of its user, if nobody has some now. leases: token → lease.
-local function record_vouched(seen, user, entry, standing, leases)
-  if entry_state(entry, standing) == ONLINE then return end
+-- Records when a user was last seen by the dead incarnations in an entry: until their leases' deadlines. Does
+-- nothing if the user is online. lease_of: incarnation → lease.
+local function record_last_seen(seen, user, entry, status_of, lease_of)
+  if entry_state(entry, status_of) == ONLINE then return end
   local last = 0
-  for token, sockets in entry:gmatch(OWNERS) do
-    if standing[token] == DEAD and sockets ~= '0' then last = math.max(last, tonumber(leases[token]:match('^%d+'))) end
+  for owner, sockets in entry:gmatch(OWNERS) do
+    if status_of[owner] == DEAD and sockets ~= '0' then
+      last = math.max(last, tonumber(lease_of[owner]:match('^%d+')))
+    end
   end
   if last > (tonumber(redis.call('ZSCORE', seen, user)) or 0) then redis.call('ZADD', seen, last, user) end
 end

@@ -1,10 +1,12 @@
--- Reads what is known of some users, at one moment.
+-- Reads the entries of some users, and the leases of the same moment.
 --
 -- KEYS[1] owners  HASH  user → entry
--- KEYS[2] leases  HASH  token → lease
--- KEYS[3] seen    ZSET  user → when last online (ms), of those who are not
--- ARGV[1…] users, at most 1000
--- Returns {now, leases, entries, seen}: now in ms; leases as token, lease, …; entries and seen in the order of the users, nil if none.
+-- KEYS[2] leases  HASH  incarnation → lease
+-- KEYS[3] seen    ZSET  offline or reconnecting user → when last online (ms)
+-- ARGV[1…] users  at most 1000
+-- Returns {now, leases, entries, seen}: now in ms; leases as incarnation, lease, …; entries and seen in the
+-- order of the users, nil for a user who has none.
+-- Uses: common
 
 local owners, leases, seen = KEYS[1], KEYS[2], KEYS[3]
 

@@ -1,14 +1,16 @@
-// Package lua holds every change of the state that instances share: one file, one transition, run by Redis as
-// a whole or not at all. A script touches the keys of one shard, reads Redis' own clock, and never adds to a
-// count: it states what is, so it can be repeated. The header of each file is its contract; standing.lua,
-// renewal.lua and entry.lua, which they begin with, define leases and entries.
+// Package lua holds every change of the state that instances share: one file, one transition, which Redis runs
+// as a whole or not at all. A script touches the keys of one shard, reads Redis' own clock, and never adds to a
+// count: it states what is, so it can be repeated.
+//
+// The header of each file is its contract: its keys, arguments and answer, and the preludes it uses. A prelude
+// is a file that is put before the scripts that name it: leases.lua and entry.lua define how leases and entries
+// are written, renewal.lua how a lease goes on.
 package lua
 
 import (
 	"embed"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/redis/rueidis"
@@ -31,19 +33,25 @@ var (
 	Sweep     = load("sweep")
 )
 
-// Status is the first value a script that may refuse returns.
+// Script is one file of this package, with the preludes that it uses before it.
+type Script struct {
+	*rueidis.Lua
+	Name string // of the file, without .lua
+}
+
+// Status is the first value that a script returns if it may refuse.
 type Status int64
 
-// The statuses; standing.lua has the same. With each but OK nothing was written.
+// The statuses; common.lua has the same. With each but OK nothing was written.
 const (
 	OK          Status = 1
-	StaleLease  Status = 0 // Redis holds another version of the caller's lease, or none
+	StaleLease  Status = 0 // Redis holds another version of the caller's lease, or a dead one, or none
 	OtherShards Status = 2 // the other instances use another number of shards
 	Taken       Status = 3 // a request with this key came before
 	NotYours    Status = 4 // the claim is not the caller's
 )
 
-// The errors that statuses are, and the one of a Redis that is full.
+// The errors that mean these statuses, and the error of a Redis that is full.
 var (
 	ErrStaleLease  = errors.New("redis holds another version of this lease, or none")
 	ErrOtherShards = errors.New("the other instances use another number of shards")
@@ -52,10 +60,12 @@ var (
 	ErrFull        = errors.New("redis is full: it has reached its maxmemory")
 )
 
-var errorOf = map[Status]error{OK: nil, StaleLease: ErrStaleLease, OtherShards: ErrOtherShards, Taken: ErrTaken, NotYours: ErrNotYours}
+var errorOf = map[Status]error{
+	OK: nil, StaleLease: ErrStaleLease, OtherShards: ErrOtherShards, Taken: ErrTaken, NotYours: ErrNotYours,
+}
 
-// Check returns what a script answered. What it refused is one of the errors above, and comes with the
-// answer; so is what a full Redis refused.
+// Check returns the answer of a script that begins with a status. If the script refused, the answer comes
+// with one of the errors above. If a full Redis refused, the error is ErrFull.
 func Check(result rueidis.RedisResult) ([]rueidis.RedisMessage, error) {
 	reply, err := result.ToArray()
 	if err != nil {
@@ -70,12 +80,12 @@ func Check(result rueidis.RedisResult) ([]rueidis.RedisMessage, error) {
 	}
 	refusal, known := errorOf[Status(code)]
 	if !known {
-		return nil, fmt.Errorf("lua: an answer with the status %d, which nobody knows", code)
+		return nil, fmt.Errorf("lua: an answer with the unknown status %d", code)
 	}
 	return reply, refusal
 }
 
-// WithFull makes the error of a Redis that is full ErrFull too, and passes every other one.
+// WithFull makes the error of a Redis that is full an ErrFull too, and returns any other error as it is.
 func WithFull(err error) error {
 	if reply, ok := rueidis.IsRedisErr(err); ok && strings.Contains(reply.Error(), fullSays) {
 		return fmt.Errorf("%w: %w", ErrFull, err)
@@ -83,36 +93,31 @@ func WithFull(err error) error {
 	return err
 }
 
-// fullSays is how a full Redis puts it. In a script of Redis 6 it is in the middle of a longer error.
+// fullSays is what a full Redis answers. To a script, Redis 6 answers with a longer error that contains it.
 const fullSays = "OOM command not allowed"
-
-// Script is one file of this package.
-type Script struct {
-	*rueidis.Lua
-	Name string // of the file, without .lua
-}
 
 func load(name string) *Script { return &Script{rueidis.NewLuaScript(source(name)), name} }
 
-// common files come before every script, but renewal.lua only before those that write leases, or go on
-// although Redis is full.
-var (
-	common = []string{"standing", "renewal", "entry"}
-	renews = []string{"announce", "lease", "mirror", "sweep"}
-)
-
+// source returns the text of a script: the preludes that its header names, and the file.
 func source(name string) string {
-	text := read("standing")
-	if slices.Contains(renews, name) {
-		text += read("renewal")
+	text := ""
+	for _, prelude := range uses(name) {
+		text += read(prelude)
 	}
-	return text + read("entry") + read(name)
+	return text + read(name)
+}
+
+// uses returns the preludes of a script, in the order in which its header names them.
+func uses(name string) []string {
+	_, list, _ := strings.Cut(read(name), "\n-- Uses: ")
+	list, _, _ = strings.Cut(list, "\n")
+	return strings.Split(list, ", ")
 }
 
 func read(name string) string {
 	text, err := files.ReadFile(name + ".lua")
 	if err != nil {
-		panic("lua: " + err.Error()) // a name above without its file: cannot pass a test run
+		panic("lua: " + err.Error()) // a name here or in a header without its file: every test fails
 	}
 	return string(text)
 }

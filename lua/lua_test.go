@@ -12,19 +12,27 @@ import (
 	"rollcall/lua/redistest"
 )
 
-func scriptNames(t *testing.T) []string {
+// fileNames returns the names of the scripts, and of the files that are put before scripts.
+func fileNames(t *testing.T) (scripts, preludes []string) {
 	t.Helper()
 	paths, err := fs.Glob(files, "*.lua")
 	if err != nil || len(paths) == 0 {
 		t.Fatalf("no scripts: %v", err)
 	}
-	var names []string
 	for _, path := range paths {
-		if name := strings.TrimSuffix(path, ".lua"); !slices.Contains(common, name) {
-			names = append(names, name)
+		if name := strings.TrimSuffix(path, ".lua"); strings.Contains(read(name), "\n-- Uses: ") {
+			scripts = append(scripts, name)
+		} else {
+			preludes = append(preludes, name)
 		}
 	}
-	return names
+	return scripts, preludes
+}
+
+func scriptNames(t *testing.T) []string {
+	t.Helper()
+	scripts, _ := fileNames(t)
+	return scripts
 }
 
 var (
@@ -32,7 +40,7 @@ var (
 	keyTypes = regexp.MustCompile(`^-- KEYS\[\d+\] +\w+ +(HASH|STREAM|ZSET|STRING)\b`)
 )
 
-func TestEveryHeaderListsExactlyWhatItsBodyTakes(t *testing.T) {
+func TestScripts_HaveHeadersThatListExactlyWhatTheirBodiesTake(t *testing.T) {
 	for _, name := range scriptNames(t) {
 		header, body, ok := strings.Cut(read(name), "\n\n")
 		if !ok {
@@ -79,14 +87,12 @@ func TestEveryHeaderListsExactlyWhatItsBodyTakes(t *testing.T) {
 	}
 }
 
-func TestScriptsAreShortAndReadTheirArgumentsOnce(t *testing.T) {
-	for _, name := range append(scriptNames(t), common...) {
+func TestScripts_AreShortAndReadTheirArgumentsOnce(t *testing.T) {
+	scripts, preludes := fileNames(t)
+	for _, name := range slices.Concat(scripts, preludes) {
 		_, body, _ := strings.Cut(read(name), "\n\n")
 		if lines := strings.Count(body, "\n"); lines > 60 {
 			t.Errorf("%s.lua has %d lines below its header", name, lines)
-		}
-		if slices.Contains(common, name) {
-			continue
 		}
 		for _, match := range declared.FindAllString(body, -1) {
 			if strings.Count(body, match) > 1 {
@@ -96,7 +102,56 @@ func TestScriptsAreShortAndReadTheirArgumentsOnce(t *testing.T) {
 	}
 }
 
-func TestEveryScriptLoads(t *testing.T) {
+var (
+	comment = regexp.MustCompile(`(?m)--.*$`)
+	word    = regexp.MustCompile(`[A-Za-z_]+`)
+	defined = regexp.MustCompile(`(?m)^local (?:function ([a-z_]+)|([A-Z_, ]+) =)`)
+)
+
+// wordsOf returns the words in the code of a file.
+func wordsOf(name string) []string {
+	return word.FindAllString(comment.ReplaceAllString(read(name), ""), -1)
+}
+
+// definitionsOf returns the functions and constants that a prelude defines for others.
+func definitionsOf(prelude string) (names []string) {
+	for _, match := range defined.FindAllStringSubmatch(read(prelude), -1) {
+		names = append(names, word.FindAllString(match[1]+match[2], -1)...)
+	}
+	return names
+}
+
+func TestScripts_NameExactlyThePreludesThatTheyUse(t *testing.T) {
+	scripts, preludes := fileNames(t)
+	definedIn := map[string]string{}
+	for _, prelude := range preludes {
+		for _, name := range definitionsOf(prelude) {
+			definedIn[name] = prelude
+		}
+	}
+	for _, script := range scripts {
+		named, used := uses(script), map[string]bool{}
+		for i, prelude := range append(named, script) {
+			for _, word := range wordsOf(prelude) {
+				in := definedIn[word]
+				if in == "" || in == prelude {
+					continue
+				}
+				used[in] = true
+				if !slices.Contains(named[:min(i, len(named))], in) {
+					t.Errorf("%s.lua: %s.lua, which has %s, does not stand before %s.lua", script, in, word, prelude)
+				}
+			}
+		}
+		for _, prelude := range named {
+			if !used[prelude] {
+				t.Errorf("%s.lua names %s.lua and uses nothing of it", script, prelude)
+			}
+		}
+	}
+}
+
+func TestScripts_Load(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
 		client := server.Client()
 		for _, name := range scriptNames(t) {

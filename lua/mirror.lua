@@ -25,6 +25,7 @@
 --                              here, and as left on other instances
 --          ago (ms): since the user came, with sockets; else since the last socket went
 -- Returns {OK, version} or {STALE_LEASE}: no such lease, a dead one, or another version; nothing was written.
+-- Uses: common, leases, renewal, entry
 
 local owners, leases, log, seen, clock = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local incarnation, version, lifetime, grace = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
@@ -39,7 +40,7 @@ begin_writing(leases, clock, now, rewritten)
 local next_version = string.format('%d', version + 1)
 redis.call('HSET', leases, incarnation, string.format('%d %s', now + lifetime, next_version))
 
-local statuses, found = standings(leases, now, grace)
+local statuses, found = lease_statuses(leases, now, grace)
 local mine = incarnation:match('^[^.]+%.')
 
 local users = {}
@@ -57,7 +58,7 @@ for place, user in ipairs(users) do
     before = entry_state(entry, statuses)
     if before ~= OFFLINE then since = math.min(tonumber(entry:match('^%d+')), since) end
     others, dead = other_owners(entry, statuses, mine, left)
-    if dead then record_vouched(seen, user, entry, statuses, found) end
+    if dead then record_last_seen(seen, user, entry, statuses, found) end
     if before == OFFLINE then record_change(log, log_cap, user, 'offline', now) end -- not swept yet
   elseif place <= mirrored_before and not redis.call('ZSCORE', seen, user) then
     before = ONLINE -- Redis lost the entry: coming was logged before, and going was not

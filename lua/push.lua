@@ -16,12 +16,13 @@
 -- Returns a number for each envelope, in that order: state + 4 × (reached + 65536 × sockets), being the user's state (UNKNOWN if nobody
 -- took it and Redis has lost what it held), how many other instances took it, and how many sockets of the user they have. One number,
 -- for making them is a good part of the work.
+-- Uses: common, leases, entry
 
 local owners, leases = KEYS[1], KEYS[2]
 local publish, channels, grace, head, count = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
 local numbers, caller, users_at, envelopes_at, frames_at = ARGV[6], ARGV[7], 7, 7 + count, 7 + 2 * count
 
-local standing = standings(leases, redis_now(), grace)
+local standing = lease_statuses(leases, redis_now(), grace)
 local entries = redis.call('HMGET', owners, unpack(ARGV, users_at + 1, users_at + count))
 local batches, batch_of = {}, {} -- batches: for each instance the parts of its message, and whether it took that
 batch_of[caller:match('^[^.]+')] = false

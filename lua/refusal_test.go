@@ -35,7 +35,7 @@ func (s *state) keyspace() map[string]string {
 
 func TestWhatIsRefusedWritesNothing(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
-		lapsed := func(s *state) { // nobody is left who could renew, and all would be pardoned
+		lapsed := func(s *state) { // nobody is left who could renew, and all would be extended
 			s.age("a.1", 60000)
 			s.age("b.1", 60000)
 		}
@@ -93,7 +93,7 @@ func (s *state) settleOnce(claim, answer string) Status {
 func TestEveryStatusIsTheSameInLuaAndInGo(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
 		s := newState(t, server)
-		script := rueidis.NewLuaScript(read("standing") + "return {OK, STALE_LEASE, OTHER_SHARDS, TAKEN, NOT_YOURS}")
+		script := rueidis.NewLuaScript(read("common") + "return {OK, STALE_LEASE, OTHER_SHARDS, TAKEN, NOT_YOURS}")
 		got := numbersIn(s.run(script, nil))
 		for i, want := range []Status{OK, StaleLease, OtherShards, Taken, NotYours} {
 			if Status(got[i]) != want {

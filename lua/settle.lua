@@ -5,6 +5,7 @@
 -- ARGV[2] answer       empty: nothing was done, and the request may come again
 -- ARGV[3] remember_for (ms)
 -- Returns {OK}, or {NOT_YOURS}: the claim is not the caller's any more, or never was; nothing was written.
+-- Uses: common
 
 local request = KEYS[1]
 local claim, answer, remember_for = ARGV[1], ARGV[2], ARGV[3]

@@ -44,7 +44,7 @@ type Lease struct {
 	version int64 // mirror writes under it
 }
 
-// Status of a token with this lease, at a moment of Redis' clock (ms). standing.lua says the same.
+// Status of a token with this lease, at a moment of Redis' clock (ms). lease_status in leases.lua decides alike.
 func (l Lease) Status(now int64, grace time.Duration) LeaseStatus {
 	end := l.ExtendedUntil
 	if end == 0 {
@@ -80,7 +80,7 @@ func parseLeases(flat []string) (leases Leases, unreadable int) {
 	return leases, unreadable
 }
 
-// parseLease reads "deadline version", with "until" or "dead" behind it. lease_standing in standing.lua reads
+// parseLease reads "deadline version", with "until" or "dead" behind it. lease_status in leases.lua reads
 // the same.
 func parseLease(text string) (lease Lease, ok bool) {
 	words := strings.Split(text, " ")

@@ -7,18 +7,17 @@ import (
 	"time"
 )
 
-// TestGoDecidesTheStandingOfEveryLeaseAndTheStateOfEveryUserAsLuaDoes runs the cases that the scripts run
-// too.
-func TestGoDecidesTheStandingOfEveryLeaseAndTheStateOfEveryUserAsLuaDoes(t *testing.T) {
-	text, err := os.ReadFile("../lua/testdata/standings.json")
+// The cases are those of a test in lua: Lua and Go must decide alike.
+func TestGo_DecidesTheStatusOfEveryLeaseAndTheStateOfEveryUser(t *testing.T) {
+	text, err := os.ReadFile("../lua/testdata/lease_status.json")
 	if err != nil {
 		t.Fatal(err)
 	}
 	var cases struct {
 		Now, Grace int64
 		Leases     []struct {
-			Lease    string
-			Standing *int
+			Lease  string
+			Status *int
 		}
 		Of      map[string]string
 		Entries []struct {
@@ -32,7 +31,7 @@ func TestGoDecidesTheStandingOfEveryLeaseAndTheStateOfEveryUserAsLuaDoes(t *test
 	grace := time.Duration(cases.Grace) * time.Millisecond
 	for _, c := range cases.Leases {
 		lease, ok := parseLease(c.Lease)
-		if ok != (c.Standing != nil) || ok && lease.Status(cases.Now, grace) != LeaseStatus(*c.Standing) {
+		if ok != (c.Status != nil) || ok && lease.Status(cases.Now, grace) != LeaseStatus(*c.Status) {
 			t.Errorf("lease %q: %v, %v", c.Lease, lease.Status(cases.Now, grace), ok)
 		}
 	}

@@ -12,17 +12,17 @@ import (
 	"rollcall/lua/redistest"
 )
 
-// TestLuaDecidesTheStandingOfEveryLeaseAndTheStateOfEveryUserAsGoDoes runs the cases that presence runs too.
-func TestLuaDecidesTheStandingOfEveryLeaseAndTheStateOfEveryUserAsGoDoes(t *testing.T) {
-	text, err := os.ReadFile("testdata/standings.json")
+// The cases are those of a test in presence: Lua and Go must decide alike.
+func TestLua_DecidesTheStatusOfEveryLeaseAndTheStateOfEveryUser(t *testing.T) {
+	text, err := os.ReadFile("testdata/lease_status.json")
 	if err != nil {
 		t.Fatal(err)
 	}
 	var cases struct {
 		Now, Grace int64
 		Leases     []struct {
-			Lease    string
-			Standing *int64
+			Lease  string
+			Status *int64
 		}
 		Of      map[string]string
 		Entries []struct {
@@ -34,11 +34,12 @@ func TestLuaDecidesTheStandingOfEveryLeaseAndTheStateOfEveryUserAsGoDoes(t *test
 		t.Fatal(err)
 	}
 	now, grace := strconv.FormatInt(cases.Now, 10), strconv.FormatInt(cases.Grace, 10)
-	prelude := read("standing") + read("renewal") + read("entry")
-	standing := rueidis.NewLuaScript(prelude + "return lease_standing(ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])) or false")
+	prelude := read("leases") + read("entry")
+	status := rueidis.NewLuaScript(prelude + `
+		return lease_status(ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])) or false`)
 	state := rueidis.NewLuaScript(prelude + `
-		local standing = standings(KEYS[1], tonumber(ARGV[2]), tonumber(ARGV[3]))
-		return readable(ARGV[1]) and entry_state(ARGV[1], standing) or false`)
+		local status_of = lease_statuses(KEYS[1], tonumber(ARGV[2]), tonumber(ARGV[3]))
+		return readable(ARGV[1]) and entry_state(ARGV[1], status_of) or false`)
 	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
 		s := newState(t, server)
 		for token, lease := range cases.Of {
@@ -53,7 +54,7 @@ func TestLuaDecidesTheStandingOfEveryLeaseAndTheStateOfEveryUserAsGoDoes(t *test
 			}
 		}
 		for _, c := range cases.Leases {
-			decide(standing, c.Lease, c.Standing)
+			decide(status, c.Lease, c.Status)
 		}
 		for _, c := range cases.Entries {
 			decide(state, c.Entry, c.State)
