@@ -7,7 +7,7 @@ import (
 	"rollcall/lua/redistest"
 )
 
-func TestTheAuditCommandTellsOfAllInstancesAndFailsIfTheyDiffer(t *testing.T) {
+func TestAudit_CommandReportsAllInstancesAndFailsIfTheyDiffer(t *testing.T) {
 	t.Parallel()
 	redis := redistest.Start(t)
 	a, b := startApp(t, "--redis-url="+redis.URL()), startApp(t, "--redis-url="+redis.URL())

@@ -26,7 +26,7 @@ func (c *cluster) eachNode(do func(*clusterNode)) {
 	}
 }
 
-func TestWithoutRedisSocketsStayAndWhatOneInstanceCanDoGoesOn(t *testing.T) {
+func TestInstance_KeepsSocketsAndServesLocallyWithoutRedis(t *testing.T) {
 	for name, redis := range awayRedis {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

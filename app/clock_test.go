@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-func TestAnInstanceWhoseClockIsAnHourFastChangesNothing(t *testing.T) {
+func TestFaults_AnInstanceWhoseClockIsAnHourFastChangesNothing(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t, 12, func(c *cluster) { c.paths[1] = buildWithWrongClock(t) })
 	c.wantWrongClock(c.nodes[1])

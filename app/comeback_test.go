@@ -18,7 +18,7 @@ import (
 
 // These tests are about static/rollcall.js on a page that is not ours: how it comes back, when not, and what it says of it.
 
-func TestClientGivesUpOnATokenThatDoesNotComeAndAsksAgain(t *testing.T) {
+func TestClient_GivesUpOnATokenThatDoesNotComeAndAsksAgain(t *testing.T) {
 	t.Parallel()
 	s := openShop(t)
 	a, b := startApp(t, "--allowed-origins="+s.URL), startBrowser(t)
@@ -39,7 +39,7 @@ func TestClientGivesUpOnATokenThatDoesNotComeAndAsksAgain(t *testing.T) {
 	wantState(t, a, "alice", "online", 1)
 }
 
-func TestClientGivesUpOnAServerThatTakesConnectionsAndNeverAnswers(t *testing.T) {
+func TestClient_GivesUpOnAServerThatTakesConnectionsAndNeverAnswers(t *testing.T) {
 	t.Parallel()
 	listener, err := net.Listen("tcp", "127.0.0.1:0") // the kernel accepts, and nobody reads
 	if err != nil {
@@ -52,7 +52,7 @@ func TestClientGivesUpOnAServerThatTakesConnectionsAndNeverAnswers(t *testing.T)
 		li.dataset.reason === "the server did not answer within 0.2 s").length > 1`)
 }
 
-func TestClientGivesUpAskingWhyItWasRefused(t *testing.T) {
+func TestClient_GivesUpAskingWhyItWasRefused(t *testing.T) {
 	t.Parallel()
 	s := openShop(t)
 	a, b := startApp(t), startBrowser(t)
@@ -74,7 +74,7 @@ func TestClientGivesUpAskingWhyItWasRefused(t *testing.T) {
 	p.wantStep("waiting", "the server gave no answer")
 }
 
-func TestClientTakesNoPageOfAnErrorForAToken(t *testing.T) {
+func TestClient_TakesNoErrorPageForAToken(t *testing.T) {
 	t.Parallel()
 	s := openShop(t)
 	a, b := startApp(t, "--allowed-origins="+s.URL), startBrowser(t)
@@ -89,7 +89,7 @@ func TestClientTakesNoPageOfAnErrorForAToken(t *testing.T) {
 	wantState(t, a, "alice", "online", 1)
 }
 
-func TestClientAsksForAnotherTokenIfTheServerRefusesOne(t *testing.T) {
+func TestClient_AsksForAnotherTokenIfTheServerRefusesOne(t *testing.T) {
 	t.Parallel()
 	s := openShop(t)
 	a, b := startApp(t, "--allowed-origins="+s.URL), startBrowser(t)
@@ -107,7 +107,7 @@ func TestClientAsksForAnotherTokenIfTheServerRefusesOne(t *testing.T) {
 	p.wantStep("closed", "has expired")
 }
 
-func TestClientOfAWrongOriginIsToldSoAndStops(t *testing.T) {
+func TestClient_OfAWrongOriginIsToldSoAndStops(t *testing.T) {
 	t.Parallel()
 	s := openShop(t)
 	a, b := startApp(t), startBrowser(t)
@@ -119,7 +119,7 @@ func TestClientOfAWrongOriginIsToldSoAndStops(t *testing.T) {
 	p.wantListeners(0)
 }
 
-func TestClientWaitsAsLongAsTheServerSays(t *testing.T) {
+func TestClient_WaitsAsLongAsTheServerSays(t *testing.T) {
 	t.Parallel()
 	s, b := openShop(t), startBrowser(t)
 	s.answer("/ws", func(w http.ResponseWriter, _ *http.Request) {
@@ -138,7 +138,7 @@ func TestClientWaitsAsLongAsTheServerSays(t *testing.T) {
 	p.wantAfter("client.close()", "closed")
 }
 
-func TestAnswerToARefusedSocketCanBeReadByAnyPage(t *testing.T) {
+func TestHandshake_RefusalCanBeReadByAnyPage(t *testing.T) {
 	t.Parallel()
 	a := startApp(t, "--no-allow-anonymous")
 	for origin, code := range map[string]string{"http://" + a.Addr: "no_token", "https://elsewhere.example": "bad_origin"} {
@@ -150,7 +150,7 @@ func TestAnswerToARefusedSocketCanBeReadByAnyPage(t *testing.T) {
 	}
 }
 
-func TestClientComesBackAtOnceWhenTheNetworkOrThePageDoes(t *testing.T) {
+func TestClient_ComesBackAtOnceWhenTheNetworkOrThePageDoes(t *testing.T) {
 	t.Parallel()
 	for name, event := range map[string]string{"network": networkIsBack, "page": pageIsSeen} {
 		t.Run(name, func(t *testing.T) {
@@ -163,7 +163,7 @@ func TestClientComesBackAtOnceWhenTheNetworkOrThePageDoes(t *testing.T) {
 	}
 }
 
-func TestClientLeavesADeadPathWhenTheNetworkOrThePageComesBack(t *testing.T) {
+func TestClient_LeavesADeadPathWhenTheNetworkOrThePageComesBack(t *testing.T) {
 	t.Parallel()
 	for name, event := range map[string]string{"network": networkIsBack, "page": pageIsSeen} {
 		t.Run(name, func(t *testing.T) {
@@ -217,7 +217,7 @@ func (s *scripted) want(t *testing.T, what string) {
 	}
 }
 
-func TestClientAsksAfterASilenceAndLeavesAPathThatDoesNotAnswer(t *testing.T) {
+func TestClient_PingsAfterASilenceAndLeavesAPathThatDoesNotAnswer(t *testing.T) {
 	t.Parallel()
 	server, p := startScripted(t, 20, `{ timeouts: { pong: 2000 } }`, ``)
 	server.answers.Store(true)
@@ -233,7 +233,7 @@ func TestClientAsksAfterASilenceAndLeavesAPathThatDoesNotAnswer(t *testing.T) {
 	p.wantStep("waiting", "nothing answered on this connection")
 }
 
-func TestClientDoesNotTakeAPageThatSleptForADeadPath(t *testing.T) {
+func TestClient_DoesNotTakeAPageThatSleptForADeadPath(t *testing.T) {
 	t.Parallel()
 	server, p := startScripted(t, 3_600_000, `{ timeouts: { pong: 500 } }`, `
 		const send = WebSocket.prototype.send;
@@ -252,7 +252,7 @@ func TestClientDoesNotTakeAPageThatSleptForADeadPath(t *testing.T) {
 	server.want(t, "open") // now nothing came in time
 }
 
-func TestClientLeavesNoListenerBehind(t *testing.T) {
+func TestClient_LeavesNoListenerBehind(t *testing.T) {
 	t.Parallel()
 	s := openShop(t)
 	a, b := startApp(t, "--allowed-origins="+s.URL), startBrowser(t)
@@ -275,7 +275,7 @@ func TestClientLeavesNoListenerBehind(t *testing.T) {
 	p.wantListeners(0)
 }
 
-func TestClientWorksInAWorker(t *testing.T) {
+func TestClient_WorksInAWorker(t *testing.T) {
 	t.Parallel()
 	s := openShop(t)
 	a, b := startApp(t, "--allowed-origins="+s.URL), startBrowser(t)
@@ -294,7 +294,7 @@ func TestClientWorksInAWorker(t *testing.T) {
 	}
 }
 
-func TestClientDoesNotComeBackForAPageThatIsHidden(t *testing.T) {
+func TestClient_DoesNotComeBackForAPageThatIsHidden(t *testing.T) {
 	t.Parallel()
 	s, b := openShop(t), startBrowser(t)
 	p := b.enter(s, `{}`, ``) // the shop has no /ws: 404

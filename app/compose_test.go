@@ -21,7 +21,7 @@ func composeFile(t *testing.T) string {
 	return string(text)
 }
 
-func TestComposeRunsTheHAProxyConfigurationThatIsTested(t *testing.T) {
+func TestCompose_RunsTheHAProxyConfigurationThatIsTested(t *testing.T) {
 	t.Parallel()
 	const indent = "      "
 	_, text, found := strings.Cut("\n"+composeFile(t), "\n    content: |\n")
@@ -35,7 +35,7 @@ func TestComposeRunsTheHAProxyConfigurationThatIsTested(t *testing.T) {
 	}
 }
 
-func TestComposesRedisServesOnlyWhoHasThePassword(t *testing.T) {
+func TestCompose_RedisAsksForThePassword(t *testing.T) {
 	t.Parallel()
 	const variable, password = "${REDIS_PASSWORD}", "cafe0123456789"
 	_, command, _ := strings.Cut(composeFile(t), "command: >-\n      redis-server ")
@@ -56,7 +56,7 @@ func TestComposesRedisServesOnlyWhoHasThePassword(t *testing.T) {
 	alice.wantFrame("x", "null")
 }
 
-func TestEveryImageIsPinnedByItsVersion(t *testing.T) {
+func TestCompose_PinsEveryImageByItsVersion(t *testing.T) {
 	t.Parallel()
 	dockerfile, err := os.ReadFile("../Dockerfile")
 	if err != nil {
@@ -74,7 +74,7 @@ func TestEveryImageIsPinnedByItsVersion(t *testing.T) {
 	}
 }
 
-func TestTheACLInTheDocumentsCanBePastedAndIsEnough(t *testing.T) {
+func TestDocs_ACLCanBePastedAndIsEnough(t *testing.T) {
 	t.Parallel()
 	operations := readText(t, "../docs/operations.md")
 	line := regexp.MustCompile(`(?m)^ *(ACL SETUSER rollcall .*)$`).FindStringSubmatch(operations)

@@ -20,7 +20,7 @@ import (
 	"github.com/gorilla/websocket"
 )
 
-func TestABadTokenIsRefusedAndSaysWhy(t *testing.T) {
+func TestToken_BadOneIsRefusedAndTheAnswerSaysWhy(t *testing.T) {
 	t.Parallel()
 	a := startApp(t, "--jwt-issuer=https://id.example", "--jwt-audience=rollcall")
 	good := func(user string, change ...func(jwt.MapClaims)) string {
@@ -62,7 +62,7 @@ func TestABadTokenIsRefusedAndSaysWhy(t *testing.T) {
 	}
 }
 
-func TestATokenMayComeInTheQueryOrTheHeaderWithOrWithoutBearer(t *testing.T) {
+func TestToken_MayComeInTheQueryOrTheHeaderWithOrWithoutBearer(t *testing.T) {
 	t.Parallel()
 	a := startApp(t)
 	alice := token(t, "alice")
@@ -76,7 +76,7 @@ func TestATokenMayComeInTheQueryOrTheHeaderWithOrWithoutBearer(t *testing.T) {
 	wantState(t, a, "alice", "online", 5)
 }
 
-func TestAmbiguousCredentialsAreRefused(t *testing.T) {
+func TestCredentials_AmbiguousOnesAreRefused(t *testing.T) {
 	t.Parallel()
 	a := startApp(t)
 	alice, bob := token(t, "alice"), token(t, "bob")
@@ -107,7 +107,7 @@ func TestAmbiguousCredentialsAreRefused(t *testing.T) {
 	}
 }
 
-func TestEveryKeyAndSecretOfARotationWorks(t *testing.T) {
+func TestCredentials_EveryKeyAndSecretOfARotationWorks(t *testing.T) {
 	t.Parallel()
 	a := startApp(t, "--api-keys=the-old-key-of-tests,"+testKey, "--jwt-secret=the-old-secret-of-tests,"+testSecret)
 	connect(t, a, "alice")
@@ -132,7 +132,7 @@ func publicKeyFile(t *testing.T, key *ecdsa.PublicKey) string {
 	return file
 }
 
-func TestTokensOfAPublicKeyAreVerified(t *testing.T) {
+func TestToken_OfAPublicKeyIsVerified(t *testing.T) {
 	t.Parallel()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -149,14 +149,14 @@ func TestTokensOfAPublicKeyAreVerified(t *testing.T) {
 	wantProblem(t, ask(t, a, "GET", "/ws?token="+forged, "", http.Header{"Authorization": nil}), 401, "bad_token")
 }
 
-func TestAnonymousSocketsCanBeForbidden(t *testing.T) {
+func TestHandshake_AnonymousSocketsCanBeForbidden(t *testing.T) {
 	t.Parallel()
 	a := startApp(t, "--no-allow-anonymous")
 	wantProblem(t, ask(t, a, "GET", "/ws", "", http.Header{"Authorization": nil}), 401, "no_token")
 	connect(t, a, "alice")
 }
 
-func TestOnlyPagesOfAllowedOriginsMayConnect(t *testing.T) {
+func TestHandshake_OnlyPagesOfAllowedOriginsMayConnect(t *testing.T) {
 	t.Parallel()
 	a := startApp(t, "--allowed-origins=https://app.example")
 	for origin, status := range map[string]int{"http://" + a.Addr: 426, "https://app.example": 426, "https://evil.example": 403, "null": 403, "https://app.example.evil": 403} {

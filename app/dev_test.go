@@ -70,7 +70,7 @@ func askHost(t *testing.T, a *App, path, host string) answer {
 	return got
 }
 
-func TestDevModeIsOnByItselfOnlyIfNothingOfProductionIsGiven(t *testing.T) {
+func TestDevMode_IsOnByItselfOnlyIfNothingOfProductionIsGiven(t *testing.T) {
 	t.Parallel()
 	secret, key := "--jwt-secret="+testSecret, "--api-keys="+testKey
 	redis := "--redis-url=redis://127.0.0.1:1"
@@ -103,7 +103,7 @@ func TestDevModeIsOnByItselfOnlyIfNothingOfProductionIsGiven(t *testing.T) {
 	}
 }
 
-func TestASettingThatIsSetAndEmptyIsRefused(t *testing.T) {
+func TestConfig_RefusesASettingThatIsSetAndEmpty(t *testing.T) {
 	t.Parallel()
 	var c commands
 	parser := newParser(&c)
@@ -129,7 +129,7 @@ func TestASettingThatIsSetAndEmptyIsRefused(t *testing.T) {
 	}
 }
 
-func TestAMisspeltVariableIsRefusedWithTheNearestName(t *testing.T) {
+func TestConfig_RefusesAMisspeltVariableAndSuggestsTheNearestName(t *testing.T) {
 	t.Parallel()
 	var c commands
 	parser := newParser(&c)
@@ -154,7 +154,7 @@ func TestAMisspeltVariableIsRefusedWithTheNearestName(t *testing.T) {
 }
 
 // Else an instance that was to serve in production would begin in development mode.
-func TestTheKeyOfAnAuditIsNotTakenForTheKeysOfAnInstance(t *testing.T) {
+func TestConfig_KeyOfAnAuditIsNotTakenForTheKeysOfAnInstance(t *testing.T) {
 	t.Parallel()
 	const audits, instances = "ROLLCALL_API_KEY=of-an-audit-0123456789", "ROLLCALL_API_KEYS=of-backends-0123456789"
 	for _, c := range []struct {
@@ -180,7 +180,7 @@ func TestTheKeyOfAnAuditIsNotTakenForTheKeysOfAnInstance(t *testing.T) {
 	}
 }
 
-func TestAnInstanceThatCannotRunSaysWhyInItsLog(t *testing.T) {
+func TestInstance_ThatCannotRunSaysWhyInItsLog(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		variable, flag, says string
@@ -215,7 +215,7 @@ func TestAnInstanceThatCannotRunSaysWhyInItsLog(t *testing.T) {
 	}
 }
 
-func TestDevModeIsWarnedOf(t *testing.T) {
+func TestDevMode_IsWarnedOf(t *testing.T) {
 	t.Parallel()
 	for flag, warned := range map[string]bool{"--dev": true, "--no-dev": false} {
 		_, log := startLogged(t, "--redis-url="+startApp(t).RedisURL, flag)
@@ -225,7 +225,7 @@ func TestDevModeIsWarnedOf(t *testing.T) {
 	}
 }
 
-func TestDevModeTellsNoKeyThatWasGiven(t *testing.T) {
+func TestDevMode_ShowsNoKeyThatWasGiven(t *testing.T) {
 	t.Parallel()
 	given := startApp(t, "--no-dev-serve-key")
 	if got := ask(t, given, "GET", "/dev/key", ""); got.Status != 200 || strings.Contains(got.text, testKey) || got.Body["apiKey"] != nil {
@@ -241,7 +241,7 @@ func TestDevModeTellsNoKeyThatWasGiven(t *testing.T) {
 	}
 }
 
-func TestDevModeAnswersNobodyBehindAProxy(t *testing.T) {
+func TestDevMode_AnswersNobodyBehindAProxy(t *testing.T) {
 	t.Parallel()
 	a := startApp(t)
 	for _, path := range []string{"/dev/key", "/dev/token?user=alice"} {
@@ -256,7 +256,7 @@ func TestDevModeAnswersNobodyBehindAProxy(t *testing.T) {
 	}
 }
 
-func TestDevModeAnswersOnLocalhostOnly(t *testing.T) {
+func TestDevMode_AnswersOnLocalhostOnly(t *testing.T) {
 	t.Parallel()
 	a := startApp(t)
 	for _, host := range []string{"evil.example", "evil.example:80", "127.0.0.1.evil.example"} {
@@ -283,7 +283,7 @@ func TestDevModeAnswersOnLocalhostOnly(t *testing.T) {
 	}
 }
 
-func TestProductionAnswersToAllowedHostsOnly(t *testing.T) {
+func TestInstance_AnswersToAllowedHostsOnly(t *testing.T) {
 	t.Parallel()
 	redis := "--redis-url=" + startApp(t).RedisURL
 	open, some := startApp(t, redis), startApp(t, redis, "--allowed-hosts=rollcall.example,10.0.0.7")
@@ -307,7 +307,7 @@ func TestProductionAnswersToAllowedHostsOnly(t *testing.T) {
 	}
 }
 
-func TestAnOriginThatNoBrowserSendsIsRefusedWithTheOneItSends(t *testing.T) {
+func TestConfig_RefusesAnOriginThatNoBrowserSendsAndSuggestsTheOneItSends(t *testing.T) {
 	t.Parallel()
 	for origin, says := range map[string]string{
 		"https://App.Example":     "https://app.example",
@@ -335,7 +335,7 @@ func TestAnOriginThatNoBrowserSendsIsRefusedWithTheOneItSends(t *testing.T) {
 	}
 }
 
-func TestAPageOfOurOwnMayConnectWhateverPortItNames(t *testing.T) {
+func TestHandshake_OwnPageMayConnectWhateverPortItNames(t *testing.T) {
 	t.Parallel()
 	redis := "--redis-url=" + startApp(t).RedisURL
 	a := startApp(t, redis)
@@ -355,7 +355,7 @@ func TestAPageOfOurOwnMayConnectWhateverPortItNames(t *testing.T) {
 	}
 }
 
-func TestTheHelpNamesEverySettingsVariable(t *testing.T) {
+func TestConfig_HelpNamesEveryVariable(t *testing.T) {
 	t.Parallel()
 	said, err := exec.Command(mustBinary(t), "--help").Output()
 	for _, name := range []string{"ROLLCALL_DEV_SERVE_KEY", "ROLLCALL_REQUIRE_EXP", "ROLLCALL_ALLOWED_HOSTS"} {

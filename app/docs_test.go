@@ -49,7 +49,7 @@ var (
 	linkText = regexp.MustCompile(`\[([^\]]*)\]\([^)]*\)`)
 )
 
-func TestEveryLinkOfTheDocumentsLeadsToAFileAndAHeading(t *testing.T) {
+func TestDocs_EveryLinkLeadsToAFileAndAHeading(t *testing.T) {
 	t.Parallel()
 	texts := documents(t)
 	found := 0
@@ -102,7 +102,7 @@ func anchors(text string) map[string]bool {
 	return made
 }
 
-func TestTheREADMEIsReadInThreeMinutes(t *testing.T) {
+func TestDocs_READMEIsReadInThreeMinutes(t *testing.T) {
 	t.Parallel()
 	if lines := strings.Count(documents(t)["README.md"], "\n"); lines > 130 {
 		t.Errorf("the README has %d lines, want at most 130", lines)
@@ -110,7 +110,7 @@ func TestTheREADMEIsReadInThreeMinutes(t *testing.T) {
 }
 
 // Tables and code may be longer.
-func TestTheProseOfTheDocumentsHas110Columns(t *testing.T) {
+func TestDocs_ProseHas110Columns(t *testing.T) {
 	t.Parallel()
 	for name, text := range documents(t) {
 		for line := range strings.Lines(fences.ReplaceAllString(text, "")) {
@@ -122,7 +122,7 @@ func TestTheProseOfTheDocumentsHas110Columns(t *testing.T) {
 	}
 }
 
-func TestEveryRouteErrorCodeAndDropIsDocumented(t *testing.T) {
+func TestDocs_EveryRouteErrorCodeAndDropIsDocumented(t *testing.T) {
 	t.Parallel()
 	texts := documents(t)
 	for _, is := range []struct {
@@ -160,7 +160,7 @@ func TestEveryRouteErrorCodeAndDropIsDocumented(t *testing.T) {
 }
 
 // A token function that takes the page of an error for a token is refused again and again, and nobody sees why.
-func TestEveryTokenFunctionInTheDocumentsLooksWhetherItsAnswerIsOne(t *testing.T) {
+func TestDocs_EveryTokenFunctionChecksItsAnswer(t *testing.T) {
 	t.Parallel()
 	shown := 0
 	for path, text := range documents(t) {

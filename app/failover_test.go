@@ -10,7 +10,7 @@ import (
 	"rollcall/lua/redistest"
 )
 
-func TestPresenceIsExactThroughASentinelFailover(t *testing.T) {
+func TestFaults_PresenceIsExactThroughASentinelFailover(t *testing.T) {
 	t.Parallel()
 	sentinels := redistest.StartSentinels(t, nil)
 	c := startCluster(t, 12, func(c *cluster) {
@@ -25,7 +25,7 @@ func TestPresenceIsExactThroughASentinelFailover(t *testing.T) {
 	t.Logf("\n%s", c.report)
 }
 
-func TestPresenceIsExactThroughAMovedSlotAndALostMasterOfACluster(t *testing.T) {
+func TestFaults_PresenceIsExactThroughAMovedSlotAndALostMasterOfACluster(t *testing.T) {
 	t.Parallel()
 	redisCluster := redistest.StartCluster(t, true)
 	option, err := rueidis.ParseURL(redisCluster.URL())

@@ -59,7 +59,7 @@ var faults = []fault{
 	{"redis-server paused beyond lease and grace", onRedis, func(run *faultRun, r *rand.Rand) { run.pauseRedis(long(r)) }},
 }
 
-func TestPresenceIsExactThroughEveryFault(t *testing.T) {
+func TestFaults_PresenceIsExactThroughEach(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t, 18)
 	for n, f := range faults {

@@ -18,7 +18,7 @@ import (
 	"rollcall/lua/redistest"
 )
 
-func TestConnectionsThatSayNothingKeepNobodyOut(t *testing.T) {
+func TestGate_SilentConnectionsKeepNobodyOut(t *testing.T) {
 	t.Parallel()
 	p := startBinary(t, withFiles(t, 64))
 	for name, head := range map[string]string{
@@ -38,7 +38,7 @@ func TestConnectionsThatSayNothingKeepNobodyOut(t *testing.T) {
 	}
 }
 
-func TestWhoHasNoKeyIsAnsweredWithoutItsBody(t *testing.T) {
+func TestGate_ACallerWithoutAKeyIsAnsweredBeforeItsBody(t *testing.T) {
 	t.Parallel()
 	a := startApp(t)
 	conn, err := net.Dial("tcp", a.Addr)
@@ -56,7 +56,7 @@ func TestWhoHasNoKeyIsAnsweredWithoutItsBody(t *testing.T) {
 	}
 }
 
-func TestAnInstanceWithAsManySocketsAsItMayHaveSaysSo(t *testing.T) {
+func TestInstance_ThatIsFullSaysSo(t *testing.T) {
 	t.Parallel()
 	a := startApp(t, "--max-sockets=1")
 	alice := connect(t, a, "alice")
@@ -79,7 +79,7 @@ func TestAnInstanceWithAsManySocketsAsItMayHaveSaysSo(t *testing.T) {
 	})
 }
 
-func TestMoreSocketsThanFilesAllowAreRefusedAtStart(t *testing.T) {
+func TestConfig_RefusesMoreSocketsThanFilesAllow(t *testing.T) {
 	t.Parallel()
 	out, err := exec.Command(withFiles(t, 64), "--max-sockets=17").CombinedOutput()
 	if err == nil || !strings.Contains(string(out), "--max-sockets (ROLLCALL_MAX_SOCKETS) is 17: want 0 (as many as may be) to 16") {
@@ -87,7 +87,7 @@ func TestMoreSocketsThanFilesAllowAreRefusedAtStart(t *testing.T) {
 	}
 }
 
-func TestAHeadHas16KiBAndSomeLinesAtMost(t *testing.T) {
+func TestGate_AHeadHas16KiBAndSomeLinesAtMost(t *testing.T) {
 	t.Parallel()
 	a := startApp(t)
 	head := func(bytes int) http.Header { return http.Header{"X-Long": {strings.Repeat("x", bytes)}} }
@@ -149,7 +149,7 @@ func wantAnswers(t *testing.T, a *App, path string) int {
 	return response.StatusCode
 }
 
-func TestAnInstanceWithoutFilesKeepsItsLeaseAndAnswersProbes(t *testing.T) {
+func TestInstance_WithoutFilesKeepsItsLeaseAndAnswersProbes(t *testing.T) {
 	t.Parallel()
 	const lease = 5 * time.Second
 	redis := redistest.Start(t)
@@ -179,7 +179,7 @@ func TestAnInstanceWithoutFilesKeepsItsLeaseAndAnswersProbes(t *testing.T) {
 	}
 }
 
-func TestTheLinesOfABodyAreNotThoseOfItsHeadWhereverTheReadsAreCut(t *testing.T) {
+func TestGate_CountsNoLinesOfABodyWhereverTheReadsAreCut(t *testing.T) {
 	t.Parallel()
 	a := startApp(t)
 	body := `{"users":["alice"],` + strings.Repeat("\n", 2*mostHeadLines) + `"event":"x"}`

@@ -7,7 +7,7 @@ import (
 	"rollcall/lua/redistest"
 )
 
-func TestAUserWhoConnectsAndClosesAllTheTimeCausesTwoEntriesASecondAtMost(t *testing.T) {
+func TestPresence_AUserWhoConnectsAndClosesAllTheTimeCausesTwoEntriesASecondAtMost(t *testing.T) {
 	t.Parallel()
 	redis := redistest.Start(t)
 	a, b := startApp(t, "--redis-url="+redis.URL()), startApp(t, "--redis-url="+redis.URL())

@@ -10,9 +10,9 @@ import (
 	"rollcall/lua/redistest"
 )
 
-// TestOneUsersClientsDoNotKeepPushesFromOthers is what one valid token could do: two sockets of mallory send
+// TestPush_OneUsersClientsDoNotKeepPushesFromOthers is what one valid token could do: two sockets of mallory send
 // events as fast as they can, and each answer goes to twenty more of hers on another instance.
-func TestOneUsersClientsDoNotKeepPushesFromOthers(t *testing.T) {
+func TestPush_OneUsersClientsDoNotKeepPushesFromOthers(t *testing.T) {
 	t.Parallel()
 	redis := redistest.Start(t)
 	a, b := startApp(t, "--redis-url="+redis.URL()), startApp(t, "--redis-url="+redis.URL())

@@ -22,7 +22,7 @@ func wantDeadline(t *testing.T, redis *redistest.Server, instance string, after 
 	})
 }
 
-func TestAFullRedisKeepsPresenceAndPushesGoingAndIsNamed(t *testing.T) {
+func TestInstance_KeepsPresenceAndPushesGoingOnAFullRedisAndNamesIt(t *testing.T) {
 	t.Parallel()
 	redis := redistest.Start(t, redistest.SmallRedis...)
 	flags := []string{"--redis-url=" + redis.URL(), "--lease=3s", "--grace=3s"}

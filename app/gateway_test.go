@@ -12,7 +12,7 @@ import (
 	"rollcall/lua/redistest"
 )
 
-func TestEveryAnswerReachesTheAskerAndTheUsersOtherSocketsInOrderAndOnce(t *testing.T) {
+func TestGateway_EveryAnswerReachesTheAskerAndTheUsersOtherSocketsInOrderAndOnce(t *testing.T) {
 	t.Parallel()
 	apps := startThree(t)
 	asker := connect(t, apps[0], "alice")
@@ -44,7 +44,7 @@ func TestEveryAnswerReachesTheAskerAndTheUsersOtherSocketsInOrderAndOnce(t *test
 	}
 }
 
-func TestAnAnonymousAskerGetsItsAnswersAlone(t *testing.T) {
+func TestGateway_AnAnonymousAskerGetsItsAnswersAlone(t *testing.T) {
 	t.Parallel()
 	a := startApp(t)
 	asker, other := connect(t, a, ""), connect(t, a, "")
@@ -69,7 +69,7 @@ func withHandlers(t *testing.T, more map[string]handlers.Handler, flags ...strin
 	return a
 }
 
-func TestAHandlerMayAnswerInPrivateManyTimesOrNotAtAll(t *testing.T) {
+func TestGateway_AHandlerMayAnswerInPrivateManyTimesOrNotAtAll(t *testing.T) {
 	t.Parallel()
 	a := withHandlers(t, map[string]handlers.Handler{
 		"secret": func(_ context.Context, _ handlers.Request, a *handlers.Responder) error { return a.ReplyOnly("psst") },
@@ -109,7 +109,7 @@ func TestAHandlerMayAnswerInPrivateManyTimesOrNotAtAll(t *testing.T) {
 	asker.wantError("bad_data", "b")
 }
 
-func TestAHandlerThatPanicsOrFailsCostsOneAnswer(t *testing.T) {
+func TestGateway_AHandlerThatPanicsOrFailsCostsOneAnswer(t *testing.T) {
 	t.Parallel()
 	a := withHandlers(t, map[string]handlers.Handler{
 		"panic": func(context.Context, handlers.Request, *handlers.Responder) error { panic("the password is hunter2") },
@@ -138,7 +138,7 @@ func TestAHandlerThatPanicsOrFailsCostsOneAnswer(t *testing.T) {
 	alice.wantFrame("events", "1")
 }
 
-func TestAMalformedPayloadDoesNotStopTheStream(t *testing.T) {
+func TestGateway_GoesOnAfterAMalformedPayload(t *testing.T) {
 	t.Parallel()
 	redis := redistest.Start(t)
 	a := startApp(t, "--redis-url="+redis.URL())
@@ -157,7 +157,7 @@ func TestAMalformedPayloadDoesNotStopTheStream(t *testing.T) {
 	alice.wantFrame("y", "null")
 }
 
-func TestAnAnswerThatCouldNotBeMirroredIsNotSwallowed(t *testing.T) {
+func TestGateway_AnAnswerThatCouldNotBeMirroredIsNotSwallowed(t *testing.T) {
 	t.Parallel()
 	redis := redistest.Start(t)
 	a := startApp(t, "--redis-url="+redis.URL())
@@ -171,7 +171,7 @@ func TestAnAnswerThatCouldNotBeMirroredIsNotSwallowed(t *testing.T) {
 	asker.wantError("not_mirrored", "1")
 }
 
-func TestAPublishErrorIsNotSwallowed(t *testing.T) {
+func TestPush_APublishErrorIsNotSwallowed(t *testing.T) {
 	t.Parallel()
 	redis := redistest.Start(t)
 	a := startApp(t, "--redis-url="+redis.URL())
@@ -204,7 +204,7 @@ func startLonely(t *testing.T, redis *redistest.Server) *App {
 	return a
 }
 
-func TestReadsWithoutRedisSayThatTheyAreStale(t *testing.T) {
+func TestPresence_ReadsWithoutRedisSayThatTheyAreStale(t *testing.T) {
 	t.Parallel()
 	redis := redistest.Start(t)
 	a := startApp(t, "--redis-url="+redis.URL())
@@ -224,7 +224,7 @@ func TestReadsWithoutRedisSayThatTheyAreStale(t *testing.T) {
 	wantProblem(t, ask(t, a, "GET", "/instances", ""), 503, "redis_unreachable")
 }
 
-func TestASocketThatOpensWithoutRedisIsToldWhenItIsReachable(t *testing.T) {
+func TestSocket_ThatOpensWithoutRedisIsToldWhenItIsReachable(t *testing.T) {
 	t.Parallel()
 	redis := redistest.Start(t)
 	a := startApp(t, "--redis-url="+redis.URL())

@@ -149,7 +149,7 @@ func wantNoKeys(t *testing.T, got answer) {
 	}
 }
 
-func TestKeysRotateOverADistanceAndFailures(t *testing.T) {
+func TestJWKS_KeysRotateOverADistanceAndFailures(t *testing.T) {
 	t.Parallel()
 	i := startIssuer(t, "one")
 	i.answers(func(w http.ResponseWriter, asked int) bool { return asked%2 == 1 && unavailable(w, asked) }) // every other time
@@ -163,7 +163,7 @@ func TestKeysRotateOverADistanceAndFailures(t *testing.T) {
 	wantGood(t, a, i.token("two"))
 }
 
-func TestTheFirstTokenOfANewKeyWaitsForIt(t *testing.T) {
+func TestJWKS_TheFirstTokenOfANewKeyWaitsForIt(t *testing.T) {
 	t.Parallel()
 	i := startIssuer(t, "one")
 	a := startApp(t, "--jwks-url="+i.url)
@@ -174,7 +174,7 @@ func TestTheFirstTokenOfANewKeyWaitsForIt(t *testing.T) {
 	}
 }
 
-func TestManyUnknownKeysAskTheEndpointAFewTimes(t *testing.T) {
+func TestJWKS_ManyUnknownKeysAskTheEndpointAFewTimes(t *testing.T) {
 	t.Parallel()
 	i := startIssuer(t, "one")
 	a := startApp(t, "--jwks-url="+i.url)
@@ -197,7 +197,7 @@ func TestManyUnknownKeysAskTheEndpointAFewTimes(t *testing.T) {
 	}
 }
 
-func TestTokensOfKnownKeysDoNotWaitForAFetch(t *testing.T) {
+func TestJWKS_TokensOfKnownKeysDoNotWaitForAFetch(t *testing.T) {
 	t.Parallel()
 	i := startIssuer(t, "one")
 	a := startApp(t, "--jwks-url="+i.url)
@@ -218,7 +218,7 @@ func TestTokensOfKnownKeysDoNotWaitForAFetch(t *testing.T) {
 	}
 }
 
-func TestKnownKeysOutliveAnOutageOfTheirEndpoint(t *testing.T) {
+func TestJWKS_KnownKeysOutliveAnOutageOfTheirEndpoint(t *testing.T) {
 	t.Parallel()
 	i := startIssuer(t, "one")
 	a := startApp(t, "--jwks-url="+i.url)
@@ -237,7 +237,7 @@ func TestKnownKeysOutliveAnOutageOfTheirEndpoint(t *testing.T) {
 	wantGood(t, a, i.token("two"))
 }
 
-func TestAnInstanceThatStartsInAnOutageOfItsKeysGetsThemAfterwards(t *testing.T) {
+func TestJWKS_AnInstanceThatStartsInAnOutageGetsItsKeysAfterwards(t *testing.T) {
 	t.Parallel()
 	i := startIssuer(t, "one")
 	i.answers(unavailable)
@@ -251,7 +251,7 @@ func TestAnInstanceThatStartsInAnOutageOfItsKeysGetsThemAfterwards(t *testing.T)
 	wantProblem(t, other, 401, "bad_token")
 }
 
-func TestOnlyKeysForSignaturesVerify(t *testing.T) {
+func TestJWKS_OnlyKeysForSignaturesVerify(t *testing.T) {
 	t.Parallel()
 	keys := newJWKS(&url.URL{}, slog.New(slog.DiscardHandler))
 	large, err := rsa.GenerateKey(rand.Reader, 2048)
@@ -287,7 +287,7 @@ func TestOnlyKeysForSignaturesVerify(t *testing.T) {
 	}
 }
 
-func TestAnAnswerThatIsNoKeySetIsRefused(t *testing.T) {
+func TestJWKS_RefusesAnAnswerThatIsNoKeySet(t *testing.T) {
 	t.Parallel()
 	i := startIssuer(t, "one")
 	address, _ := url.Parse(i.url)
@@ -307,7 +307,7 @@ func TestAnAnswerThatIsNoKeySetIsRefused(t *testing.T) {
 	keys.client.CloseIdleConnections()
 }
 
-func TestAKeyThatIsFileAndSetMayBeEither(t *testing.T) {
+func TestJWKS_AKeyThatIsInTheFileAndTheSetMayBeEither(t *testing.T) {
 	t.Parallel()
 	i := startIssuer(t, "one")
 	i.answers(unavailable)

@@ -18,7 +18,7 @@ import (
 	"rollcall/lua/redistest"
 )
 
-func TestAnInstanceToldToStopSendsItsClientsOnAndExitsCleanly(t *testing.T) {
+func TestInstance_ToldToStopSendsItsClientsOnAndExitsCleanly(t *testing.T) {
 	t.Parallel()
 	redis := redistest.Start(t)
 	leaving, staying := startProcess(t, "--redis-url="+redis.URL()), startApp(t, "--redis-url="+redis.URL())
@@ -50,7 +50,7 @@ func TestAnInstanceToldToStopSendsItsClientsOnAndExitsCleanly(t *testing.T) {
 	}
 }
 
-func TestADrainingInstanceIsNotReadyAndTakesNoNewSockets(t *testing.T) {
+func TestInstance_ThatDrainsIsNotReadyAndTakesNoNewSockets(t *testing.T) {
 	t.Parallel()
 	a := startProcess(t, "--drain=1m")
 	if got := ask(t, a.App, "GET", "/readyz", ""); got.Status != 200 {
@@ -89,7 +89,7 @@ func deafClient(t *testing.T, a *App) *websocket.Conn {
 	return conn
 }
 
-func TestAClientThatNeverAnswersCannotHoldUpAStop(t *testing.T) {
+func TestInstance_StopsAlthoughAClientNeverAnswers(t *testing.T) {
 	t.Parallel()
 	a := startProcess(t, "--drain=1s")
 	deafClient(t, a.App)
@@ -97,7 +97,7 @@ func TestAClientThatNeverAnswersCannotHoldUpAStop(t *testing.T) {
 	a.wantExit(0)
 }
 
-func TestTheUsersOfACrashedInstanceAreReconnectingThenOfflineThenSwept(t *testing.T) {
+func TestPresence_UsersOfACrashedInstanceAreReconnectingThenOfflineThenSwept(t *testing.T) {
 	t.Parallel()
 	redis := redistest.Start(t)
 	flags := []string{"--redis-url=" + redis.URL(), "--lease=1s", "--grace=1s"}
@@ -121,7 +121,7 @@ func TestTheUsersOfACrashedInstanceAreReconnectingThenOfflineThenSwept(t *testin
 	})
 }
 
-func TestTheFirstInstancesInProcessRedisCanBeJoined(t *testing.T) {
+func TestDevMode_InProcessRedisCanBeJoined(t *testing.T) {
 	t.Parallel()
 	first := startApp(t)
 	second := startApp(t, "--redis-url="+first.RedisURL)
@@ -134,7 +134,7 @@ func TestTheFirstInstancesInProcessRedisCanBeJoined(t *testing.T) {
 	there.wantFrame("events", "1")
 }
 
-func TestWhatMakeRunPrintsWorksWhenPasted(t *testing.T) {
+func TestDevMode_WhatMakeRunPrintsWorksWhenPasted(t *testing.T) {
 	t.Parallel()
 	path := mustBinary(t)
 	a := startMadeUp(t)
@@ -182,7 +182,7 @@ func TestWhatMakeRunPrintsWorksWhenPasted(t *testing.T) {
 	}
 }
 
-func TestNoSecretIsPrintedThatWasGiven(t *testing.T) {
+func TestDevMode_PrintsNoSecretThatWasGiven(t *testing.T) {
 	t.Parallel()
 	a := startApp(t)
 	var out strings.Builder
@@ -199,13 +199,13 @@ func TestNoSecretIsPrintedThatWasGiven(t *testing.T) {
 	}
 }
 
-func TestTheLogsFirstLineSaysWhereItListens(t *testing.T) {
+func TestInstance_FirstLineOfItsLogSaysWhereItListens(t *testing.T) {
 	t.Parallel()
 	redis := redistest.Start(t, "--maxmemory-policy", "allkeys-lru") // which is worth a warning
 	startProcess(t, "--redis-url="+redis.URL())                      // reads that line
 }
 
-func TestAHandlerHoldsUpNoStop(t *testing.T) {
+func TestInstance_StopsAlthoughAHandlerWorks(t *testing.T) {
 	t.Parallel()
 	begun, ended := make(chan struct{}), make(chan error, 1)
 	release := make(chan struct{})

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-func TestTheCollectorLeavesAFixedHeadroomWithinLimits(t *testing.T) {
+func TestMemory_TheCollectorLeavesAFixedHeadroomWithinLimits(t *testing.T) {
 	for live, want := range map[uint64]int{0: gcMost, 1 << 20: gcMost, 32 << 20: 400, 64 << 20: 200, 128 << 20: 100, 1 << 40: gcLeast} {
 		if got := gcPercent(live); got != want {
 			t.Errorf("with %d bytes alive: %d, want %d", live, got, want)
@@ -13,7 +13,7 @@ func TestTheCollectorLeavesAFixedHeadroomWithinLimits(t *testing.T) {
 	}
 }
 
-func TestMemoryIsGivenBackOnlyWhenMuchIsUnusedAndLittleIsAllocated(t *testing.T) {
+func TestMemory_IsGivenBackOnlyWhenMuchIsUnusedAndLittleIsAllocated(t *testing.T) {
 	const second = time.Second
 	before := memory{allocated: 1 << 30}
 	for name, c := range map[string]struct {

@@ -26,7 +26,7 @@ func wantMetrics(t *testing.T, a *App, lines ...string) {
 	}
 }
 
-func TestRequestsAreCountedByRouteAndStatus(t *testing.T) {
+func TestMetrics_CountRequestsByRouteAndStatus(t *testing.T) {
 	t.Parallel()
 	a := startApp(t)
 	connect(t, a, "alice")
@@ -65,7 +65,7 @@ func TestRequestsAreCountedByRouteAndStatus(t *testing.T) {
 	}
 }
 
-func TestSocketsAreCountedWhenTheyOpenAndByHowTheyClose(t *testing.T) {
+func TestMetrics_CountSocketsWhenTheyOpenAndByHowTheyClose(t *testing.T) {
 	t.Parallel()
 	a := startApp(t, "--max-message-bytes=1024")
 	closeWith := func(code int) {
@@ -97,7 +97,7 @@ func TestSocketsAreCountedWhenTheyOpenAndByHowTheyClose(t *testing.T) {
 	)
 }
 
-func TestRefusedHandshakesAreCountedByCode(t *testing.T) {
+func TestMetrics_CountRefusedHandshakesByCode(t *testing.T) {
 	t.Parallel()
 	a := startApp(t)
 	try := func(query string, header http.Header) {
@@ -119,7 +119,7 @@ func TestRefusedHandshakesAreCountedByCode(t *testing.T) {
 	)
 }
 
-func TestEventsAreCountedByTheirHandlerAndWhatCameOfThem(t *testing.T) {
+func TestMetrics_CountEventsByHandlerAndOutcome(t *testing.T) {
 	t.Parallel()
 	events := handlers.Builtin()
 	broken := errors.New("broken")
@@ -160,7 +160,7 @@ func TestEventsAreCountedByTheirHandlerAndWhatCameOfThem(t *testing.T) {
 	}
 }
 
-func TestMetricsTellTheBuildReadinessAndHowItStandsWithRedis(t *testing.T) {
+func TestMetrics_ShowTheBuildReadinessAndTheStateOfRedis(t *testing.T) {
 	t.Parallel()
 	a := startApp(t)
 	wantMetrics(t, a, "rollcall_ready 1",
@@ -172,7 +172,7 @@ func TestMetricsTellTheBuildReadinessAndHowItStandsWithRedis(t *testing.T) {
 	}
 }
 
-func TestMetricsTellThatRedisIsAway(t *testing.T) {
+func TestMetrics_ShowThatRedisIsAway(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t, 0)
 	n := c.nodes[0]
@@ -182,7 +182,7 @@ func TestMetricsTellThatRedisIsAway(t *testing.T) {
 	wantMetrics(t, n.instance().App, `rollcall_redis{state="reachable"} 1`, `rollcall_redis{state="lease_held"} 1`)
 }
 
-func TestMetricsTellThatAnInstanceDrains(t *testing.T) {
+func TestMetrics_ShowThatAnInstanceDrains(t *testing.T) {
 	t.Parallel()
 	a, err := tryApp(t, "--drain=1m")
 	if err != nil {
@@ -212,7 +212,7 @@ func startLogging(t *testing.T, flags ...string) (*App, *lockedLog) {
 	return a, &log
 }
 
-func TestKicksAreLogged(t *testing.T) {
+func TestLog_ShowsKicks(t *testing.T) {
 	t.Parallel()
 	a, log := startLogging(t)
 	alice, bob := connect(t, a, "alice"), connect(t, a, "bob")
@@ -226,7 +226,7 @@ func TestKicksAreLogged(t *testing.T) {
 	}
 }
 
-func TestRefusedKeysAndTokensAreLoggedWithoutTheirTextAndNotWithoutEnd(t *testing.T) {
+func TestLog_ShowsRefusedKeysAndTokensWithoutTheirTextAndNotWithoutEnd(t *testing.T) {
 	t.Parallel()
 	a, log := startLogging(t)
 	const attempts = 200
@@ -246,7 +246,7 @@ func TestRefusedKeysAndTokensAreLoggedWithoutTheirTextAndNotWithoutEnd(t *testin
 	})
 }
 
-func TestEveryAnswerForbidsBrowsersToGuessWhatItIs(t *testing.T) {
+func TestHTTP_EveryAnswerForbidsBrowsersToGuessItsType(t *testing.T) {
 	t.Parallel()
 	a := startApp(t)
 	for _, path := range []string{
@@ -259,7 +259,7 @@ func TestEveryAnswerForbidsBrowsersToGuessWhatItIs(t *testing.T) {
 	}
 }
 
-func TestABodyThatBreaksOffIsToldWithoutAddresses(t *testing.T) {
+func TestHTTP_TheErrorOfABodyThatBreaksOffNamesNoAddresses(t *testing.T) {
 	t.Parallel()
 	a := startApp(t)
 	for body, says := range map[string]string{

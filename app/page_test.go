@@ -9,7 +9,7 @@ import (
 	"rollcall/lua/redistest"
 )
 
-func TestPageShowsAnAnswerOnceInEachOfTheUsersTabs(t *testing.T) {
+func TestPage_ShowsAnAnswerOnceInEachOfTheUsersTabs(t *testing.T) {
 	t.Parallel()
 	a, b := startApp(t), startBrowser(t)
 	asker, other := b.openAs(a, "alice"), b.openAs(a, "alice")
@@ -22,7 +22,7 @@ func TestPageShowsAnAnswerOnceInEachOfTheUsersTabs(t *testing.T) {
 	other.wantLog(append(without, "last null")...)
 }
 
-func TestPagePushesToEveryTabOfAUserButTheExcludedOne(t *testing.T) {
+func TestPage_PushesToEveryTabOfAUserButTheExcludedOne(t *testing.T) {
 	t.Parallel()
 	a, b := startApp(t), startBrowser(t)
 	here, there, bob := b.openAs(a, "alice"), b.openAs(a, "alice"), b.openAs(a, "bob")
@@ -37,7 +37,7 @@ func TestPagePushesToEveryTabOfAUserButTheExcludedOne(t *testing.T) {
 	bob.wantLog("last null")
 }
 
-func TestPageShowsWhoComesLeavesAndIsCutOff(t *testing.T) {
+func TestPage_ShowsWhoComesLeavesAndIsCutOff(t *testing.T) {
 	t.Parallel()
 	a, b := startApp(t, "--grace=1h"), startBrowser(t)
 	alice, bob := b.openAs(a, "alice"), b.open(a, "/")
@@ -58,7 +58,7 @@ func TestPageShowsWhoComesLeavesAndIsCutOff(t *testing.T) {
 	alice.await("a count of 2", `() => $("count").textContent === "2"`)
 }
 
-func TestPageShowsAHostileUserIDAsText(t *testing.T) {
+func TestPage_ShowsAHostileUserIDAsText(t *testing.T) {
 	t.Parallel()
 	const hostile = `<img src=x onerror=alert(1)>/%:{} 🦊`
 	a, b := startApp(t), startBrowser(t)
@@ -73,7 +73,7 @@ func TestPageShowsAHostileUserIDAsText(t *testing.T) {
 	}
 }
 
-func TestPageGivesAnAnonymousTabItsAnswersAlone(t *testing.T) {
+func TestPage_GivesAnAnonymousTabItsAnswersAlone(t *testing.T) {
 	t.Parallel()
 	a, b := startApp(t), startBrowser(t)
 	asker, other, alice := b.openAs(a, ""), b.openAs(a, ""), b.openAs(a, "alice")
@@ -87,7 +87,7 @@ func TestPageGivesAnAnonymousTabItsAnswersAlone(t *testing.T) {
 	alice.wantLog("users null", "last null")
 }
 
-func TestPageReachesTabsOnAnotherInstance(t *testing.T) {
+func TestPage_ReachesTabsOnAnotherInstance(t *testing.T) {
 	t.Parallel()
 	a := startApp(t)
 	a2, b := startApp(t, "--dev", "--redis-url="+a.RedisURL), startBrowser(t)
@@ -106,7 +106,7 @@ func TestPageReachesTabsOnAnotherInstance(t *testing.T) {
 	}
 }
 
-func TestPageComesBackWithItsInstance(t *testing.T) {
+func TestPage_ComesBackWithItsInstance(t *testing.T) {
 	t.Parallel()
 	b := startBrowser(t)
 	a, err := tryApp(t)
@@ -123,7 +123,7 @@ func TestPageComesBackWithItsInstance(t *testing.T) {
 	alice.wantLog("again null")
 }
 
-func TestPageSaysThatRedisIsOutOfReachAndGoesOn(t *testing.T) {
+func TestPage_SaysThatRedisIsOutOfReachAndGoesOn(t *testing.T) {
 	t.Parallel()
 	redis := redistest.Start(t)
 	a, b := startApp(t, "--dev", "--redis-url="+redis.URL()), startBrowser(t)
@@ -138,7 +138,7 @@ func TestPageSaysThatRedisIsOutOfReachAndGoesOn(t *testing.T) {
 	there.wantLog("order.paid 7")
 }
 
-func TestPageTakesATokenAndAKeyOutsideDevMode(t *testing.T) {
+func TestPage_TakesATokenAndAKeyOutsideDevMode(t *testing.T) {
 	t.Parallel()
 	a, b := startApp(t, "--redis-url="+startApp(t).RedisURL), startBrowser(t)
 	p := b.open(a, "/")
@@ -158,7 +158,7 @@ func TestPageTakesATokenAndAKeyOutsideDevMode(t *testing.T) {
 	p.wantLog("order.paid 7")
 }
 
-func TestPageSaysHowManySocketsAPushWasWrittenToAndHowManyConfirmed(t *testing.T) {
+func TestPage_SaysHowManySocketsAPushWasWrittenToAndHowManyConfirmed(t *testing.T) {
 	t.Parallel()
 	a, b := startApp(t), startBrowser(t)
 	here, there, bob := b.openAs(a, "alice"), b.openAs(a, "alice"), b.openAs(a, "bob")
@@ -183,7 +183,7 @@ func (p *tab) kick(user, want string) {
 	p.wantAnswer("kick-yes", want)
 }
 
-func TestPageThatIsKickedSaysSoAndDoesNotComeBack(t *testing.T) {
+func TestPage_ThatIsKickedSaysSoAndDoesNotComeBack(t *testing.T) {
 	t.Parallel()
 	a, b := startApp(t), startBrowser(t)
 	kicker, kicked, bob := b.openAs(a, "alice"), b.openAs(a, "alice"), b.openAs(a, "bob")
@@ -214,7 +214,7 @@ func TestPageThatIsKickedSaysSoAndDoesNotComeBack(t *testing.T) {
 	bob.wantLog("still null")
 }
 
-func TestPageClientConfirmsAPushOnceItsListenersTookIt(t *testing.T) {
+func TestPage_ConfirmsAPushOnceItsListenersTookIt(t *testing.T) {
 	t.Parallel()
 	a, b := startApp(t), startBrowser(t)
 	p := b.open(a, "/")
@@ -261,7 +261,7 @@ func TestPageClientConfirmsAPushOnceItsListenersTookIt(t *testing.T) {
 	}
 }
 
-func TestPageFitsAPhone(t *testing.T) {
+func TestPage_FitsAPhone(t *testing.T) {
 	t.Parallel()
 	a, b := startApp(t), startBrowser(t)
 	long := strings.Repeat("W", 128)
@@ -279,7 +279,7 @@ func TestPageFitsAPhone(t *testing.T) {
 	}
 }
 
-func TestPageMayConnectToNoOtherServer(t *testing.T) {
+func TestPage_MayConnectToNoOtherServer(t *testing.T) {
 	t.Parallel()
 	a, b := startApp(t), startBrowser(t)
 	elsewhere := startApp(t, "--allowed-origins=*")
@@ -298,7 +298,7 @@ func TestPageMayConnectToNoOtherServer(t *testing.T) {
 	p.leave()
 }
 
-func TestPageSaysWhyItWaitsAndUntilWhen(t *testing.T) {
+func TestPage_SaysWhyItWaitsAndUntilWhen(t *testing.T) {
 	t.Parallel()
 	a, b := startApp(t), startBrowser(t)
 	alice := b.open(a, "/")

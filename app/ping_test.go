@@ -8,7 +8,7 @@ import (
 	"rollcall/handlers"
 )
 
-func TestServerAnswersAPing(t *testing.T) {
+func TestPing_IsAnswered(t *testing.T) {
 	t.Parallel()
 	a := startApp(t)
 	alice := dialRaw(t, a, "alice")
@@ -49,7 +49,7 @@ func slowly(t *testing.T) (a *App, end func()) {
 	return a, func() { close(ended) }
 }
 
-func TestServerAnswersAPingWhileAHandlerWorks(t *testing.T) {
+func TestPing_IsAnsweredWhileAHandlerWorks(t *testing.T) {
 	t.Parallel()
 	a, end := slowly(t)
 	alice := connect(t, a, "alice")
@@ -67,7 +67,7 @@ func TestServerAnswersAPingWhileAHandlerWorks(t *testing.T) {
 	}
 }
 
-func TestUserWhoLeavesWhileAHandlerWorksIsOfflineAtOnce(t *testing.T) {
+func TestSocket_UserWhoLeavesWhileAHandlerWorksIsOfflineAtOnce(t *testing.T) {
 	t.Parallel()
 	a, end := slowly(t)
 	alice := connect(t, a, "alice")

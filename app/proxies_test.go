@@ -15,7 +15,7 @@ import (
 	"rollcall/static"
 )
 
-func TestSocketsPushesAndAnswersPassEveryProxy(t *testing.T) {
+func TestProxy_PassesSocketsPushesAndAnswers(t *testing.T) {
 	t.Parallel()
 	startBalanced(t).behindEach(func(t *testing.T, f *front) {
 		alice, other := connect(t, f.public, "alice"), connect(t, f.public, "alice")
@@ -43,7 +43,7 @@ func TestSocketsPushesAndAnswersPassEveryProxy(t *testing.T) {
 // could send.
 const streamLines = 400
 
-func TestAStreamPassesEveryProxyLineByLine(t *testing.T) {
+func TestProxy_PassesAStreamLineByLine(t *testing.T) {
 	t.Parallel()
 	startBalanced(t).behindEach(func(t *testing.T, f *front) {
 		alice := connect(t, f.public, "alice")
@@ -75,7 +75,7 @@ func (f *front) openStream(t *testing.T, query string) *stream {
 	return &stream{t, lines, bufio.NewScanner(response.Body), response.Body}
 }
 
-func TestAStreamWhoseAnswersComeAfterItPassesEveryProxyAtFullSpeed(t *testing.T) {
+func TestProxy_PassesAStreamWhoseAnswersComeAfterItAtFullSpeed(t *testing.T) {
 	t.Parallel()
 	startBalanced(t).behindEach(func(t *testing.T, f *front) {
 		people := []*socket{connect(t, f.public, "alice"), connect(t, f.public, "bob")}
@@ -137,7 +137,7 @@ var backendPaths = []string{
 	"/presence;/page.js", "/push/alice%00.js", "/push/x%0a/page.js", "/push?/page.js", "/push#/page.js",
 }
 
-func TestTheWorldReachesOnlyWhatBrowsersNeed(t *testing.T) {
+func TestProxy_PublicSideServesOnlyWhatBrowsersNeed(t *testing.T) {
 	t.Parallel()
 	startBalanced(t).behindEach(func(t *testing.T, f *front) {
 		alice := connect(t, f.public, "alice")
@@ -209,7 +209,7 @@ func longIDs(n int) (ids []string) {
 	return ids
 }
 
-func TestQuestionsAboutManyUsersPassEveryProxy(t *testing.T) {
+func TestProxy_PassesQuestionsAboutManyUsers(t *testing.T) {
 	t.Parallel()
 	startBalanced(t).behindEach(func(t *testing.T, f *front) {
 		fits, more := longIDs(340), longIDs(1000)

@@ -21,7 +21,7 @@ const (
 	idlePings = 5
 )
 
-func TestAnIdleSocketOutlivesTheTimeoutsOfEveryProxy(t *testing.T) {
+func TestProxy_AnIdleSocketOutlivesItsTimeouts(t *testing.T) {
 	t.Parallel()
 	var instances []string
 	for range 3 {

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-func TestNoProxyRepeatsAPushThatAnInstanceMayHaveTaken(t *testing.T) {
+func TestProxy_RepeatsNoPushThatAnInstanceMayHaveTaken(t *testing.T) {
 	t.Parallel()
 	for what, fail := range map[string]func(http.ResponseWriter){
 		"dies": func(http.ResponseWriter) { panic(http.ErrAbortHandler) },

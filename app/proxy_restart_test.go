@@ -20,7 +20,7 @@ const (
 	restartPushers = 2
 )
 
-func TestARollingRestartBehindEveryProxyLosesAndDoublesNothing(t *testing.T) {
+func TestProxy_ARollingRestartBehindItLosesAndDoublesNothing(t *testing.T) {
 	t.Parallel()
 	b := startBalanced(t)
 	browser := startBrowser(t)

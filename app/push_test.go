@@ -11,7 +11,7 @@ import (
 	"rollcall/lua/redistest"
 )
 
-func TestEverySocketOfAUserGetsEachPushExactlyOnceAndOthersNone(t *testing.T) {
+func TestPush_EverySocketOfAUserGetsItExactlyOnceAndOthersDoNot(t *testing.T) {
 	t.Parallel()
 	apps := startThree(t)
 	var alices, bobs []*socket
@@ -44,7 +44,7 @@ func TestEverySocketOfAUserGetsEachPushExactlyOnceAndOthersNone(t *testing.T) {
 	}
 }
 
-func TestPushLeavesOutTheExcludedSocketAlone(t *testing.T) {
+func TestPush_LeavesOutTheExcludedSocketAlone(t *testing.T) {
 	t.Parallel()
 	apps := startThree(t)
 	here, sibling, there := connect(t, apps[0], "alice"), connect(t, apps[0], "alice"), connect(t, apps[1], "alice")
@@ -64,7 +64,7 @@ func TestPushLeavesOutTheExcludedSocketAlone(t *testing.T) {
 	}
 }
 
-func TestPushSaysWhoIsNotThere(t *testing.T) {
+func TestPush_SaysWhoIsNotThere(t *testing.T) {
 	t.Parallel()
 	apps := startThree(t)
 	push(t, apps[0], "alice", `{"event":"x"}`, "offline", 0)
@@ -79,7 +79,7 @@ func TestPushSaysWhoIsNotThere(t *testing.T) {
 	wantState(t, apps[0], "alice", "offline", 0)
 }
 
-func TestPushToManyAnswersForEachInTheOrderAsked(t *testing.T) {
+func TestPush_ToManyAnswersForEachInTheOrderAsked(t *testing.T) {
 	t.Parallel()
 	apps := startThree(t)
 	alice, bob := connect(t, apps[0], "alice"), connect(t, apps[1], "bob")
@@ -95,7 +95,7 @@ func TestPushToManyAnswersForEachInTheOrderAsked(t *testing.T) {
 	bob.wantFrame("y", "null") // who is named twice gets it once
 }
 
-func TestAThousandUsersWithLongNamesCanBeAskedAboutAtOnce(t *testing.T) {
+func TestPresence_AThousandUsersWithLongNamesCanBeAskedAboutAtOnce(t *testing.T) {
 	t.Parallel()
 	a := startApp(t)
 	connect(t, a, "alice")
@@ -119,7 +119,7 @@ func TestAThousandUsersWithLongNamesCanBeAskedAboutAtOnce(t *testing.T) {
 	}
 }
 
-func TestAQuestionAboutUsersHasTheSameAnswerInTheAddressAndInTheBody(t *testing.T) {
+func TestPresence_AQuestionAboutUsersHasTheSameAnswerInTheAddressAndInTheBody(t *testing.T) {
 	t.Parallel()
 	a := startApp(t)
 	connect(t, a, "alice")
@@ -144,7 +144,7 @@ func TestAQuestionAboutUsersHasTheSameAnswerInTheAddressAndInTheBody(t *testing.
 	}
 }
 
-func TestHEADIsAnsweredWhereGETIs(t *testing.T) {
+func TestHTTP_HEADIsAnsweredWhereGETIs(t *testing.T) {
 	t.Parallel()
 	a := startApp(t)
 	for _, path := range []string{"/", "/rollcall.js", "/healthz", "/readyz", "/presence", "/presence/alice", "/instances", "/metrics"} {
@@ -154,7 +154,7 @@ func TestHEADIsAnsweredWhereGETIs(t *testing.T) {
 	}
 }
 
-func TestPagesElsewhereMayLoadTheClientAndReadWhyASocketWasRefused(t *testing.T) {
+func TestHTTP_PagesElsewhereMayLoadTheClientAndReadWhyASocketWasRefused(t *testing.T) {
 	t.Parallel()
 	const elsewhere = "https://app.example"
 	a := startApp(t, "--allowed-origins="+elsewhere)
@@ -176,7 +176,7 @@ func TestPagesElsewhereMayLoadTheClientAndReadWhyASocketWasRefused(t *testing.T)
 	}
 }
 
-func TestEmitAuthenticatedReachesEveryDeviceOfEveryUserAndNoOther(t *testing.T) {
+func TestEmit_ToAuthenticatedReachesEveryDeviceOfEveryUserAndNoOther(t *testing.T) {
 	t.Parallel()
 	apps := startThree(t)
 	var users, anonymous []*socket
@@ -200,7 +200,7 @@ func TestEmitAuthenticatedReachesEveryDeviceOfEveryUserAndNoOther(t *testing.T) 
 	}
 }
 
-func TestStrangeUserIDsArePushedToAndListedLikeAnyOther(t *testing.T) {
+func TestPush_StrangeUserIDsArePushedToAndListedLikeAnyOther(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, redis *redistest.Server) {
 		a, b := startApp(t, "--dev", "--redis-url="+redis.URL()), startApp(t, "--dev", "--redis-url="+redis.URL())
 		names := []string{"a/b", "50%", "%2F", "a:b", "{x}", "a b", " ", "a+b", "🦊", "<img src=x>", `"\`, "..", "?q=1&user=#", "count"}
@@ -235,7 +235,7 @@ func TestStrangeUserIDsArePushedToAndListedLikeAnyOther(t *testing.T) {
 	})
 }
 
-func TestHalfOfASurrogatePairPasses(t *testing.T) {
+func TestPush_PassesHalfOfASurrogatePair(t *testing.T) {
 	t.Parallel()
 	a := startApp(t)
 	alice := connect(t, a, "alice")

@@ -8,7 +8,7 @@ import (
 	"github.com/gorilla/websocket"
 )
 
-func TestAClientThatFloodsIsRefusedAndClosedAndOthersAreNot(t *testing.T) {
+func TestSocket_ThatFloodsIsRefusedAndClosedAndOthersAreNot(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
 		t.Skip("a flood is closed after 10 s only")

@@ -28,7 +28,7 @@ func socketOf(t *testing.T, a *App) string {
 	return u.Path
 }
 
-func TestOwnRedisCanBeOpenedByItsUserOnly(t *testing.T) {
+func TestOwnRedis_CanBeOpenedByItsUserOnly(t *testing.T) {
 	t.Parallel()
 	a, err := tryApp(t)
 	if err != nil {
@@ -64,7 +64,7 @@ func TestOwnRedisCanBeOpenedByItsUserOnly(t *testing.T) {
 	}
 }
 
-func TestOwnRedisHasAShortPathWhereverTemporaryFilesAre(t *testing.T) {
+func TestOwnRedis_HasAShortPathWhereverTemporaryFilesAre(t *testing.T) {
 	deep := filepath.Join(t.TempDir(), strings.Repeat("d", 100))
 	if err := os.Mkdir(deep, 0o700); err != nil {
 		t.Fatal(err)
@@ -74,7 +74,7 @@ func TestOwnRedisHasAShortPathWhereverTemporaryFilesAre(t *testing.T) {
 	connect(t, a, "alice")
 }
 
-func TestOwnRedisSurvivesWhatIsNoCommand(t *testing.T) {
+func TestOwnRedis_SurvivesWhatIsNoCommand(t *testing.T) {
 	t.Parallel()
 	a := startApp(t)
 	for _, bad := range []string{
@@ -95,7 +95,7 @@ func TestOwnRedisSurvivesWhatIsNoCommand(t *testing.T) {
 	push(t, a, "alice", `{"event":"x","data":"`+strings.Repeat("x", 60<<10)+`"}`, "online", 1)
 }
 
-func TestGuardedConnLetsCommandsThroughHoweverTheyAreCut(t *testing.T) {
+func TestGuardedConn_LetsCommandsThroughHoweverTheyAreCut(t *testing.T) {
 	t.Parallel()
 	commands := "*1\r\n$4\r\nPING\r\n*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$0\r\n\r\n*2\r\n$4\r\nECHO\r\n$10\r\n*0\r\n*-1\r\n$\r\n"
 	for _, size := range []int{1, 2, 3, 7, 4096} {
@@ -124,7 +124,7 @@ func TestGuardedConnLetsCommandsThroughHoweverTheyAreCut(t *testing.T) {
 	}
 }
 
-func TestOwnRedisForgetsWhatHasExpired(t *testing.T) {
+func TestOwnRedis_ForgetsWhatHasExpired(t *testing.T) {
 	t.Parallel()
 	own, err := startOwnRedis(t.Context())
 	if err != nil {
@@ -156,7 +156,7 @@ func TestOwnRedisForgetsWhatHasExpired(t *testing.T) {
 	}
 }
 
-func TestAKeyInTheInProcessRedisExpires(t *testing.T) {
+func TestOwnRedis_ExpiresKeys(t *testing.T) {
 	t.Parallel()
 	a := startApp(t)
 	client := a.redis.client

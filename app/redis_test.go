@@ -129,7 +129,7 @@ func answerCommands(conn net.Conn, answers map[string]string) {
 
 func bulk(text string) string { return fmt.Sprintf("$%d\r\n%s", len(text), text) }
 
-func TestATooOldRedisIsRefusedWithWhatItIsAndWhatIsNeeded(t *testing.T) {
+func TestRedis_ThatIsTooOldIsRefusedWithWhatItIsAndWhatIsNeeded(t *testing.T) {
 	t.Parallel()
 	for info, says := range map[string]string{
 		"redis_version:5.0.0\r\nredis_mode:standalone\r\nrole:master":                      "there is version 5.0.0: Rollcall needs Redis 6.0 or newer, or any Valkey",
@@ -141,13 +141,13 @@ func TestATooOldRedisIsRefusedWithWhatItIsAndWhatIsNeeded(t *testing.T) {
 	}
 }
 
-func TestWhoMayNotAskForInfoLearnsTheVersionFromHello(t *testing.T) {
+func TestRedis_VersionComesFromHELLOIfINFOIsForbidden(t *testing.T) {
 	t.Parallel()
 	const hello = "*6\r\n$7\r\nversion\r\n$5\r\n5.9.9\r\n$4\r\nmode\r\n$10\r\nstandalone\r\n$4\r\nrole\r\n$6\r\nmaster"
 	wantRefused(t, "there is version 5.9.9", "--redis-url=redis://"+stubRedis(t, map[string]string{"HELLO": hello}))
 }
 
-func TestNoPasswordIsEverShown(t *testing.T) {
+func TestRedis_PasswordIsNeverShown(t *testing.T) {
 	t.Parallel()
 	quoting := stubRedis(t, nil) // it does not know AUTH, and says what it was told
 	for _, address := range []string{
@@ -159,7 +159,7 @@ func TestNoPasswordIsEverShown(t *testing.T) {
 	wantRefused(t, "redis", "--redis-url=redis://"+quoting+"?master_set=x", "--redis-sentinel-password=hunter2")
 }
 
-func TestARedisThatMayEvictIsWarnedOf(t *testing.T) {
+func TestRedis_ThatMayEvictIsWarnedOf(t *testing.T) {
 	t.Parallel()
 	const warning = "set maxmemory-policy to noeviction"
 	if _, log := startLogged(t, "--redis-url="+redistest.Start(t, "--maxmemory-policy", "allkeys-lru").URL()); !strings.Contains(log, warning) || !strings.Contains(log, "allkeys-lru") {
@@ -170,7 +170,7 @@ func TestARedisThatMayEvictIsWarnedOf(t *testing.T) {
 	}
 }
 
-func TestInstancesThatDisagreeOnTheNumberOfShardsAreRefused(t *testing.T) {
+func TestRedis_AnotherNumberOfShardsIsRefused(t *testing.T) {
 	t.Parallel()
 	redis := redistest.Start(t)
 	first := startApp(t, "--redis-url="+redis.URL(), "--shards=4")
@@ -184,7 +184,7 @@ func TestInstancesThatDisagreeOnTheNumberOfShardsAreRefused(t *testing.T) {
 	alice.wantFrame("x", "null")
 }
 
-func TestACredentialThatDoesNotWorkIsRefusedAndTheSettingNamed(t *testing.T) {
+func TestRedis_ACredentialThatDoesNotWorkIsRefusedAndTheSettingNamed(t *testing.T) {
 	t.Parallel()
 	redis := redistest.StartSecure(t, &redistest.Security{Password: "pass"})
 	wantRefused(t, "--redis-url (ROLLCALL_REDIS_URL) is redis://"+redis.Addr+": it asks for a password", "--redis-url=redis://"+redis.Addr)
@@ -193,7 +193,7 @@ func TestACredentialThatDoesNotWorkIsRefusedAndTheSettingNamed(t *testing.T) {
 	startApp(t, "--redis-url="+redis.URL())
 }
 
-func TestAReplicaIsRefused(t *testing.T) {
+func TestRedis_AReplicaIsRefused(t *testing.T) {
 	t.Parallel()
 	master := redistest.Start(t)
 	_, port, _ := net.SplitHostPort(master.Addr)
@@ -202,7 +202,7 @@ func TestAReplicaIsRefused(t *testing.T) {
 	wantRefused(t, "several addresses are for a Cluster", "--redis-url="+master.URL()+"?addr="+replica.Addr)
 }
 
-func TestTheACLRuleIsEnoughAndAnythingLessIsExplained(t *testing.T) {
+func TestRedis_TheACLRuleIsEnoughAndAnythingLessIsExplained(t *testing.T) {
 	t.Parallel()
 	redis := redistest.Start(t)
 	rule := aclRule("rollcall:1:")
@@ -229,7 +229,7 @@ func TestTheACLRuleIsEnoughAndAnythingLessIsExplained(t *testing.T) {
 	gather(t, []*App{a, b}, 4).wantAllIsWell()
 }
 
-func TestATLSServerIsTrustedByItsAuthorityAlone(t *testing.T) {
+func TestRedis_ATLSServerIsTrustedByItsAuthorityAlone(t *testing.T) {
 	t.Parallel()
 	security, other := redistest.NewSecurity(t, "pass"), redistest.NewSecurity(t, "")
 	redis := redistest.StartSecure(t, security)
@@ -244,7 +244,7 @@ func TestATLSServerIsTrustedByItsAuthorityAlone(t *testing.T) {
 	gather(t, apps, 4).wantAllIsWell()
 }
 
-func TestARedisSettingThatCannotWorkIsRefusedAndNamed(t *testing.T) {
+func TestRedis_ASettingThatCannotWorkIsRefusedAndNamed(t *testing.T) {
 	t.Parallel()
 	empty := filepath.Join(t.TempDir(), "empty.pem")
 	if err := os.WriteFile(empty, nil, 0o600); err != nil {

@@ -13,7 +13,7 @@ import (
 	"github.com/gorilla/websocket"
 )
 
-func TestABadRequestIsToldWhatIsWrongWithIt(t *testing.T) {
+func TestHTTP_ABadRequestIsToldWhatIsWrongWithIt(t *testing.T) {
 	t.Parallel()
 	a := startApp(t, "--max-message-bytes=1024")
 	text := http.Header{"Content-Type": {"text/plain"}}
@@ -128,7 +128,7 @@ func TestABadRequestIsToldWhatIsWrongWithIt(t *testing.T) {
 	alice.wantFrame("x", "null")
 }
 
-func TestABadFrameGetsAnErrorAndTheSocketStaysOpen(t *testing.T) {
+func TestSocket_ABadFrameGetsAnErrorAndTheSocketStaysOpen(t *testing.T) {
 	t.Parallel()
 	a := startApp(t, "--max-message-bytes=1024")
 	alice := connect(t, a, "alice")
@@ -160,7 +160,7 @@ func TestABadFrameGetsAnErrorAndTheSocketStaysOpen(t *testing.T) {
 	alice.wantFrame("events", "1")
 }
 
-func TestAFrameFarOverTheLimitEndsItsOwnSocketOnly(t *testing.T) {
+func TestSocket_AFrameFarOverTheLimitEndsItsOwnSocketOnly(t *testing.T) {
 	t.Parallel()
 	a := startApp(t, "--max-message-bytes=1024")
 	alice, sibling := connect(t, a, "alice"), connect(t, a, "alice")
@@ -170,7 +170,7 @@ func TestAFrameFarOverTheLimitEndsItsOwnSocketOnly(t *testing.T) {
 	sibling.wantFrame("events", "1")
 }
 
-func TestASettingThatCannotWorkIsRefusedAndNamed(t *testing.T) {
+func TestConfig_RefusesASettingThatCannotWorkAndNamesIt(t *testing.T) {
 	t.Parallel()
 	for flag, says := range map[string]string{
 		"--addr=nowhere":                            "want host:port",
@@ -222,7 +222,7 @@ func TestASettingThatCannotWorkIsRefusedAndNamed(t *testing.T) {
 	}
 }
 
-func TestTheBinaryTellsItsVersionAndTakesNoneForASetting(t *testing.T) {
+func TestBinary_PrintsItsVersionAndTakesNoneForASetting(t *testing.T) {
 	t.Parallel()
 	command := exec.Command(mustBinary(t), "--version")
 	command.Env = append(os.Environ(), "ROLLCALL_VERSION=1.2.3") // as images have it
@@ -232,7 +232,7 @@ func TestTheBinaryTellsItsVersionAndTakesNoneForASetting(t *testing.T) {
 	}
 }
 
-func TestASecretOrKeyThatCanBeGuessedIsWarnedOf(t *testing.T) {
+func TestConfig_WarnsOfASecretOrKeyThatCanBeGuessed(t *testing.T) {
 	t.Parallel()
 	for secret, warned := range map[string]bool{strings.Repeat("x", safeSecret-1): true, strings.Repeat("x", safeSecret): false} {
 		var logged bytes.Buffer

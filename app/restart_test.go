@@ -2,7 +2,7 @@ package main
 
 import "testing"
 
-func TestUsersStayOnlineThroughARollingRestartAndGetEveryPushThatWasTaken(t *testing.T) {
+func TestFaults_UsersStayOnlineThroughARollingRestartAndGetEveryPushThatWasTaken(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t, 60)
 	run := c.begin("rolling restart")

@@ -40,7 +40,7 @@ func refLine(n int) string {
 	return fmt.Sprintf("{\"ref\":\"u%d\",\"user\":\"u%d\",\"event\":\"n\",\"data\":%d}\n", n, n, n)
 }
 
-func TestAStreamIsAnsweredWhileItIsOpenThroughAGoProxyThatIsFullDuplex(t *testing.T) {
+func TestStream_IsAnsweredWhileItIsOpenThroughAGoProxyThatIsFullDuplex(t *testing.T) {
 	t.Parallel()
 	a := startApp(t)
 	body, lines := io.Pipe()
@@ -55,7 +55,7 @@ func TestAStreamIsAnsweredWhileItIsOpenThroughAGoProxyThatIsFullDuplex(t *testin
 	s.wantEnd("complete", 20)
 }
 
-func TestAStreamIsWholeThroughAnyGoProxyIfItIsAnsweredAfterItsEnd(t *testing.T) {
+func TestStream_IsWholeThroughAnyGoProxyIfItIsAnsweredAfterItsEnd(t *testing.T) {
 	t.Parallel()
 	a := startApp(t)
 	alice := connect(t, a, "alice")
@@ -86,7 +86,7 @@ func TestAStreamIsWholeThroughAnyGoProxyIfItIsAnsweredAfterItsEnd(t *testing.T) 
 
 // Without full duplex Go's proxy throws parts of the body away, by chance more or less of it. What must hold is that the
 // caller can tell: the last line counts what came through, and no answer is taken for that of another line.
-func TestACallerCanTellThatAGoProxyLostLinesOfItsStream(t *testing.T) {
+func TestStream_CallerCanTellThatAGoProxyLostLines(t *testing.T) {
 	t.Parallel()
 	a := startApp(t)
 	for range 5 {
@@ -123,7 +123,7 @@ func TestACallerCanTellThatAGoProxyLostLinesOfItsStream(t *testing.T) {
 	}
 }
 
-func TestAGoProxyCarriesBothWaysAStreamWhoseRequestSaysThatTheConnectionCloses(t *testing.T) {
+func TestStream_PassesAGoProxyBothWaysIfTheRequestSaysThatTheConnectionCloses(t *testing.T) {
 	t.Parallel()
 	a := startApp(t)
 	body, lines := io.Pipe()
@@ -145,7 +145,7 @@ func TestAGoProxyCarriesBothWaysAStreamWhoseRequestSaysThatTheConnectionCloses(t
 	s.wantEnd("complete", 20)
 }
 
-func TestALineOfABodyThatWasCutIsNotPushed(t *testing.T) {
+func TestStream_PushesNoLineOfABodyThatWasCut(t *testing.T) {
 	t.Parallel()
 	a := startApp(t)
 	alice := connect(t, a, "alice")
@@ -193,7 +193,7 @@ func streamRaw(t *testing.T, a *App, query, rest string) *stream {
 	return &stream{t, nil, bufio.NewScanner(response.Body), response.Body}
 }
 
-func TestAnAnswerNamesItsLineByItsRefOrElseByItsNumber(t *testing.T) {
+func TestStream_AnAnswerNamesItsLineByItsRefOrElseByItsNumber(t *testing.T) {
 	t.Parallel()
 	a := startApp(t)
 	s := openStream(t, a, "")
@@ -222,7 +222,7 @@ func TestAnAnswerNamesItsLineByItsRefOrElseByItsNumber(t *testing.T) {
 	s.wantEnd("complete", 12)
 }
 
-func TestAStreamThatIsAnsweredAfterItsEndHasALimit(t *testing.T) {
+func TestStream_ThatIsAnsweredAfterItsEndHasALimit(t *testing.T) {
 	t.Parallel()
 	a := startApp(t)
 	fits := "\n" + strings.Repeat(`{"user":"nobody","event":"x"}`+"\n", 9_999)

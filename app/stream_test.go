@@ -75,7 +75,7 @@ func (s *stream) answer() (map[string]any, bool) {
 	return got, true
 }
 
-func TestAStreamAnswersEachLineInOrderWhileItIsOpen(t *testing.T) {
+func TestStream_AnswersEachLineInOrderWhileItIsOpen(t *testing.T) {
 	t.Parallel()
 	apps := startThree(t)
 	alice, bob := connect(t, apps[0], "alice"), connect(t, apps[1], "bob")
@@ -106,7 +106,7 @@ func (s *stream) wantEnd(why string, lines int) {
 	}
 }
 
-func TestABadLineGetsItsErrorAndTheStreamGoesOn(t *testing.T) {
+func TestStream_GoesOnAfterABadLine(t *testing.T) {
 	t.Parallel()
 	a := startApp(t, "--max-message-bytes=1024")
 	alice := connect(t, a, "alice")
@@ -148,7 +148,7 @@ func TestABadLineGetsItsErrorAndTheStreamGoesOn(t *testing.T) {
 	s.wantEnd("complete", 12)
 }
 
-func TestAStreamsPushesForOneUserArriveInOrder(t *testing.T) {
+func TestStream_PushesForOneUserArriveInOrder(t *testing.T) {
 	t.Parallel()
 	apps := startThree(t)
 	here, there := connect(t, apps[0], "alice"), connect(t, apps[1], "alice")
@@ -177,7 +177,7 @@ func TestAStreamsPushesForOneUserArriveInOrder(t *testing.T) {
 	}
 }
 
-func TestAStreamWhoseClientGoesAwayHarmsNobody(t *testing.T) {
+func TestStream_WhoseClientGoesAwayHarmsNobody(t *testing.T) {
 	t.Parallel()
 	a := startApp(t)
 	alice := connect(t, a, "alice")
@@ -189,7 +189,7 @@ func TestAStreamWhoseClientGoesAwayHarmsNobody(t *testing.T) {
 	alice.wantFrame("y", "null")
 }
 
-func TestAConnectionServesRequestsAfterAStream(t *testing.T) {
+func TestStream_LeavesAConnectionThatServesRequests(t *testing.T) {
 	t.Parallel()
 	a := startApp(t)
 	conn, err := net.Dial("tcp", a.Addr)
@@ -217,7 +217,7 @@ func TestAConnectionServesRequestsAfterAStream(t *testing.T) {
 	}
 }
 
-func TestAnAnswerOfAStreamDoesNotWaitForTheNext(t *testing.T) {
+func TestStream_AnAnswerDoesNotWaitForTheNext(t *testing.T) {
 	t.Parallel()
 	a := startApp(t)
 	alice := connect(t, a, "alice")
@@ -233,7 +233,7 @@ func TestAnAnswerOfAStreamDoesNotWaitForTheNext(t *testing.T) {
 	}
 }
 
-func TestAnInstanceThatStopsAnswersWhatItsStreamsHaveSent(t *testing.T) {
+func TestStream_AnInstanceThatStopsAnswersWhatItHasSent(t *testing.T) {
 	t.Parallel()
 	p := startProcess(t)
 	s := openStream(t, p.App, "")
@@ -246,7 +246,7 @@ func TestAnInstanceThatStopsAnswersWhatItsStreamsHaveSent(t *testing.T) {
 	p.wantExit(0)
 }
 
-func TestStreamsThatAreLeftKeepNothing(t *testing.T) {
+func TestStream_ThatIsLeftKeepsNothing(t *testing.T) {
 	t.Parallel()
 	a := startApp(t)
 	for range 3 {

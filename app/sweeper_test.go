@@ -10,7 +10,7 @@ import (
 	"rollcall/presence"
 )
 
-func TestTheSweeperMayDieWhileItSweeps(t *testing.T) {
+func TestSweep_TheSweeperMayDieWhileItSweeps(t *testing.T) {
 	t.Parallel()
 	const ghosts = 100_000 // of an instance that died long ago: a sweep of 100 steps
 	c := startCluster(t, 9)

@@ -29,7 +29,7 @@ func tryToken(t *testing.T, a *App, token string) answer {
 	return ask(t, a, "GET", "/ws?token="+url.QueryEscape(token), "", http.Header{"Authorization": nil})
 }
 
-func TestATokenIsReadAsEveryOtherVerifierReadsIt(t *testing.T) {
+func TestToken_IsReadAsEveryOtherVerifierReadsIt(t *testing.T) {
 	t.Parallel()
 	a := startApp(t)
 	soon, past := time.Now().Add(time.Hour).Unix(), time.Now().Add(-time.Hour).Unix()
@@ -80,7 +80,7 @@ func TestATokenIsReadAsEveryOtherVerifierReadsIt(t *testing.T) {
 // jsonQuoted is how a text stands within a string of JSON.
 func jsonQuoted(text string) string { return strings.ReplaceAll(text, `"`, `\"`) }
 
-func TestATokenHasOnlyOneSpelling(t *testing.T) {
+func TestToken_HasOnlyOneSpelling(t *testing.T) {
 	t.Parallel()
 	a := startApp(t)
 	good := signed(goodHeader, fmt.Sprintf(`{"sub":"alice","exp":%d}`, time.Now().Add(time.Hour).Unix()))
@@ -97,7 +97,7 @@ func TestATokenHasOnlyOneSpelling(t *testing.T) {
 	}
 }
 
-func TestTokensThatNeverExpireCanBeAllowed(t *testing.T) {
+func TestToken_ThatNeverExpiresCanBeAllowed(t *testing.T) {
 	t.Parallel()
 	a := startApp(t, "--no-require-exp")
 	for _, claims := range []string{`{"sub":"alice"}`, `{"sub":"alice","exp":null}`} {
@@ -108,7 +108,7 @@ func TestTokensThatNeverExpireCanBeAllowed(t *testing.T) {
 	wantProblem(t, tryToken(t, a, signed(goodHeader, `{"sub":"alice","exp":1}`)), 401, "bad_token")
 }
 
-func TestHalfOfAPairInDataHarmsNobody(t *testing.T) {
+func TestPush_HalfOfASurrogatePairInDataHarmsNobody(t *testing.T) {
 	t.Parallel()
 	a := startApp(t)
 	alice := connect(t, a, "alice")

@@ -146,7 +146,7 @@ func (s *socket) awaitFrame(event, data string) {
 	}
 }
 
-func TestAClusterServesInstancesAsOneRedisDoesAlsoWhileSlotsMove(t *testing.T) {
+func TestRedisCluster_ServesInstancesAsOneRedisDoesAlsoWhileSlotsMove(t *testing.T) {
 	t.Parallel()
 	cluster := redistest.StartCluster(t, false)
 	t.Run("as one Redis does", func(t *testing.T) { wantClusterServes(t, cluster) })
@@ -264,7 +264,7 @@ func (s *socket) countFrames(event, until string) (frames int) {
 	}
 }
 
-func TestAClusterMayLoseAMasterWithoutAnybodyDropping(t *testing.T) {
+func TestRedisCluster_MayLoseAMasterWithoutAnybodyDropping(t *testing.T) {
 	t.Parallel()
 	cluster := redistest.StartCluster(t, true)
 	address := "--redis-url=" + cluster.URL()
@@ -279,12 +279,12 @@ func TestAClusterMayLoseAMasterWithoutAnybodyDropping(t *testing.T) {
 	c.wantAllIsWell()
 }
 
-func TestSentinelsMayFailOverWithoutAnybodyDropping(t *testing.T) {
+func TestSentinels_MayFailOverWithoutAnybodyDropping(t *testing.T) {
 	t.Parallel()
 	wantFailover(t, redistest.StartSentinels(t, nil))
 }
 
-func TestSentinelsAndTheirServersMayAskForTLSAndPasswords(t *testing.T) {
+func TestSentinels_AndTheirServersMayAskForTLSAndPasswords(t *testing.T) {
 	t.Parallel()
 	security := redistest.NewSecurity(t, "pass")
 	sentinels := redistest.StartSentinels(t, security)

@@ -41,7 +41,7 @@ func (l *lockedLog) has(words ...string) bool {
 	return false
 }
 
-func TestDebugTracesAPushByItsIDFromHTTPToSockets(t *testing.T) {
+func TestLog_DebugTracesAPushByItsIDFromHTTPToSockets(t *testing.T) {
 	t.Parallel()
 	redis := redistest.Start(t)
 	var trace lockedLog
@@ -66,7 +66,7 @@ func TestDebugTracesAPushByItsIDFromHTTPToSockets(t *testing.T) {
 	}
 }
 
-func TestProfilesAreServedOnTheirOwnAddressOnly(t *testing.T) {
+func TestPprof_IsServedOnItsOwnAddressOnly(t *testing.T) {
 	t.Parallel()
 	a := startApp(t, "--pprof-addr=127.0.0.1:0")
 	profiles := &App{Addr: a.PprofAddr}
@@ -82,7 +82,7 @@ func TestProfilesAreServedOnTheirOwnAddressOnly(t *testing.T) {
 	wantProblem(t, ask(t, a, "GET", "/debug/pprof/goroutine", ""), 404, "not_found")
 }
 
-func TestTheDashboardShowsOnlyMetricsThatExist(t *testing.T) {
+func TestDashboard_ShowsOnlyMetricsThatExist(t *testing.T) {
 	t.Parallel()
 	dashboard, err := os.ReadFile("grafana.json")
 	if err != nil {

@@ -27,7 +27,7 @@ func wantSockets(t *testing.T, got answer, want string) {
 	}
 }
 
-func TestWaitWrittenCountsEverySocketOnEveryInstance(t *testing.T) {
+func TestPush_WaitWrittenCountsEverySocketOnEveryInstance(t *testing.T) {
 	t.Parallel()
 	apps := startThree(t)
 	first := connect(t, apps[0], "alice")
@@ -63,7 +63,7 @@ func (s *socket) acknowledge() {
 	}()
 }
 
-func TestWaitAckedCountsTheClientsThatConfirmed(t *testing.T) {
+func TestPush_WaitAckedCountsTheClientsThatConfirmed(t *testing.T) {
 	t.Parallel()
 	apps := startThree(t)
 	for _, a := range apps {
@@ -98,7 +98,7 @@ func stallClient(t *testing.T, a *App, user string) {
 	wantState(t, a, user, "online", 1)
 }
 
-func TestAClientThatDoesNotReadIsDroppedAndSaidToBe(t *testing.T) {
+func TestSocket_ThatDoesNotReadIsDroppedAndReportedAsDropped(t *testing.T) {
 	t.Parallel()
 	redis := redistest.Start(t)
 	near, far := startApp(t, "--redis-url="+redis.URL()), startApp(t, "--redis-url="+redis.URL())
@@ -121,7 +121,7 @@ func TestAClientThatDoesNotReadIsDroppedAndSaidToBe(t *testing.T) {
 	bob.wantFrame("x", "null")
 }
 
-func TestAnEmitPassesAClientThatDoesNotRead(t *testing.T) {
+func TestEmit_PassesAClientThatDoesNotRead(t *testing.T) {
 	t.Parallel()
 	redis := redistest.Start(t)
 	near, far := startApp(t, "--redis-url="+redis.URL()), startApp(t, "--redis-url="+redis.URL())
@@ -140,7 +140,7 @@ func TestAnEmitPassesAClientThatDoesNotRead(t *testing.T) {
 	wantState(t, far, "alice", "reconnecting", 0)
 }
 
-func TestAUserWhoMovesAllTheTimeMissesNoPushAnsweredAsWritten(t *testing.T) {
+func TestPush_AUserWhoMovesAllTheTimeMissesNoPushAnsweredAsWritten(t *testing.T) {
 	t.Parallel()
 	apps := startThree(t)
 	stop := make(chan struct{})
@@ -187,7 +187,7 @@ func TestAUserWhoMovesAllTheTimeMissesNoPushAnsweredAsWritten(t *testing.T) {
 	}
 }
 
-func TestAKickClosesTheUsersSocketsEverywhereAndSaysHowMany(t *testing.T) {
+func TestKick_ClosesTheUsersSocketsEverywhereAndSaysHowMany(t *testing.T) {
 	t.Parallel()
 	apps := startThree(t)
 	kept := connect(t, apps[0], "alice")
@@ -221,7 +221,7 @@ func TestAKickClosesTheUsersSocketsEverywhereAndSaysHowMany(t *testing.T) {
 	bob.wantFrame("x", "null")
 }
 
-func TestMetricsCountWhatBecameOfPushesAndNameNoClient(t *testing.T) {
+func TestMetrics_CountWhatBecameOfPushesAndNameNoClient(t *testing.T) {
 	t.Parallel()
 	apps := startThree(t)
 	connect(t, apps[0], "alice").acknowledge()
