@@ -7,29 +7,7 @@ import (
 	"rollcall/lua/redistest"
 )
 
-func TestInstancesFindTheLowestProtocol(t *testing.T) {
-	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
-		s := newState(t, server)
-		wantLowest := func(instance, record string, want int64) {
-			t.Helper()
-			reply := s.run(Announce, []string{"instances", "leases", "shards"}, instance, record, "1")
-			if got, err := reply[2].AsInt64(); err != nil || got != want {
-				t.Errorf("%s finds the protocol %d, %v, want %d", instance, got, err, want)
-			}
-		}
-		for _, instance := range []string{"a", "b", "old"} {
-			s.want(s.lease(instance+".1", "", 10000), OK)
-		}
-		wantLowest("a", `{"id":"a","protocol":3}`, 3)
-		wantLowest("b", `{"id":"b","protocol":2}`, 2)
-		wantLowest("old", `{"id":"old"}`, 1)
-		wantLowest("a", `{"id":"a","protocol":3}`, 1)
-		server.Do(s.client, "HDEL", s.key("leases"), "old.1")
-		wantLowest("a", `{"id":"a","protocol":3}`, 2)
-	})
-}
-
-func TestInstancesMustAgreeOnTheNumberOfShards(t *testing.T) {
+func TestAnnounce_RefusesAnotherNumberOfShardsAndForgetsInstancesWithoutALease(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
 		s := newState(t, server)
 		announce := func(instance, shards string) Status {

@@ -151,23 +151,3 @@ func TestALossIsRecentUntilAllAreThereAgainHoweverLongThatTakes(t *testing.T) {
 		eventually(t, "them to be there", func() bool { return !a.shards[0].refilling.Load() })
 	})
 }
-
-func TestTheCommonProtocolIsTheFirstUntilAllAreKnownAgain(t *testing.T) {
-	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
-		c := newCluster(t, server, 1)
-		c.redis.Lease = 500 * time.Millisecond
-		a := c.startInstance("a")
-		has := func(protocol int) {
-			t.Helper()
-			eventually(t, fmt.Sprint("the protocol ", protocol), func() bool { return a.CommonProtocol() == protocol })
-		}
-		has(Protocol)
-		server.Do(c.client, "DEL", c.redis.Keys.Leases(0), c.redis.Keys.Instances(), c.redis.Keys.Owners(0))
-		lost := &a.shards[0].lost
-		eventually(t, "a to notice", func() bool { return lost.Load() > 0 })
-		lost.Store(int64(time.Since(a.started) + time.Hour)) // or this may look when it is recent no more
-		has(1)
-		a.graceSinceLossIsOver()
-		has(Protocol)
-	})
-}

@@ -29,7 +29,6 @@ type Mirror struct {
 	shards   []*shard
 
 	draining atomic.Bool
-	protocol atomic.Int64 // the lowest of all instances, as of our last word; 0 before it
 	live     atomic.Int64 // instances with a live lease, as of the last renewal of ours; 0 before it
 	loops    sync.WaitGroup
 
@@ -59,12 +58,7 @@ type Record struct {
 	Sockets   int       `json:"sockets"`
 	Users     int       `json:"users"` // with at least one socket there
 	State     string    `json:"state"` // live, draining, left, or lost: its lease lapsed without a word
-	Protocol  int       `json:"protocol"`
 }
-
-// Protocol is what instances understand of each other's messages. An instance of an earlier version has a lower number, or 0, for it
-// names none.
-const Protocol = 2
 
 // NewMirror makes a mirror and the sockets it copies. It does nothing before Open.
 func NewMirror(o MirrorOptions) (*Mirror, *Sockets) {
@@ -75,7 +69,7 @@ func NewMirror(o MirrorOptions) (*Mirror, *Sockets) {
 		redis:    o.Redis,
 		log:      o.Log,
 		started:  now,
-		record:   Record{ID: o.Instance, Host: host, Addr: o.Addr, StartedAt: now.UTC().Truncate(time.Millisecond), State: "live", Protocol: Protocol},
+		record:   Record{ID: o.Instance, Host: host, Addr: o.Addr, StartedAt: now.UTC().Truncate(time.Millisecond), State: "live"},
 	}
 	m.redis.unreadable = &m.unreadable
 	m.sockets = NewSockets(o.Redis, m.touch)
@@ -255,19 +249,5 @@ func (m *Mirror) announce(ctx context.Context) (agreedShards int, err error) {
 	if err != nil {
 		return 0, fmt.Errorf("presence: announce: %w", err)
 	}
-	agreedShards, protocol, err := m.redis.announce(ctx, m.instance, string(text))
-	if err == nil {
-		m.protocol.Store(int64(protocol))
-	}
-	return agreedShards, err
-}
-
-// CommonProtocol is the protocol that all instances understand. It is known anew with each renewal of a lease: so long an instance of an
-// earlier version, if it starts beside later ones, may be sent what it does not understand. It is the first one while others may not have
-// told Redis, which had lost it, that they are there.
-func (m *Mirror) CommonProtocol() int {
-	if !m.LeaseHeld(0) || m.shards[0].recentLoss() {
-		return 1
-	}
-	return int(m.protocol.Load())
+	return m.redis.announce(ctx, m.instance, string(text))
 }

@@ -135,26 +135,19 @@ type sweepStep struct {
 	dead   []string // the tokens that were dead when the pass began
 }
 
-// announce writes this instance's record and returns the number of shards all agree on, and the lowest protocol of all instances.
-// lua.ErrOtherShards: the number of shards is another than ours.
-func (r Redis) announce(ctx context.Context, instance, record string) (agreed, protocol int, err error) {
+// announce writes this instance's record and returns the number of shards on which all agree. If it is another
+// than ours, the error is lua.ErrOtherShards.
+func (r Redis) announce(ctx context.Context, instance, record string) (agreed int, err error) {
 	keys := []string{r.Keys.Instances(), r.Keys.Leases(0), r.Keys.AgreedShards()}
 	reply, refusal := lua.Check(r.Exec(ctx, lua.Announce, keys, []string{instance, record, strconv.Itoa(r.Keys.Shards())}))
 	if refusal != nil && !errors.Is(refusal, lua.ErrOtherShards) {
-		return 0, 0, fmt.Errorf("presence: announce: %w", refusal)
+		return 0, fmt.Errorf("presence: announce: %w", refusal)
 	}
 	shards, err := reply[1].AsInt64()
 	if err != nil {
-		return 0, 0, fmt.Errorf("presence: announce: %w", err)
+		return 0, fmt.Errorf("presence: announce: %w", err)
 	}
-	if refusal != nil {
-		return int(shards), 0, refusal
-	}
-	lowest, err := reply[2].AsInt64()
-	if err != nil {
-		return 0, 0, fmt.Errorf("presence: announce: %w", err)
-	}
-	return int(shards), int(lowest), nil
+	return int(shards), refusal
 }
 
 func (r Redis) leasesFrom(flat []rueidis.RedisMessage) (Leases, error) {
