@@ -14,6 +14,7 @@ import (
 	"github.com/google/uuid"
 
 	"rollcall/fanout"
+	"rollcall/fanout/idempotency"
 	"rollcall/handlers"
 	"rollcall/presence"
 	"rollcall/static"
@@ -98,6 +99,7 @@ func (a *App) start(ctx context.Context) error {
 	})
 	meter := newMetrics()
 	router := fanout.NewRouter(fanout.RouterOptions{Instance: a.Instance, Redis: redis, Sockets: sockets, Receiver: a.receiver, Meter: meter, Log: a.log})
+	results := idempotency.NewStore(idempotency.Options{Redis: redis, LiveInstances: mirror.LiveInstances, Log: a.log})
 	handling, stopHandling := context.WithCancel(a.base)
 	a.stopHandling = stopHandling
 	if a.config.dev() {
@@ -108,13 +110,14 @@ func (a *App) start(ctx context.Context) error {
 	}
 	a.server = handlers.NewServer(handlers.Options{
 		Context: handling, Instance: a.Instance, Mirror: mirror, Presence: mirror.Directory(), Router: router, Receiver: a.receiver,
+		Results:  results,
 		Handlers: a.events, Tokens: tokens, APIKeys: a.config.APIKeys, Static: static.Files, Log: a.log,
 		AllowAnonymous: a.config.AllowAnonymous, AllowedOrigins: a.config.AllowedOrigins, AllowedHosts: a.config.AllowedHosts,
 		MaxMessageBytes: a.config.MaxMessageBytes, MaxSockets: a.config.maxSockets(), ClientRate: a.config.ClientRate,
 		Dev: a.Dev, Metrics: meter.handler(), Meter: meter,
 	})
 	a.gate = newGate(listener, mostConnections(fileLimit()), a.server.Sockets, a.log)
-	meter.watch(mirror, a.config.Lease, sockets, router, a.receiver, a.server)
+	meter.watch(mirror, a.config.Lease, sockets, router, a.receiver, results, a.server)
 	meter.watchLimits(a.server, a.gate)
 
 	// Others may push here from the moment the lease is open, so we listen before that, and serve after.

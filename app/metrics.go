@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"rollcall/fanout"
+	"rollcall/fanout/idempotency"
 	"rollcall/handlers"
 	"rollcall/presence"
 )
@@ -104,7 +105,7 @@ func outcomeLabel(outcome fanout.Outcome) string {
 }
 
 // watch shows what the parts of an instance know of themselves, when it is asked for.
-func (m *metrics) watch(mirror *presence.Mirror, lease time.Duration, sockets *presence.Sockets, router *fanout.Router, receiver *fanout.Receiver, server *handlers.Server) {
+func (m *metrics) watch(mirror *presence.Mirror, lease time.Duration, sockets *presence.Sockets, router *fanout.Router, receiver *fanout.Receiver, results *idempotency.Store, server *handlers.Server) {
 	gauge := func(name, help string, value func() float64) {
 		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value))
 	}
@@ -143,7 +144,7 @@ func (m *metrics) watch(mirror *presence.Mirror, lease time.Duration, sockets *p
 		"question_overflow":  receiver.Dropped.Questions.Load,
 		"reply_unsent":       receiver.Dropped.Replies.Load,
 		"reply_late":         receiver.LateReplies,
-		"answer_unsettled":   router.Unsettled,
+		"answer_unsettled":   results.LostResults,
 
 		"client_rate_limited":    server.RateLimited,
 		"client_too_many_frames": server.Floods,

@@ -55,9 +55,6 @@ type Router struct {
 	meter    Meter
 	log      *slog.Logger
 	lanes    []*lane
-	settler  *settler
-
-	remembered *remembered // answers to requests that may come again
 
 	loops sync.WaitGroup
 }
@@ -83,9 +80,6 @@ type RouterOptions struct {
 // NewRouter makes a router. It takes pushes while it runs.
 func NewRouter(o RouterOptions) *Router {
 	r := &Router{instance: o.Instance, redis: o.Redis, sockets: o.Sockets, receiver: o.Receiver, meter: o.Meter, log: o.Log}
-	r.settler = newSettler(o.Redis, o.Log)
-	began := time.Now()
-	r.remembered = newRemembered(func() time.Duration { return time.Since(began) })
 	for shard := range o.Redis.Keys.Shards() {
 		r.lanes = append(r.lanes, newLane(shard, r))
 	}
@@ -104,15 +98,11 @@ func (r *Router) Waiting() (pushes, questions int) {
 	return pushes, len(r.receiver.asks.open)
 }
 
-// Unsettled counts requests with a key of which Redis could not be told what became of them.
-func (r *Router) Unsettled() int64 { return r.settler.dropped.Load() }
-
 // Run routes until the context ends. It then routes what is still queued, and returns; whatever comes later gets ErrClosing.
 func (r *Router) Run(ctx context.Context) {
 	for _, l := range r.lanes {
 		r.loops.Go(func() { l.run(ctx) })
 	}
-	r.loops.Go(func() { r.settler.run(ctx) })
 	r.loops.Wait()
 }
 

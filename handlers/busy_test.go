@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"rollcall/fanout"
+	"rollcall/fanout/idempotency"
 	"rollcall/presence"
 )
 
@@ -113,9 +114,9 @@ func TestEveryRefusalThatPassesSaysWhenToComeAgain(t *testing.T) {
 		{fanout.ErrBusy, 503, "nothing was sent"},
 		{fanout.ErrAsking, 503, "nothing was sent"},
 		{fanout.ErrClosing, 503, "nothing was sent"},
-		{fanout.ErrNoClaim, 503, "nothing was sent"},
-		{fanout.ErrKeys, 429, "nothing was sent"},
-		{fanout.ErrUnderWay, 409, "nothing was sent"},
+		{idempotency.ErrUnreachable, 503, "nothing was sent"},
+		{idempotency.ErrTooManyKeys, 429, "nothing was sent"},
+		{idempotency.ErrInProgress, 409, "nothing was sent"},
 		{fanout.ErrUnreachable, 503, "may or may not"},
 		{context.DeadlineExceeded, 503, "out of reach"},
 		{problem(http.StatusServiceUnavailable, "not_ready", "see reasons"), 503, "reasons"},

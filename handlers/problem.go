@@ -11,6 +11,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"rollcall/fanout"
+	"rollcall/fanout/idempotency"
 	"rollcall/presence"
 )
 
@@ -43,18 +44,18 @@ func problemOf(err error) *Problem {
 		return problem(http.StatusBadRequest, "bad_cursor", "cursor: %v; give it back unchanged, or leave it out to begin again", err)
 	case errors.As(err, &tooLarge):
 		return problem(http.StatusRequestEntityTooLarge, "body_too_large", "the body is larger than the %d bytes allowed here", tooLarge.Limit)
-	case errors.Is(err, fanout.ErrUnderWay):
+	case errors.Is(err, idempotency.ErrInProgress):
 		return problem(http.StatusConflict, "under_way", "Idempotency-Key: a request with this key is under way, or its outcome was lost; nothing was sent again. Ask again in a second for its answer")
-	case errors.Is(err, fanout.ErrOtherAnswer):
-		return problem(http.StatusUnprocessableEntity, "key_reused", "Idempotency-Key: this key came with another request within %v; take a new one", fanout.OnceFor)
-	case errors.Is(err, fanout.ErrKeys):
+	case errors.Is(err, idempotency.ErrKeyReused):
+		return problem(http.StatusUnprocessableEntity, "key_reused", "Idempotency-Key: this key came with another request within %v; take a new one", idempotency.KeepFor)
+	case errors.Is(err, idempotency.ErrTooManyKeys):
 		return problem(http.StatusTooManyRequests, "too_many_keys",
 			"Idempotency-Key: this instance remembers as many answers as it may; nothing was sent, try again later, on another instance, or without a key")
 	case errors.Is(err, presence.ErrRedisFull):
 		return problem(http.StatusServiceUnavailable, "redis_full",
 			"Idempotency-Key: Redis is full (maxmemory), and can't remember that this request came; nothing was sent. "+
 				"Give Redis more memory, or try again without a key")
-	case errors.Is(err, fanout.ErrNoClaim):
+	case errors.Is(err, idempotency.ErrUnreachable):
 		return problem(http.StatusServiceUnavailable, "redis_unreachable",
 			"Idempotency-Key: Redis is out of reach, which alone knows whether a request with this key came before; nothing was sent, try again in a second")
 	case errors.Is(err, fanout.ErrBusy):

@@ -24,11 +24,11 @@ func (s *Server) routes() {
 
 	key := requireKey(s.options.APIKeys)
 	waits := onlyQuery("wait", "timeout")
-	e.POST("/push", s.pushMany, key, onlyQuery("wait", "timeout", "answers"), s.once)
-	e.POST("/push/:user", s.push, key, waits, s.once)
+	e.POST("/push", s.pushMany, key, onlyQuery("wait", "timeout", "answers"), s.idempotent)
+	e.POST("/push/:user", s.push, key, waits, s.idempotent)
 	e.POST("/push/", s.push, key) // the empty user id, to be told what is wrong with it
-	e.POST("/emit/all", s.emit(presence.Everybody), key, waits, s.once)
-	e.POST("/emit/authenticated", s.emit(presence.Authenticated), key, waits, s.once)
+	e.POST("/emit/all", s.emit(presence.Everybody), key, waits, s.idempotent)
+	e.POST("/emit/authenticated", s.emit(presence.Authenticated), key, waits, s.idempotent)
 	s.get("/presence", s.presence, key, onlyQuery("limit", "cursor", "user..."))
 	e.POST("/presence", s.presenceOf, key, onlyQuery())
 	s.get("/presence/count", s.count, key)

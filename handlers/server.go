@@ -18,6 +18,7 @@ type Options struct {
 	Presence presenceReader // *presence.Directory
 	Router   Router
 	Receiver Receiver
+	Results  Results // *idempotency.Store
 	Handlers map[string]Handler
 	Tokens   *Tokens
 	APIKeys  []string
@@ -47,7 +48,6 @@ type Router interface {
 	pusher
 	kicker
 	auditor
-	doer
 }
 
 // Receiver takes what other instances send here: *fanout.Receiver.

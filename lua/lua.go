@@ -21,16 +21,16 @@ var files embed.FS
 
 // The scripts. Their headers say what they take and return.
 var (
-	Announce  = load("announce")
-	Claim     = load("claim")
-	Instances = load("instances")
-	Lease     = load("lease")
-	Lookup    = load("lookup")
-	Mirror    = load("mirror")
-	Page      = load("page")
-	Push      = load("push")
-	Settle    = load("settle")
-	Sweep     = load("sweep")
+	Announce    = load("announce")
+	Claim       = load("claim")
+	Instances   = load("instances")
+	Lease       = load("lease")
+	Lookup      = load("lookup")
+	Mirror      = load("mirror")
+	Page        = load("page")
+	Push        = load("push")
+	StoreResult = load("store_result")
+	Sweep       = load("sweep")
 )
 
 // Script is one file of this package, with the preludes that it uses before it.

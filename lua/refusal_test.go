@@ -57,9 +57,9 @@ func TestWhatIsRefusedWritesNothing(t *testing.T) {
 			"such a write after a step":       {steppedBack, func(s *state) Status { return s.mirror("a.1", "7", "alice", "1") }, StaleLease},
 			"another number of shards":        {nil, func(s *state) Status { return s.announce("b", "2") }, OtherShards},
 			"a claim that was made":           {nil, func(s *state) Status { return s.status(s.run(Claim, []string{"once"}, "p other", "60000")) }, Taken},
-			"an answer to another's claim":    {nil, func(s *state) Status { return s.settleOnce("p other", "x") }, NotYours},
-			"giving up another's claim":       {nil, func(s *state) Status { return s.settleOnce("p other", "") }, NotYours},
-			"an answer to what was forgotten": {func(s *state) { server.Do(s.client, "DEL", s.key("once")) }, func(s *state) Status { return s.settleOnce("p mine", "x") }, NotYours},
+			"an answer to another's claim":    {nil, func(s *state) Status { return s.storeResult("p other", "x") }, NotYours},
+			"giving up another's claim":       {nil, func(s *state) Status { return s.storeResult("p other", "") }, NotYours},
+			"an answer to what was forgotten": {func(s *state) { server.Do(s.client, "DEL", s.key("once")) }, func(s *state) Status { return s.storeResult("p mine", "x") }, NotYours},
 		} {
 			t.Run(name, func(t *testing.T) {
 				s := newState(t, server)
@@ -85,9 +85,9 @@ func (s *state) announce(instance, shards string) Status {
 	return s.status(s.run(Announce, []string{"instances", "leases", "shards"}, instance, "{}", shards))
 }
 
-func (s *state) settleOnce(claim, answer string) Status {
+func (s *state) storeResult(claim, answer string) Status {
 	s.t.Helper()
-	return s.status(s.run(Settle, []string{"once"}, claim, answer, "60000"))
+	return s.status(s.run(StoreResult, []string{"once"}, claim, answer, "60000"))
 }
 
 func TestEveryStatusIsTheSameInLuaAndInGo(t *testing.T) {

@@ -14,8 +14,8 @@ import (
 
 func keyed(key string) http.Header { return http.Header{"Idempotency-Key": {key}} }
 
-// askSurely asks as long as the answer only says that Redis is slow, or that a first request is under way or its
-// outcome is still on its way to Redis: on a busy machine that may be so, and such an answer promises nothing.
+// askSurely asks again as long as the answer only says that Redis is slow, or that a first request is under
+// way. On a busy machine that can be, and such an answer promises nothing.
 func askSurely(t *testing.T, a *App, path, body string, header http.Header) answer {
 	t.Helper()
 	return eventually(t, "an answer to "+path, func() (answer, bool) {
@@ -44,7 +44,7 @@ func (s *socket) countUntilLast(a *App) map[string]int {
 	return came
 }
 
-func TestARequestWithAKeyIsDoneOnceOnWhicheverInstanceItComesAgain(t *testing.T) {
+func TestIdempotency_DoesARequestOnceOnWhicheverInstanceItArrives(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, redis *redistest.Server) {
 		a, b := startApp(t, "--redis-url="+redis.URL()), startApp(t, "--redis-url="+redis.URL())
 		alice := connect(t, a, "alice")
@@ -88,27 +88,33 @@ func TestARequestWithAKeyIsDoneOnceOnWhicheverInstanceItComesAgain(t *testing.T)
 	})
 }
 
-func TestARequestThatWasRefusedMayComeAgainWithItsKey(t *testing.T) {
+func TestIdempotency_LetsARefusedRequestComeAgainWithItsKey(t *testing.T) {
 	t.Parallel()
 	a := startApp(t)
-	wantProblem(t, ask(t, a, "POST", "/push/alice?wait=forever", `{"event":"x"}`, keyed("k")), 400, "bad_wait")
+	refused := ask(t, a, "POST", "/push/alice?wait=forever", `{"event":"x"}`, keyed("k"))
+	wantProblem(t, refused, 400, "bad_wait")
 	if got := ask(t, a, "POST", "/push/alice", `{"event":"x"}`, keyed("k")); got.Status != 200 {
 		t.Errorf("%d %s", got.Status, got.text)
 	}
-	for _, bad := range []http.Header{keyed(""), keyed(strings.Repeat("k", 256)), {"Idempotency-Key": {"a", "b"}}} {
-		wantProblem(t, ask(t, a, "POST", "/push/alice", `{"event":"x"}`, bad), 400, "bad_idempotency_key")
+	bad := []http.Header{keyed(""), keyed(strings.Repeat("k", 256)), {"Idempotency-Key": {"a", "b"}}}
+	for _, header := range bad {
+		wantProblem(t, ask(t, a, "POST", "/push/alice", `{"event":"x"}`, header), 400, "bad_idempotency_key")
 	}
-	wantProblem(t, ask(t, a, "POST", "/push", `{}`, keyed("s"), http.Header{"Content-Type": {"application/x-ndjson"}}), 400, "bad_idempotency_key")
+	stream := http.Header{"Content-Type": {"application/x-ndjson"}}
+	wantProblem(t, ask(t, a, "POST", "/push", `{}`, keyed("s"), stream), 400, "bad_idempotency_key")
 }
 
-func TestAKeyIsForOneRequestHoweverMuchTheOtherLooksLikeIt(t *testing.T) {
+func TestIdempotency_RefusesAKeyForAnotherRequestHoweverSimilar(t *testing.T) {
 	t.Parallel()
 	a := startApp(t)
 	alice := connect(t, a, "alice")
 	longest := strings.Repeat("k", 255)
 	first := ask(t, a, "POST", "/push/alice", `{"event":"x"}`, keyed(longest))
 	for path, body := range map[string]string{
-		"/push/alice?wait=written": `{"event":"x"}`, "/push/bob": `{"event":"x"}`, "/emit/all": `{"event":"x"}`, "/push/alice": `{"event":"x","data":1}`,
+		"/push/alice?wait=written": `{"event":"x"}`,
+		"/push/bob":                `{"event":"x"}`,
+		"/emit/all":                `{"event":"x"}`,
+		"/push/alice":              `{"event":"x","data":1}`,
 	} {
 		wantProblem(t, ask(t, a, "POST", path, body, keyed(longest)), 422, "key_reused")
 	}
@@ -120,7 +126,7 @@ func TestAKeyIsForOneRequestHoweverMuchTheOtherLooksLikeIt(t *testing.T) {
 	alice.wantFrame("last", "null") // and nothing came twice
 }
 
-func TestRepeatsAtTheSameMomentOnTwoInstancesAreDoneOnce(t *testing.T) {
+func TestIdempotency_DoesSimultaneousRepeatsOnTwoInstancesOnce(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, redis *redistest.Server) {
 		apps := []*App{startApp(t, "--redis-url="+redis.URL()), startApp(t, "--redis-url="+redis.URL())}
 		alice := connect(t, apps[0], "alice")
@@ -163,34 +169,66 @@ func TestRepeatsAtTheSameMomentOnTwoInstancesAreDoneOnce(t *testing.T) {
 	})
 }
 
-func TestARequestWithAKeyIsRefusedWithoutRedisAndMayComeAgain(t *testing.T) {
+// wantNothingSent wants a request with the key k to be refused because Redis is out of reach. alice is here,
+// but only Redis knows whether the request was done before.
+func wantNothingSent(t *testing.T, a *App) {
+	t.Helper()
+	got := ask(t, a, "POST", "/push/alice", `{"event":"x"}`, keyed("k"))
+	wantProblem(t, got, http.StatusServiceUnavailable, "redis_unreachable")
+	if detail, _ := got.Body["detail"].(string); !strings.Contains(detail, "nothing was sent") {
+		t.Errorf("it says %q", detail)
+	}
+}
+
+func TestIdempotency_RefusesRequestsWithoutRedisAndDoesThemWhenItIsBack(t *testing.T) {
+	t.Parallel()
+	redis := redistest.Start(t)
+	a := startApp(t, "--redis-url="+redis.URL())
+	alice := connect(t, a, "alice")
+	redis.Kill()
+	wantNothingSent(t, a)
+	redis.Restart()
+	eventually(t, "the repeat to be done", func() (answer, bool) {
+		got := ask(t, a, "POST", "/push/alice", `{"event":"x"}`, keyed("k"))
+		return got, got.Status == http.StatusOK
+	})
+	if came := alice.countUntilLast(a); came["null"] != 1 {
+		t.Errorf("it came %d times", came["null"])
+	}
+}
+
+// A paused Redis does what it was sent when it resumes: claim the key, and free it again if it got that too.
+func TestIdempotency_NeverDoesARequestTwiceThatAPausedRedisClaimsLate(t *testing.T) {
 	t.Parallel()
 	redis := redistest.Start(t)
 	a := startApp(t, "--redis-url="+redis.URL())
 	alice := connect(t, a, "alice")
 	redis.Pause()
-	got := ask(t, a, "POST", "/push/alice", `{"event":"x"}`, keyed("k")) // alice is here, but it may have been sent before
-	wantProblem(t, got, http.StatusServiceUnavailable, "redis_unreachable")
-	if detail, _ := got.Body["detail"].(string); !strings.Contains(detail, "nothing was sent") {
-		t.Errorf("it says %q", detail)
-	}
+	wantNothingSent(t, a)
 	redis.Resume()
-	eventually(t, "the repeat to be done", func() (answer, bool) {
+	repeat := eventually(t, "Redis to be back", func() (answer, bool) {
 		got := ask(t, a, "POST", "/push/alice", `{"event":"x"}`, keyed("k"))
-		return got, got.Status == http.StatusOK
+		return got, got.Status != http.StatusServiceUnavailable
 	})
-	alice.wantFrame("x", "null")
-	push(t, a, "alice", `{"event":"last"}`, "online", 1)
-	alice.wantFrame("last", "null")
+	sent := 1
+	if repeat.Status != http.StatusOK {
+		wantProblem(t, repeat, http.StatusConflict, "under_way")
+		sent = 0
+	}
+	if came := alice.countUntilLast(a); came["null"] != sent {
+		t.Errorf("it came %d times, want %d", came["null"], sent)
+	}
 }
 
-func TestARequestWhoseFirstIsUnderWayIsNotDoneAgain(t *testing.T) {
+func TestIdempotency_RefusesARepeatWhileTheFirstIsUnderWay(t *testing.T) {
 	t.Parallel()
 	a := startApp(t)
 	connect(t, a, "alice") // confirms nothing
 	answers := make(chan answer, 2)
 	for range 2 {
-		go func() { answers <- ask(t, a, "POST", "/push/alice?wait=acked&timeout=5s", `{"event":"x"}`, keyed("k")) }()
+		go func() {
+			answers <- ask(t, a, "POST", "/push/alice?wait=acked&timeout=5s", `{"event":"x"}`, keyed("k"))
+		}()
 	}
 	second := <-answers // whichever it is, it is answered at once
 	wantProblem(t, second, http.StatusConflict, "under_way")
@@ -202,11 +240,11 @@ func TestARequestWhoseFirstIsUnderWayIsNotDoneAgain(t *testing.T) {
 	}
 }
 
-func TestWhatIsRememberedDoesNotDependOnHowLongTheFirstCallerWaits(t *testing.T) {
+func TestIdempotency_StoresAResultThatDoesNotDependOnHowLongTheCallerWaits(t *testing.T) {
 	t.Parallel()
 	a := startApp(t)
 	alice := connect(t, a, "alice")
-	for n := range 20 { // for the instance notices in its own time that the caller is gone
+	for n := range 20 { // the instance may notice late that the caller is gone
 		path, key := "/push/alice?wait=acked&timeout=5s", fmt.Sprint(n)
 		ctx, giveUp := context.WithCancel(t.Context())
 		request, err := requestTo(ctx, a, "POST", path, `{"event":"x"}`)
