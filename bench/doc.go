@@ -1,19 +1,21 @@
-// Command bench measures Rollcall and prints what it found as one Markdown table.
+// Command bench measures Rollcall and prints one Markdown table.
 //
-// It measures the real thing: it builds the binary, starts it with its default settings next to a redis-server of its own, and
-// drives it over loopback from processes of its own. Only the measurements "router" and "mirror" wire the packages by hand, in
-// this process, to see what they cost without HTTP and sockets around them, and "output" has leases that need no renewal, to see nothing
-// but pushes. Nothing is asserted about speed; but a push that is
-// lost, doubled or brought to the wrong user makes the run fail.
+// It measures the real thing. It builds the binary, starts it with its default settings beside a redis-server
+// of its own, and drives it over loopback. Only "reads" and "recovery" wire presence by hand in this process,
+// because nobody can open a million sockets on one machine. Nothing is asserted about speed. But a push that
+// is lost, doubled or brought to the wrong user makes the run fail.
 //
-// Everything shares one machine: instances, Redis, and the processes that load them. So rates tell as much about the machine as
-// about Rollcall. What can be compared is the processor time a push or a connection costs, and the ratio of a rate to its floor: the
-// least that could do the job (an empty handler, a bare PUBLISH), measured in the same run by the same load: mostly in turn, a second
-// each. A process with clients reads all their sockets in one goroutine, one after the other, which is part of every delay.
+// Everything shares one machine: instances, Redis, clients and callers. So a rate tells as much about the
+// machine as about Rollcall. Trust what can be compared: the processor time of the instances for each push,
+// and the ratio to a floor. A floor is the least that could do the same job (see floor.go). It is measured in
+// the same run by the same callers and clients, in turn, a second each.
 //
-// To repeat it: make bench, on a Linux machine that does nothing else. For a part of it: go run ./bench -only pushes,router. Numbers
-// from different machines, or from a busy one, say nothing about each other.
+// To compare two versions, build the older one and give its binary:
 //
-// A [measurement] is a function that starts what it needs on a [stage], drives it, and yields [row]s. The stage ends every process
-// when the measurement is over, however it ended.
+//	go run ./bench -only pushes,streams                             # this version
+//	go run ./bench -only pushes,streams -program /tmp/rollcall-old  # the other one, with the same bench
+//
+// A [measurement] is a function that starts what it needs in an [env] and returns [row]s. The env ends every
+// process when the measurement is over, however it ended. The benchmarks of the packages measure what parts
+// cost without HTTP and sockets: go test -bench . ./fanout ./presence ./lua
 package main

@@ -22,6 +22,15 @@ type quantity struct {
 	unit  string
 }
 
+// against makes rows whose quantities are compared to a floor.
+func against(ofFloor string) func(what string, found, floor quantity) row {
+	return func(what string, found, floor quantity) row {
+		return row{what: what, found: found, floor: floor, ofFloor: ofFloor}
+	}
+}
+
+func seconds(d time.Duration) quantity { return quantity{d.Seconds(), " s"} }
+
 func millis(d time.Duration) quantity { return quantity{float64(d.Microseconds()) / 1000, " ms"} }
 
 // quantile is the value below which a share q of a sorted list lies.

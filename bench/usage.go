@@ -6,30 +6,39 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"os/exec"
+	"runtime"
 	"strconv"
 	"strings"
 	"time"
 )
 
-// tick is the unit in which the kernel tells processor time, on every architecture.
-const tick = time.Second / 100
+// machine says what the numbers depend on.
+func machine() string {
+	redis, _ := exec.Command("redis-server", "--version").Output()
+	_, version, _ := strings.Cut(string(redis), "v=")
+	version, _, _ = strings.Cut(version, " ")
+	return fmt.Sprintf("Measured on %s: %d cores for instances, Redis and load together; %s, Redis %s.",
+		time.Now().UTC().Format(time.DateOnly), runtime.NumCPU(), runtime.Version(), version)
+}
 
-// cpuTime is the processor time, of user and system, that processes have used so far.
-func cpuTime(pids ...int) (total time.Duration, err error) {
-	for _, pid := range pids {
-		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+// cpuTime is the processor time, of user and system, that servers have used since they began.
+func cpuTime(servers []*server) (total time.Duration, err error) {
+	const tick = time.Second / 100 // the kernel's unit, on every architecture
+	for _, s := range servers {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.pid()))
 		if err != nil {
 			return 0, fmt.Errorf("processor time: %w", err)
 		}
-		_, after, _ := strings.Cut(string(text), ") ") // behind the name, which may hold spaces
-		fields := strings.Fields(after)
+		_, afterName, _ := strings.Cut(string(text), ") ") // the name may hold spaces
+		fields := strings.Fields(afterName)
 		if len(fields) < 13 {
-			return 0, fmt.Errorf("processor time of %d: unexpected %q", pid, text)
+			return 0, fmt.Errorf("processor time: unexpected %q", text)
 		}
 		for _, field := range fields[11:13] { // utime and stime
 			ticks, err := strconv.ParseInt(field, 10, 64)
 			if err != nil {
-				return 0, fmt.Errorf("processor time of %d: %w", pid, err)
+				return 0, fmt.Errorf("processor time: %w", err)
 			}
 			total += time.Duration(ticks) * tick
 		}
@@ -37,7 +46,32 @@ func cpuTime(pids ...int) (total time.Duration, err error) {
 	return total, nil
 }
 
-// residentBytes is the memory a process occupies.
+// restingBytes waits until the memory of a process stays the same, and returns it. An instance gives memory
+// back some seconds after it has become idle.
+func restingBytes(ctx context.Context, pid int) (int64, error) {
+	const (
+		rest  = 12 * time.Second
+		noise = 256 << 10 // bytes that it may move meanwhile, or half a percent
+	)
+	low, high, since := int64(0), int64(0), time.Now()
+	for time.Since(since) <= rest {
+		now, err := residentBytes(pid)
+		if err != nil {
+			return 0, err
+		}
+		low, high = min(low, now), max(high, now)
+		if high-low > max(noise, high/200) {
+			low, high, since = now, now, time.Now()
+		}
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+			return 0, errors.New("memory does not come to rest")
+		}
+	}
+	return high, nil
+}
+
 func residentBytes(pid int) (int64, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
@@ -51,94 +85,44 @@ func residentBytes(pid int) (int64, error) {
 	return kilobytes << 10, nil
 }
 
-// settledBytes waits until a process's memory moves no more, and returns it.
-func settledBytes(ctx context.Context, pid int) (int64, error) {
-	const (
-		still = 12 * time.Second // longer than an instance needs to see that it is idle, and to give back what it has no use for
-		noise = 256 << 10        // what it may move and still be called at rest, if that is more than half a percent
-	)
-	low, high, since := int64(0), int64(0), time.Now()
-	for {
-		now, err := residentBytes(pid)
-		if err != nil {
-			return 0, err
-		}
-		low, high = min(low, now), max(high, now)
-		if high-low > max(noise, high/200) {
-			low, high, since = now, now, time.Now()
-		}
-		if time.Since(since) > still {
-			return now, nil
-		}
-		select {
-		case <-time.After(100 * time.Millisecond):
-		case <-ctx.Done():
-			return 0, errors.New("memory does not come to rest")
-		}
-	}
-}
-
-// work is what a Redis server has done so far.
-type work struct {
+// redisUsage is what a Redis server has done since it began.
+type redisUsage struct {
 	cpu      time.Duration
-	memory   int64                    // bytes in use
-	output   int64                    // bytes sent to clients, which are the instances
-	answer   int64                    // bytes of what was sent to tell this, which output does not count yet
-	commands map[string]int64         // how often each ran, by name; those within scripts count too
-	took     map[string]time.Duration // in each, by name
+	commands map[string]int64 // how often each ran, also within scripts
 }
 
-// work asks the server, or tells nothing of none. Asking is a command, INFO, too.
-func (r *redisServer) work(ctx context.Context) (work, error) {
+// usage asks the server with INFO. There may be no server: then nothing was done.
+func (r *redisServer) usage(ctx context.Context) (redisUsage, error) {
+	u := redisUsage{commands: map[string]int64{}}
 	if r == nil {
-		return work{}, nil
+		return u, nil
 	}
-	text, err := r.client.Do(ctx, r.client.B().Info().Section("cpu", "memory", "stats", "commandstats").Build()).ToString()
+	text, err := r.client.Do(ctx, r.client.B().Info().Section("cpu", "commandstats").Build()).ToString()
 	if err != nil {
-		return work{}, fmt.Errorf("ask redis: %w", err)
+		return u, fmt.Errorf("ask redis: %w", err)
 	}
-	w := work{answer: int64(len(text)), commands: map[string]int64{}, took: map[string]time.Duration{}}
 	for line := range strings.Lines(text) {
 		name, value, _ := strings.Cut(strings.TrimSpace(line), ":")
-		switch command, isCommand := strings.CutPrefix(name, "cmdstat_"); {
-		case name == "used_cpu_user", name == "used_cpu_sys":
+		if name == "used_cpu_user" || name == "used_cpu_sys" {
 			seconds, _ := strconv.ParseFloat(value, 64)
-			w.cpu += time.Duration(seconds * float64(time.Second))
-		case name == "used_memory":
-			w.memory, _ = strconv.ParseInt(value, 10, 64)
-		case name == "total_net_output_bytes":
-			w.output, _ = strconv.ParseInt(value, 10, 64)
-		case isCommand:
-			var calls, micros int64
-			if _, err := fmt.Sscanf(value, "calls=%d,usec=%d", &calls, &micros); err != nil {
-				return work{}, fmt.Errorf("ask redis about %s: %q: %w", command, value, err)
-			}
-			w.commands[command], w.took[command] = calls, time.Duration(micros)*time.Microsecond
+			u.cpu += time.Duration(seconds * float64(time.Second))
+		}
+		if command, ok := strings.CutPrefix(name, "cmdstat_"); ok && command != "info" {
+			calls, _, _ := strings.Cut(strings.TrimPrefix(value, "calls="), ",")
+			u.commands[command], _ = strconv.ParseInt(calls, 10, 64)
 		}
 	}
-	return w, nil
+	return u, nil
 }
 
-// since is the difference from an earlier moment.
-func (w work) since(before work) work {
-	w.output -= before.answer
-	return w.combine(before, -1)
-}
-
-// plus is the sum of what was done at two times.
-func (w work) plus(more work) work { return w.combine(more, 1) }
-
-func (w work) combine(other work, sign int64) work {
-	sum := work{
-		cpu: w.cpu + time.Duration(sign)*other.cpu, memory: w.memory + sign*other.memory, output: w.output + sign*other.output,
-		commands: maps.Clone(w.commands), took: maps.Clone(w.took),
-	}
+// plus adds what was done at another time; with sign -1 it is the difference.
+func (u redisUsage) plus(other redisUsage, sign int64) redisUsage {
+	sum := redisUsage{cpu: u.cpu + time.Duration(sign)*other.cpu, commands: maps.Clone(u.commands)}
 	if sum.commands == nil {
-		sum.commands, sum.took = map[string]int64{}, map[string]time.Duration{}
+		sum.commands = map[string]int64{}
 	}
-	for name, ran := range other.commands {
-		sum.commands[name] += sign * ran
-		sum.took[name] += time.Duration(sign) * other.took[name]
+	for name, calls := range other.commands {
+		sum.commands[name] += sign * calls
 	}
 	return sum
 }
