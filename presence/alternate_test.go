@@ -21,7 +21,7 @@ type churn struct {
 func (c *churn) step() {
 	switch n := len(c.open); {
 	case c.r.IntN(20) == 0:
-		c.instances[c.r.IntN(len(c.instances))].settle() // or all would be written together
+		c.instances[c.r.IntN(len(c.instances))].waitMirrored() // or all would be written together
 	case n < 3 || n < 20 && c.r.IntN(2) == 0:
 		on := c.instances[c.r.IntN(len(c.instances))]
 		socket, _ := newSocket(fmt.Sprint("user", c.r.IntN(8)))
@@ -60,7 +60,7 @@ func TestUsersComeAndGoInTurnInTheLogHoweverManySocketsOnHoweverManyInstances(t 
 				users.close(0)
 			}
 			for _, one := range users.instances {
-				one.settle()
+				one.waitMirrored()
 			}
 			eventually(t, "all to be gone", func() bool {
 				left, _ := c.server.Do(c.client, "HLEN", c.redis.Keys.Owners(0)).AsInt64()

@@ -137,9 +137,9 @@ func (s *shard) convict(ctx context.Context, suspects []string, result *Audit, d
 	if len(suspects) == 0 {
 		return nil
 	}
-	settled, cancel := context.WithTimeout(ctx, s.mirror.redis.Timeout)
+	flushed, cancel := context.WithTimeout(ctx, s.mirror.redis.Timeout)
 	defer cancel()
-	if !s.waitSettled(settled, s.marked()) {
+	if !s.writes.waitFlushed(flushed, s.writes.lastSeq()) {
 		return fmt.Errorf("presence: audit shard %d: the mirror is behind", s.index)
 	}
 	s.mirror.auditing.Lock() // for two that do this at once would both count what one mends
@@ -148,7 +148,7 @@ func (s *shard) convict(ctx context.Context, suspects []string, result *Audit, d
 		some := suspects[first:min(first+auditBatch, len(suspects))]
 		before := map[string]Count{} // counts of whom nothing is on its way
 		for _, user := range some {
-			if !s.isDirty(user) {
+			if !s.writes.awaitsWrite(user) {
 				before[user] = s.mirror.sockets.Count(user)
 			}
 		}
@@ -158,7 +158,7 @@ func (s *shard) convict(ctx context.Context, suspects []string, result *Audit, d
 		}
 		for _, user := range differ {
 			count, still := before[user]
-			if !still || s.isDirty(user) || s.mirror.sockets.Count(user) != count {
+			if !still || s.writes.awaitsWrite(user) || s.mirror.sockets.Count(user) != count {
 				continue // it has changed meanwhile
 			}
 			if count.Kind == Gone {
@@ -170,7 +170,7 @@ func (s *shard) convict(ctx context.Context, suspects []string, result *Audit, d
 			if since, known := s.mirror.differing[user]; known {
 				differing[user] = since
 			}
-			s.again(user, count.Kind != Gone)
+			s.writes.mark(user, dirtyUser{mirroredBefore: count.Kind != Gone})
 		}
 	}
 	return nil
@@ -182,11 +182,11 @@ func (s *shard) differing(ctx context.Context, users []string) (differ []string,
 	if err != nil {
 		return nil, err
 	}
-	token := s.currentToken()
+	incarnation := s.currentIncarnation()
 	for i, user := range users {
 		want, count := "", s.mirror.sockets.Count(user)
 		if count.Kind != Gone {
-			want = token + ":" + strconv.Itoa(count.Sockets)
+			want = incarnation + ":" + strconv.Itoa(count.Sockets)
 		}
 		own := strings.Join(claimsOf(entries[i], s.mirror.instance), " ")
 		ended := own == "" && count.Kind == InGrace // the grace, for the user has left elsewhere on purpose

@@ -28,7 +28,7 @@ func TestTheAuditFindsMissingUsersWrongCountsAndGhostsAndMendsThem(t *testing.T)
 			a.sockets.Add(&Socket{User: fmt.Sprintf("user%d", n), Conn: &inbox{}})
 		}
 		b.join("user3")
-		a.settle()
+		a.waitMirrored()
 		if got := a.wantAudit(0, 0); got.Users != 1200 || got.Entries != 1200 || got.OldestSeconds != 0 {
 			t.Errorf("%+v", got)
 		}
@@ -43,8 +43,8 @@ func TestTheAuditFindsMissingUsersWrongCountsAndGhostsAndMendsThem(t *testing.T)
 		if found.OldestSeconds <= 0 {
 			t.Errorf("%+v", found)
 		}
-		a.settle()
-		b.settle()
+		a.waitMirrored()
+		b.waitMirrored()
 		a.wantAudit(0, 0)
 		b.wantAudit(0, 0)
 		a.wantUser("user1", Online, 1, "a")
@@ -88,9 +88,9 @@ func TestAGraceThatEndedElsewhereIsNoDifference(t *testing.T) {
 		a, b := c.startInstance("a"), c.startInstance("b")
 		here, there := a.join("alice"), b.join("alice")
 		a.Leave(here, false)
-		a.settle()
+		a.waitMirrored()
 		b.Leave(there, true)
-		b.settle()
+		b.waitMirrored()
 		a.wantAudit(0, 0)
 		c.wantLog("alice online", "alice offline")
 	})

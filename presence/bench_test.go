@@ -16,7 +16,7 @@ func BenchmarkMarkingAllUsersOfEveryShard(b *testing.B) {
 	}
 	for b.Loop() {
 		for _, s := range m.shards {
-			s.againAll()
+			s.markAllDirty()
 		}
 	}
 }

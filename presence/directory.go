@@ -104,7 +104,7 @@ func (d *Directory) lookupIn(ctx context.Context, shard int, names []string, pla
 		return users, Never, true
 	}
 	s := d.shards[shard]
-	forgetful := !s.holds(leases, now) || s.recentLoss()
+	forgetful := !s.holdsOwnLease(leases, now) || s.recoveringFromLoss()
 	for i, name := range asked {
 		if forgetful && users[i].State != Online {
 			users[i], stale = d.localUser(name), true
@@ -123,7 +123,7 @@ func (d *Directory) Count(ctx context.Context) (present int64, asOf Moment, stal
 		_, users := d.sockets.Totals()
 		return int64(users), thisMoment(), true
 	}
-	return present, Moment(now), !d.shards[0].holds(leases, now) || slices.ContainsFunc(d.shards, (*shard).recentLoss)
+	return present, Moment(now), !d.shards[0].holdsOwnLease(leases, now) || slices.ContainsFunc(d.shards, (*shard).recoveringFromLoss)
 }
 
 // Instances lists the instances that have a lease, by id. What they count is as old as the last renewal of their lease, but this one's.

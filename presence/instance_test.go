@@ -62,14 +62,14 @@ func (i *instance) join(user string) *Socket {
 	return socket
 }
 
-// settle waits until Redis has everything that happened so far.
-func (i *instance) settle() {
+// waitMirrored waits until Redis has everything that happened so far.
+func (i *instance) waitMirrored() {
 	i.t.Helper()
 	ctx, cancel := context.WithTimeout(i.t.Context(), patience)
 	defer cancel()
 	for _, s := range i.shards {
-		if !s.waitSettled(ctx, s.marked()) {
-			i.t.Fatal("not settled")
+		if !s.writes.waitFlushed(ctx, s.writes.lastSeq()) {
+			i.t.Fatal("not mirrored")
 		}
 	}
 }
@@ -102,23 +102,23 @@ func eventually(t *testing.T, want string, ok func() bool) {
 // crash leaves what an instance leaves behind that dies after its users joined.
 func crash(t *testing.T, c *cluster, name string, users ...string) {
 	t.Helper()
-	token := Incarnation{name, 1}
-	if _, err := c.redis.lease(t.Context(), 0, token, "", c.redis.Lease, nil); err != nil {
+	incarnation := Incarnation{name, 1}
+	if _, err := c.redis.lease(t.Context(), 0, incarnation, "", c.redis.Lease, nil); err != nil {
 		t.Fatal(err)
 	}
 	var changes []change
 	for _, user := range users {
 		changes = append(changes, change{user: user, count: Count{Sockets: 1}, at: time.Now()})
 	}
-	if err := c.redis.mirror(t.Context(), 0, token, 0, changes); err != nil {
+	if err := c.redis.mirror(t.Context(), 0, incarnation, 0, changes); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// age makes the lease of a token in shard 0 older, as if the time had passed for it alone.
-func (c *cluster) age(token string, by time.Duration) {
+// age makes the lease of an incarnation in shard 0 older, as if the time had passed for it alone.
+func (c *cluster) age(incarnation string, by time.Duration) {
 	c.t.Helper()
-	lease, err := c.server.Do(c.client, "HGET", c.redis.Keys.Leases(0), token).ToString()
+	lease, err := c.server.Do(c.client, "HGET", c.redis.Keys.Leases(0), incarnation).ToString()
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -127,5 +127,5 @@ func (c *cluster) age(token string, by time.Duration) {
 		c.t.Fatalf("a lease %q", lease)
 	}
 	aged := fmt.Sprintf("%d %d", read.Deadline-by.Milliseconds(), read.version)
-	c.server.Do(c.client, "HSET", c.redis.Keys.Leases(0), token, aged)
+	c.server.Do(c.client, "HSET", c.redis.Keys.Leases(0), incarnation, aged)
 }

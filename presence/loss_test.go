@@ -7,7 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"rollcall/lua"
 	"rollcall/lua/redistest"
 )
 
@@ -39,7 +38,7 @@ func TestWhenRedisLosesWhatItHeldEverybodyIsMirroredAgain(t *testing.T) {
 				for n := range users {
 					a.sockets.Add(&Socket{User: fmt.Sprintf("user%d", n), Conn: &inbox{}})
 				}
-				a.settle()
+				a.waitMirrored()
 				loss.lose(c)
 				eventually(t, "all to be there under another token", func() bool {
 					owners, _ := server.Do(c.client, "HGETALL", c.redis.Keys.Owners(0)).AsStrMap()
@@ -50,7 +49,7 @@ func TestWhenRedisLosesWhatItHeldEverybodyIsMirroredAgain(t *testing.T) {
 					}
 					return len(owners) == users
 				})
-				a.settle()
+				a.waitMirrored()
 				a.wantUser("user7", Online, 1, "a")
 				if logged, _ := server.Do(c.client, "XLEN", c.redis.Keys.Log(0)).AsInt64(); logged != loss.logged {
 					t.Errorf("%d changes logged, want %d", logged, loss.logged)
@@ -71,8 +70,8 @@ func TestNobodyGoesBeforeOthersHadTheTimeToTellARedisThatForgot(t *testing.T) {
 		eventually(t, "a to notice", func() bool { return strings.Contains(c.entry("bob"), "a.2:1") })
 		a.Leave(alice, true)
 		a.Leave(bob, true)
-		a.settle()
-		a.settle() // what was told once is not told again
+		a.waitMirrored()
+		a.waitMirrored() // what was told once is not told again
 		if alice, bob := c.entry("alice"), c.entry("bob"); !strings.HasSuffix(alice, " a.2:0") || !strings.HasSuffix(bob, " a.2:0") {
 			t.Errorf("alice: %q, bob: %q", alice, bob)
 		}
@@ -107,7 +106,7 @@ func TestWhoHasASecondTabOrLeavesWhileNobodyKnowsOfALossIsKnown(t *testing.T) {
 // graceSinceLossIsOver makes it so, as if the time had passed.
 func (i *instance) graceSinceLossIsOver() {
 	for _, s := range i.shards {
-		s.lost.Store(0)
+		s.lossNoticed.Store(0)
 	}
 }
 
@@ -138,9 +137,9 @@ func TestALossIsRecentUntilAllAreThereAgainHoweverLongThatTakes(t *testing.T) {
 	m, _ := NewMirror(MirrorOptions{Instance: "a", Redis: Redis{Keys: NewKeys(redistest.Prefix(), 1)}, Log: slog.New(slog.DiscardHandler)})
 	m.started = m.started.Add(-time.Hour)
 	s := m.shards[0]
-	_ = s.orRaiseEpoch(lua.ErrStaleLease)
-	s.lost.Store(1) // an hour ago
-	if !s.recentLoss() {
+	s.raiseEpoch()
+	s.lossNoticed.Store(1) // an hour ago
+	if !s.recoveringFromLoss() {
 		t.Error("not all users are there again")
 	}
 	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
@@ -148,6 +147,6 @@ func TestALossIsRecentUntilAllAreThereAgainHoweverLongThatTakes(t *testing.T) {
 		a := c.startInstance("a")
 		server.Do(c.client, "DEL", c.redis.Keys.Leases(0))
 		a.join("alice")
-		eventually(t, "them to be there", func() bool { return !a.shards[0].refilling.Load() })
+		eventually(t, "them to be there", func() bool { return a.shards[0].lease() == leaseHeld && a.remirrors.Load() > 0 })
 	})
 }

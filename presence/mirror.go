@@ -72,7 +72,7 @@ func NewMirror(o MirrorOptions) (*Mirror, *Sockets) {
 		record:   Record{ID: o.Instance, Host: host, Addr: o.Addr, StartedAt: now.UTC().Truncate(time.Millisecond), State: "live"},
 	}
 	m.redis.unreadable = &m.unreadable
-	m.sockets = NewSockets(o.Redis, m.touch)
+	m.sockets = NewSockets(o.Redis, m.markChanged)
 	for i := range o.Redis.Keys.Shards() {
 		m.shards = append(m.shards, newShard(i, m))
 	}
@@ -119,47 +119,49 @@ func (m *Mirror) Join(ctx context.Context, socket *Socket) (reachable bool) {
 	if socket.User == "" {
 		return true // nothing of it is mirrored
 	}
-	s := m.shardOf(socket.User)
-	mark := s.marked()
-	return s.waitSettled(ctx, mark) || !s.tellLater(socket, mark)
+	writes := &m.shardOf(socket.User).writes
+	seq := writes.lastSeq()
+	return writes.waitFlushed(ctx, seq) || !writes.awaitReachable(socket, seq)
 }
 
 // Leave removes a socket. onPurpose: its client said it will not be back.
 func (m *Mirror) Leave(socket *Socket, onPurpose bool) {
 	m.sockets.Remove(socket, onPurpose)
 	if socket.User != "" {
-		m.shardOf(socket.User).tellNoMore(socket)
+		m.shardOf(socket.User).writes.forget(socket)
 	}
 }
 
 // Retire makes sockets count no more, and waits until no instance finds them any more, or the context ends.
 func (m *Mirror) Retire(ctx context.Context, sockets []*Socket) error {
-	marks := map[*shard]uint64{}
+	seqs := map[*shard]uint64{}
 	for _, socket := range sockets {
 		if m.sockets.Retire(socket); socket.User != "" {
 			s := m.shardOf(socket.User)
-			marks[s] = s.marked()
+			seqs[s] = s.writes.lastSeq()
 		}
 	}
-	for s, mark := range marks {
-		if !s.waitSettled(ctx, mark) {
+	for s, seq := range seqs {
+		if !s.writes.waitFlushed(ctx, seq) {
 			return fmt.Errorf("presence: retire sockets of shard %d: %w", s.index, context.Cause(ctx))
 		}
 	}
 	return nil
 }
 
-// MarkDirty writes a user's count once more: somebody saw that Redis had it wrong.
-func (m *Mirror) MarkDirty(user string) { m.shardOf(user).again(user, false) }
+// MarkDirty has Redis told of a user once more: somebody saw that Redis had it wrong.
+func (m *Mirror) MarkDirty(user string) { m.shardOf(user).writes.mark(user, dirtyUser{}) }
 
-// Remirror writes all users of a shard once more: the instance did not hear what happened for a while.
-func (m *Mirror) Remirror(shard int) { m.shards[shard].againAll() }
+// Remirror has Redis told of all users of a shard once more: for a while, this instance did not get what was sent to
+// it.
+func (m *Mirror) Remirror(shard int) { m.shards[shard].markAllDirty() }
 
-// Incarnation is the token under which a shard's users are mirrored now; empty before Open.
-func (m *Mirror) Incarnation(shard int) string { return m.shards[shard].currentToken() }
+// Incarnation is the one under which a shard's users are mirrored now; empty before Open.
+func (m *Mirror) Incarnation(shard int) string { return m.shards[shard].currentIncarnation() }
 
-// RecoveringFromLoss says whether Redis has lost what it held in a shard so lately that other instances may not have told it anew.
-func (m *Mirror) RecoveringFromLoss(shard int) bool { return m.shards[shard].recentLoss() }
+// RecoveringFromLoss says whether Redis has lost the data of a shard so lately that other instances may not have told
+// it theirs again.
+func (m *Mirror) RecoveringFromLoss(shard int) bool { return m.shards[shard].recoveringFromLoss() }
 
 // Heartbeats is how many heartbeats were sent through the instance's channel in a shard since the last call.
 func (m *Mirror) Heartbeats(shard int) int64 { return m.shards[shard].heartbeats.Swap(0) }
@@ -190,20 +192,17 @@ func (m *Mirror) Stats() Stats {
 	stats := Stats{Trust: m.redis.Lease, Errors: m.errors.Load(), Remirrors: m.remirrors.Load(),
 		Unreadable: m.unreadable.Load()}
 	for _, s := range m.shards {
-		s.mu.Lock()
-		stats.Dirty += len(s.dirty)
-		if !s.behind.IsZero() {
-			stats.Lag = max(stats.Lag, now.Sub(s.behind))
-		}
-		s.mu.Unlock()
+		dirty, lag := s.writes.lag(now)
+		stats.Dirty += dirty
+		stats.Lag = max(stats.Lag, lag)
 		stats.Full = stats.Full || s.full.Load()
-		stats.Trust = min(stats.Trust, time.Duration(s.believedUntil.Load())-now.Sub(m.started))
+		stats.Trust = min(stats.Trust, s.trusted(now))
 	}
 	return stats
 }
 
-// LeaseHeld says whether the lease in a shard certainly holds: whether other instances believe this one.
-func (m *Mirror) LeaseHeld(shard int) bool { return m.shards[shard].believed(time.Now()) }
+// LeaseHeld says whether the lease in a shard certainly holds, so that other instances believe this one.
+func (m *Mirror) LeaseHeld(shard int) bool { return m.shards[shard].leaseHeld(time.Now()) }
 
 // NotReadyReason says why other instances do not believe this one now, or what will soon go wrong; empty if nothing
 // is.
@@ -233,8 +232,9 @@ func leaseExpired(shard int, redisIs string) string {
 // LiveInstances is how many instances have a live lease, as of the last renewal of ours. At least one.
 func (m *Mirror) LiveInstances() int { return int(max(1, m.live.Load())) }
 
-func (m *Mirror) touch(user string, came, left bool, at time.Time) {
-	m.shardOf(user).touch(user, came, left, at)
+// markChanged has Redis told of a user whose count has changed.
+func (m *Mirror) markChanged(user string, came, left bool, at time.Time) {
+	m.shardOf(user).writes.mark(user, dirtyUser{changedAt: at, leftOnPurpose: left, mirroredBefore: !came})
 }
 
 func (m *Mirror) shardOf(user string) *shard { return m.shards[m.redis.Keys.ShardOf(user)] }

@@ -100,10 +100,10 @@ func (d *Directory) redisPage(ctx context.Context, at cursor, limit int) (Answer
 			return Answer{}, err
 		}
 		s := d.shards[at.shard]
-		if !s.holds(step.leases, step.now) {
+		if !s.holdsOwnLease(step.leases, step.now) {
 			return Answer{}, errForgetful
 		}
-		answer.AsOf, answer.Stale = Moment(step.now), answer.Stale || s.recentLoss()
+		answer.AsOf, answer.Stale = Moment(step.now), answer.Stale || s.recoveringFromLoss()
 		if step.next != at.next {
 			at.after = "" // the step holds others now, who were not listed
 		}

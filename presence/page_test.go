@@ -55,7 +55,7 @@ func (i *instance) fill(count int) (users []string) {
 		users = append(users, fmt.Sprintf("user:%d", n))
 		i.sockets.Add(&Socket{User: users[n], Conn: &inbox{}})
 	}
-	i.settle()
+	i.waitMirrored()
 	slices.Sort(users)
 	return users
 }
@@ -90,7 +90,7 @@ func TestAUserPresentThroughoutIsListedHoweverManyComeAndGo(t *testing.T) {
 			stay = append(stay, fmt.Sprintf("stay%d", n))
 			a.sockets.Add(&Socket{User: stay[n], Conn: &inbox{}})
 		}
-		a.settle()
+		a.waitMirrored()
 		seen := map[string]bool{}
 		var guests []*Socket
 		for next, first := "", true; first || next != ""; first = false {
@@ -111,7 +111,7 @@ func TestAUserPresentThroughoutIsListedHoweverManyComeAndGo(t *testing.T) {
 				a.sockets.Remove(guest, true)
 			}
 			guests = guests[len(guests)/3:]
-			a.settle()
+			a.waitMirrored()
 		}
 		for _, user := range stay {
 			if !seen[user] {

@@ -16,14 +16,6 @@ import (
 // ErrRedisFull says that Redis has reached its maxmemory, and refused to write.
 var ErrRedisFull = lua.ErrFull
 
-// change is what Redis must be told of a user.
-type change struct {
-	user  string
-	count Count
-	at    time.Time // when the user came, or else when the last socket went; by the local monotonic clock
-	known bool      // was mirrored before: if Redis has no entry, it lost it
-}
-
 // leaseAnswer is what a heartbeat brings back.
 type leaseAnswer struct {
 	leases Leases
@@ -52,9 +44,9 @@ func (r Redis) lease(ctx context.Context, shard int, token Incarnation, version 
 }
 
 func (r Redis) mirror(ctx context.Context, shard int, token Incarnation, version int64, changes []change) error {
-	slices.SortStableFunc(changes, knownFirst)
+	slices.SortStableFunc(changes, mirroredBeforeFirst)
 	known := 0
-	for known < len(changes) && changes[known].known {
+	for known < len(changes) && changes[known].mirroredBefore {
 		known++
 	}
 	args := make([]string, 0, 8+3*len(changes))
@@ -71,11 +63,11 @@ func (r Redis) mirror(ctx context.Context, shard int, token Incarnation, version
 	return nil
 }
 
-func knownFirst(a, b change) int {
+func mirroredBeforeFirst(a, b change) int {
 	switch {
-	case a.known == b.known:
+	case a.mirroredBefore == b.mirroredBefore:
 		return 0
-	case a.known:
+	case a.mirroredBefore:
 		return -1
 	}
 	return 1

@@ -1,0 +1,84 @@
+package presence
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"rollcall/lua/redistest"
+)
+
+// newIdleMirror is a mirror of one shard whose loop does not run.
+func newIdleMirror() (*Mirror, *writeBehind) {
+	m, _ := NewMirror(MirrorOptions{Instance: "a", Redis: Redis{Keys: NewKeys(redistest.Prefix(), 1), Grace: time.Hour}})
+	return m, &m.shards[0].writes
+}
+
+func TestWriteBehind_KeepsAGoodbyeThatCouldNotBeWritten(t *testing.T) {
+	m, writes := newIdleMirror()
+	goodbye := dirtyUser{changedAt: time.Now(), leftOnPurpose: true, mirroredBefore: true}
+	writes.mark("alice", goodbye)
+	writes.take()
+	m.MarkDirty("alice") // another instance still believed that she is here
+	writes.requeue()     // the write failed
+	writes.clearInFlight()
+	if got := writes.dirty["alice"]; got != goodbye {
+		t.Errorf("to be written: %+v", got)
+	}
+}
+
+func TestWriteBehind_WritesADeferredUserAgainWhoIsMarked(t *testing.T) {
+	m, writes := newIdleMirror()
+	writes.deferUser("alice", dirtyUser{changedAt: time.Now(), deferredEpoch: 1})
+	writes.deferUser("bob", dirtyUser{changedAt: time.Now(), deferredEpoch: 1})
+	m.MarkDirty("alice")
+	writes.requeueDeferred()
+	if alice, bob := writes.dirty["alice"], writes.dirty["bob"]; alice.deferredEpoch != 0 || bob.deferredEpoch != 1 {
+		t.Errorf("alice: %+v, bob: %+v", alice, bob)
+	}
+}
+
+func TestWriteBehind_TellsASocketWhenItCanBeReachedUnlessItHasClosed(t *testing.T) {
+	m, writes := newIdleMirror()
+	noTime, cancel := context.WithCancel(t.Context())
+	cancel()
+	closed, closedBox := newSocket("alice")
+	open, openBox := newSocket("alice")
+	late, lateBox := newSocket("bob")
+	m.Join(noTime, closed)
+	m.Join(noTime, open)
+	seq := writes.lastSeq()
+	if m.Join(noTime, late) {
+		t.Error("reachable, and nothing was ever written")
+	}
+	m.Leave(closed, false)
+	writes.setFlushedTo(seq)
+	<-openBox.reachable
+	for name, box := range map[string]*inbox{"one that closed": closedBox, "one that came after the write began": lateBox} {
+		select {
+		case <-box.reachable:
+			t.Errorf("%s is told", name)
+		default:
+		}
+	}
+	writes.setFlushedTo(writes.lastSeq())
+	<-lateBox.reachable
+	if len(writes.awaitingReachable) > 0 {
+		t.Errorf("%d are remembered for ever", len(writes.awaitingReachable))
+	}
+}
+
+func TestWriteBehind_HoldsAUserOnceHoweverOftenSocketsComeAndGo(t *testing.T) {
+	m, _ := newIdleMirror()
+	users := []string{"alice", "bob", "cathy"}
+	for range 1000 {
+		for _, user := range users {
+			socket, _ := newSocket(user)
+			m.sockets.Add(socket)
+			m.sockets.Remove(socket, false)
+		}
+	}
+	if got := m.Stats().Dirty; got != len(users) {
+		t.Errorf("%d users are to be written, want %d", got, len(users))
+	}
+}
