@@ -143,7 +143,7 @@ func (s states) tellReadiness(server *handlers.Server) {
 			"reason", reason, holds)
 	}
 	why("draining", func() bool { return server.Readiness().Draining })
-	why("deaf", func() bool { return server.Readiness().Deaf })
+	why("deaf", func() bool { return server.Readiness().NotReceiving })
 }
 
 // tellRedis shows how this instance stands with Redis.

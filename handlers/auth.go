@@ -11,7 +11,8 @@ import (
 	"github.com/labstack/echo/v4"
 )
 
-// tokenFrom finds the token a client shows: in the query, or in the Authorization header with or without "Bearer". Empty: none.
+// tokenFrom finds the token of a request to /ws: in ?token=, or in the Authorization header, with or without
+// the word Bearer. Empty: there is none.
 func tokenFrom(r *http.Request) (string, error) {
 	header, err := authorization(r)
 	if err != nil {
@@ -19,25 +20,29 @@ func tokenFrom(r *http.Request) (string, error) {
 	}
 	query := r.URL.Query()["token"]
 	if len(query) > 1 {
-		return "", problem(http.StatusBadRequest, "bad_token", "token: given %d times in the query; give one", len(query))
+		return "", problem(http.StatusBadRequest, "bad_token",
+			"token: given %d times in the query; give one", len(query))
 	}
 	if len(query) == 0 || query[0] == "" {
 		return header, nil
 	}
 	if header != "" && header != query[0] {
-		return "", problem(http.StatusBadRequest, "bad_token", "token: the query and the Authorization header hold different ones; give one")
+		return "", problem(http.StatusBadRequest, "bad_token",
+			"token: the query and the Authorization header have different ones; give one")
 	}
 	return query[0], nil
 }
 
-// authorization reads the credentials in the Authorization header, without the word Bearer; empty: there are none.
+// authorization reads the credentials in the Authorization header, without the word Bearer. Empty: there is
+// no header.
 func authorization(r *http.Request) (string, error) {
 	values := r.Header.Values("Authorization")
 	if len(values) == 0 {
 		return "", nil
 	}
 	if len(values) > 1 {
-		return "", problem(http.StatusBadRequest, "bad_authorization", "Authorization: given %d times; give one", len(values))
+		return "", problem(http.StatusBadRequest, "bad_authorization",
+			"Authorization: given %d times; give one", len(values))
 	}
 	words := strings.Fields(values[0])
 	if len(words) > 0 && strings.EqualFold(words[0], "Bearer") {
@@ -47,20 +52,23 @@ func authorization(r *http.Request) (string, error) {
 	case 1:
 		return words[0], nil
 	case 0:
-		return "", problem(http.StatusUnauthorized, "bad_authorization", "Authorization: is empty; want Bearer and the credentials, or no header at all")
+		return "", problem(http.StatusUnauthorized, "bad_authorization",
+			"Authorization: is empty; want Bearer and the credentials, or no header at all")
 	default:
-		return "", problem(http.StatusUnauthorized, "bad_authorization", "Authorization: want Bearer and one word; there are %d", len(words))
+		return "", problem(http.StatusUnauthorized, "bad_authorization",
+			"Authorization: want Bearer and one word; there are %d", len(words))
 	}
 }
 
 type keyedContext struct{}
 
-// NoteKeys makes a context for requests over one connection: keyed is set when one of them shows an API key.
+// NoteKeys makes a context for the requests of one connection. keyed becomes true when one of them has a good
+// API key.
 func NoteKeys(ctx context.Context, keyed *atomic.Bool) context.Context {
 	return context.WithValue(ctx, keyedContext{}, keyed)
 }
 
-// requireKey lets only requests with one of the API keys pass.
+// requireKey refuses requests without one of the API keys.
 func requireKey(keys []string) echo.MiddlewareFunc {
 	hashes := make([][sha256.Size]byte, len(keys))
 	for i, key := range keys {
@@ -73,14 +81,16 @@ func requireKey(keys []string) echo.MiddlewareFunc {
 				return err
 			}
 			if given == "" {
-				return problem(http.StatusUnauthorized, "no_api_key", "this path wants the header Authorization: Bearer <API key>")
+				return problem(http.StatusUnauthorized, "no_api_key",
+					"this route wants the header Authorization: Bearer <API key>")
 			}
-			hash, known := sha256.Sum256([]byte(given)), 0
-			for i := range hashes { // all of them, and of one length: how long it takes tells nothing
-				known |= subtle.ConstantTimeCompare(hash[:], hashes[i][:])
+			hash, good := sha256.Sum256([]byte(given)), 0
+			for i := range hashes { // compares with all keys, in constant time: the time taken tells nothing
+				good |= subtle.ConstantTimeCompare(hash[:], hashes[i][:])
 			}
-			if known != 1 {
-				return problem(http.StatusUnauthorized, "bad_api_key", "the API key in the Authorization header is not one of this server's")
+			if good != 1 {
+				return problem(http.StatusUnauthorized, "bad_api_key",
+					"the API key in the Authorization header is none of this server's")
 			}
 			if keyed, ok := c.Request().Context().Value(keyedContext{}).(*atomic.Bool); ok {
 				keyed.Store(true)

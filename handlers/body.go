@@ -19,16 +19,16 @@ import (
 	"github.com/labstack/echo/v4"
 )
 
-// eventBody is what every push and emit has.
+// eventBody is the body of POST /emit/…, and a part of every push.
 type eventBody struct {
 	Event string         `json:"event"`
-	Data  jsontext.Value `json:"data"` // null if left out
+	Data  jsontext.Value `json:"data"` // any JSON; null if left out
 }
 
 // pushBody is the body of POST /push/:user.
 type pushBody struct {
 	eventBody
-	Exclude string `json:"exclude"` // a socket's id; empty: none
+	Exclude string `json:"exclude"` // the id of a socket that must not get it; optional
 }
 
 // pushManyBody is the body of POST /push.
@@ -37,12 +37,13 @@ type pushManyBody struct {
 	Users []string `json:"users"`
 }
 
-// readBody reads a JSON object of at most so many bytes into v, and wants no field that v does not have: a misspelt one would be
-// ignored without a word.
+// readBody reads a JSON object of at most limit bytes into v. Fields that v does not have are an error: a
+// misspelt "exlcude" would otherwise be ignored, and the socket that was to be left out would get the push.
 func readBody(c echo.Context, limit int64, v any) error {
 	r := c.Request()
 	if mediaType(r) != "application/json" {
-		return problem(http.StatusUnsupportedMediaType, "bad_content_type", "Content-Type: want application/json, not %q", r.Header.Get("Content-Type"))
+		return problem(http.StatusUnsupportedMediaType, "bad_content_type",
+			"Content-Type: want application/json, not %q", r.Header.Get("Content-Type"))
 	}
 	text, err := readAll(c.Response(), r, limit)
 	if err != nil {
@@ -51,7 +52,7 @@ func readBody(c echo.Context, limit int64, v any) error {
 	return decodeStrictly(text, v)
 }
 
-// readAll reads a body of at most so many bytes.
+// readAll reads a body. It fails with a *http.MaxBytesError, or with problem "bad_body".
 func readAll(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
 	text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
 	if tooLarge := (*http.MaxBytesError)(nil); err != nil && !errors.As(err, &tooLarge) {
@@ -60,51 +61,54 @@ func readAll(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error
 	return text, err
 }
 
-// bodyFault says why a body could not be read, without the error's own words: they may name addresses that are no
-// business of the caller.
+// bodyFault says why a body could not be read. It does not quote the error, which may name addresses of our
+// network.
 func bodyFault(err error) string {
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return "it did not come in time"
 	case errors.Is(err, io.ErrUnexpectedEOF):
-		return "it ended before the end that its head or its chunks announced"
+		return "it is shorter than its Content-Length, or its last chunk is missing"
 	}
 	return "the connection broke, or its chunks are malformed"
 }
 
 func mediaType(r *http.Request) string {
-	if plain := r.Header.Get("Content-Type"); plain == "application/json" { // as nearly everybody has it
-		return plain
+	given := r.Header.Get("Content-Type")
+	if given == "application/json" { // nearly always: no need to parse it
+		return given
 	}
-	media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	media, _, err := mime.ParseMediaType(given)
 	if err != nil {
 		return ""
 	}
 	return media
 }
 
-// decodeStrictly reads one JSON object with no other fields than v has.
+// decodeStrictly reads one JSON object into v, which must have all of its fields.
 func decodeStrictly(text []byte, v any) error {
 	if fault := decodeObject(text, v, strictjson.RejectUnknownMembers(true)); fault != "" {
-		return badJSON(fault)
+		return problem(http.StatusBadRequest, "bad_json", "%s", fault)
 	}
-	if member := cutUser(text); member != "" {
-		return problem(http.StatusBadRequest, "bad_user", "%s: a user id is UTF-8; one here has half of a surrogate pair", member)
+	if field := loneSurrogateIn(text); field != "" {
+		return problem(http.StatusBadRequest, "bad_user",
+			"%s: a user id is UTF-8; one here has half of a surrogate pair", field)
 	}
 	return nil
 }
 
-// cutUser names the member of a body that has a user id with half of a surrogate pair, as JavaScript leaves of a cut emoji. Decoding replaces
-// it, and two users would become one. Empty: there is none.
-func cutUser(text []byte) string {
+// loneSurrogateIn names the field of a body, "user" or "users", with a user id that has half of a surrogate
+// pair; empty if there is none. JavaScript makes such strings when it cuts an emoji in two. Decoding replaces
+// the half by U+FFFD, so two different ids would become one user.
+func loneSurrogateIn(text []byte) string {
 	if !bytes.Contains(text, []byte(`\ud`)) && !bytes.Contains(text, []byte(`\uD`)) {
-		return "" // as nearly always
+		return "" // nearly always
 	}
 	var ids struct {
 		User  jsontext.Value `json:"user"`
 		Users jsontext.Value `json:"users"`
 	}
-	_ = strictjson.Unmarshal(text, &ids, jsontext.AllowInvalidUTF8(true)) // it has been decoded before
+	_ = strictjson.Unmarshal(text, &ids, jsontext.AllowInvalidUTF8(true)) // the caller has decoded it before
 	switch {
 	case ids.User != nil && !ids.User.IsValid():
 		return "user"
@@ -114,8 +118,9 @@ func cutUser(text []byte) string {
 	return ""
 }
 
-// decodeObject reads one JSON object, in which, and within which, no field may come twice, for nobody could tell which of them is meant.
-// It says what is wrong with any other text. Half of a surrogate pair, as JavaScript makes of a cut emoji, is let pass.
+// decodeObject reads one JSON object into v, and says what is wrong with any other text. No object in it may
+// have a field twice: parsers differ in which of the two they take. Half of a surrogate pair passes, since
+// data may have it.
 func decodeObject(text []byte, v any, options ...strictjson.Options) (fault string) {
 	if len(bytes.TrimSpace(text)) == 0 {
 		return "it is empty; want a JSON object"
@@ -132,32 +137,21 @@ func decodeObject(text []byte, v any, options ...strictjson.Options) (fault stri
 	return ""
 }
 
-func badJSON(detail string) error { return problem(http.StatusBadRequest, "bad_json", "%s", detail) }
-
-// jsonKinds are what people call the kinds of JSON that have another name.
+// jsonKinds are the kinds of JSON whose usual name is not that of the library.
 var jsonKinds = map[jsontext.Kind]string{
-	jsontext.KindBeginArray: "an array", jsontext.KindBeginObject: "an object", jsontext.KindTrue: "a boolean", jsontext.KindFalse: "a boolean",
+	jsontext.KindBeginArray: "an array", jsontext.KindBeginObject: "an object",
+	jsontext.KindTrue: "a boolean", jsontext.KindFalse: "a boolean",
 }
 
 func kindName(kind jsontext.Kind) string { return cmp.Or(jsonKinds[kind], "a "+kind.String()) }
 
+// jsonFault says what is wrong with a JSON text, by the error of decoding it.
 func jsonFault(err error) string {
 	var meaning *strictjson.SemanticError
 	var syntax *jsontext.SyntacticError
 	switch {
 	case errors.As(err, &meaning):
-		field := strings.TrimPrefix(string(meaning.JSONPointer), "/")
-		kind := kindName(meaning.JSONKind)
-		switch {
-		case errors.Is(err, strictjson.ErrUnknownName):
-			return fmt.Sprintf("unknown field %q", meaning.JSONPointer.LastToken())
-		case field == "":
-			return "want a JSON object, not " + kind
-		}
-		if meaning.GoType == reflect.TypeFor[*float64]() || meaning.GoType == reflect.TypeFor[float64]() {
-			return fmt.Sprintf("%s: want a number, not %s", field, kind)
-		}
-		return fmt.Sprintf("%s: want a %v, not %s", field, meaning.GoType, kind)
+		return semanticFault(meaning)
 	case errors.Is(err, jsontext.ErrDuplicateName) && errors.As(err, &syntax):
 		return fmt.Sprintf("the field %q comes twice", syntax.JSONPointer.LastToken())
 	case errors.As(err, &syntax):
@@ -166,7 +160,22 @@ func jsonFault(err error) string {
 	return err.Error()
 }
 
-// frame checks the event and makes the frame that clients get, with an id.
+func semanticFault(err *strictjson.SemanticError) string {
+	field, kind := strings.TrimPrefix(string(err.JSONPointer), "/"), kindName(err.JSONKind)
+	want := "a " + fmt.Sprint(err.GoType)
+	if err.GoType == reflect.TypeFor[*float64]() || err.GoType == reflect.TypeFor[float64]() {
+		want = "a number"
+	}
+	switch {
+	case errors.Is(err, strictjson.ErrUnknownName):
+		return fmt.Sprintf("unknown field %q", err.JSONPointer.LastToken())
+	case field == "":
+		return "want a JSON object, not " + kind
+	}
+	return fmt.Sprintf("%s: want %s, not %s", field, want, kind)
+}
+
+// frame checks the event and makes the frame that clients get. data may have limit bytes.
 func (b eventBody) frame(id uuid.UUID, limit int) ([]byte, error) {
 	if p := checkEvent(b.Event); p != nil {
 		return nil, p
@@ -176,10 +185,8 @@ func (b eventBody) frame(id uuid.UUID, limit int) ([]byte, error) {
 		data = jsontext.Value("null")
 	}
 	if len(data) > limit {
-		return nil, problem(http.StatusRequestEntityTooLarge, "data_too_large", "data: has %d bytes; the limit is %d", len(data), limit)
+		return nil, problem(http.StatusRequestEntityTooLarge, "data_too_large",
+			"data: has %d bytes; the limit is %d", len(data), limit)
 	}
 	return encodeFrame(b.Event, data, id.String(), ""), nil
 }
-
-// excluded reads the id of the socket that must not get the push; uuid.Nil: none.
-func (b pushBody) excluded() (uuid.UUID, error) { return socketID("exclude", b.Exclude) }

@@ -87,13 +87,13 @@ func TestWhatFindsNoRoomIsToldWhichRoomAndToComeAgain(t *testing.T) {
 	t.Run("pushes", func(t *testing.T) {
 		s := startIdle(t)
 		s.fill(t, fanout.Routed)
-		s.wantRefusal(t, "/push/alice", "application/json", 503, "pushes as may are waiting for Redis")
+		s.wantRefusal(t, "/push/alice", "application/json", 503, "push queue is full")
 	})
 	t.Run("questions", func(t *testing.T) {
 		s := startIdle(t)
 		s.fill(t, fanout.Written)
-		s.wantRefusal(t, "/push/alice?wait=written", "application/json", 503, "waiting to hear from other instances")
-		s.wantRefusal(t, "/emit/all?wait=acked", "application/json", 503, "waiting to hear from other instances")
+		s.wantRefusal(t, "/push/alice?wait=written", "application/json", 503, "delivery reports")
+		s.wantRefusal(t, "/emit/all?wait=acked", "application/json", 503, "delivery reports")
 	})
 	t.Run("streams", func(t *testing.T) {
 		s := startIdle(t)
@@ -118,7 +118,7 @@ func TestEveryRefusalThatPassesSaysWhenToComeAgain(t *testing.T) {
 		{idempotency.ErrTooManyKeys, 429, "nothing was sent"},
 		{idempotency.ErrInProgress, 409, "nothing was sent"},
 		{fanout.ErrUnreachable, 503, "may or may not"},
-		{context.DeadlineExceeded, 503, "out of reach"},
+		{context.DeadlineExceeded, 503, "unreachable"},
 		{problem(http.StatusServiceUnavailable, "not_ready", "see reasons"), 503, "reasons"},
 	} {
 		response := httptest.NewRecorder()
@@ -146,7 +146,7 @@ func TestAStreamReadsOnlySoFarAheadOfItsAnswers(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			one := s.newStream(http.NewResponseController(httptest.NewRecorder()), fanout.Routed, time.Second)
 			if len(line) > 1000 { // room by bytes is what counts then
-				one.lines = make(chan streamed, 2*streamBytes)
+				one.lines = make(chan pendingLine, 2*streamBytes)
 			}
 			go one.readLines(ctx, endless(line))
 			synctest.Wait() // nobody reads the answers
@@ -179,11 +179,11 @@ func TestAClientOfAStreamHasTimeForEachPart(t *testing.T) {
 	one := startIdle(t).newStream(http.NewResponseController(given), fanout.Routed, time.Second)
 	const parts = 10
 	body := strings.NewReader(strings.Repeat(" \n ", parts)) // each ends within a line
-	one.readLines(t.Context(), patientBody{struct{ io.Reader }{iotest.OneByteReader(body)}, one, t.Context().Err})
+	one.readLines(t.Context(), timedBody{struct{ io.Reader }{iotest.OneByteReader(body)}, one, t.Context().Err})
 	if want := int(body.Size()) + 1; given.read != want { // and the end
 		t.Errorf("%d deadlines for %d reads", given.read, want)
 	}
-	answers := patientResponse{given, one}
+	answers := timedResponse{given, one}
 	for range parts {
 		if _, err := answers.Write([]byte("x")); err != nil {
 			t.Fatal(err)

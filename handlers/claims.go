@@ -13,30 +13,30 @@ import (
 )
 
 const (
-	// clockLeeway is how far the clock of a token's issuer may differ from ours, for exp and nbf.
+	// clockLeeway is how far the issuer's clock may differ from ours when exp and nbf are checked.
 	clockLeeway = time.Second
-	// issuedLeeway is the same for iat, which decides nothing: only what can't be true is refused.
+	// issuedLeeway is the same for iat. It is wider, since iat only has to be plausible.
 	issuedLeeway = time.Minute
-	// lastTime is the end of the year 9999, in seconds. Dates beyond it can't be written in RFC 3339, and are
-	// milliseconds by mistake.
+	// lastTime is the end of the year 9999, in seconds since 1970. A date after it is milliseconds by
+	// mistake.
 	lastTime = 253402300799
 )
 
-// claims are what a token says. Names count exactly as they are written, and none may come twice: every other
-// verifier of this token, in whatever language, must read the same user in it.
+// claims are the claims of a token. Their names are case-sensitive, and none may come twice, so that every
+// other verifier of this token, in any language, reads the same user in it.
 type claims struct {
 	subject, issuer              string
 	audience                     jwt.ClaimStrings
 	expires, notBefore, issuedAt *jwt.NumericDate
 }
 
-// claimFault says what is wrong with a claim, to the owner of the token.
+// claimFault is an error that says what is wrong with a claim, for the owner of the token.
 type claimFault string
 
 func (f claimFault) Error() string { return string(f) }
 
-// UnmarshalJSON reads the claims strictly; encoding/json, which package jwt calls, hands it the text as it
-// came.
+// UnmarshalJSON reads the claims strictly. Package jwt calls encoding/json, which passes the text here
+// unchanged.
 func (c *claims) UnmarshalJSON(text []byte) error {
 	var read struct {
 		Subject   jsontext.Value `json:"sub"`
@@ -61,7 +61,11 @@ func (c *claims) UnmarshalJSON(text []byte) error {
 		name    string
 		seconds *float64
 		into    **jwt.NumericDate
-	}{{"exp", read.Expires, &c.expires}, {"nbf", read.NotBefore, &c.notBefore}, {"iat", read.IssuedAt, &c.issuedAt}} {
+	}{
+		{"exp", read.Expires, &c.expires},
+		{"nbf", read.NotBefore, &c.notBefore},
+		{"iat", read.IssuedAt, &c.issuedAt},
+	} {
 		if *date.into, err = numericDate(date.name, date.seconds); err != nil {
 			return err
 		}
@@ -69,8 +73,7 @@ func (c *claims) UnmarshalJSON(text []byte) error {
 	return nil
 }
 
-// subject reads a user id exactly. Half of a surrogate pair would be replaced, and two users could become
-// one.
+// subject reads a user id. It refuses half of a surrogate pair: see loneSurrogateIn.
 func subject(value jsontext.Value) (user string, err error) {
 	switch kind := value.Kind(); {
 	case len(value) == 0, kind == jsontext.KindNull:
@@ -84,7 +87,7 @@ func subject(value jsontext.Value) (user string, err error) {
 	return user, nil
 }
 
-// audience reads a string, or an array of them.
+// audience reads a string, or an array of strings.
 func audience(value jsontext.Value) (jwt.ClaimStrings, error) {
 	if len(value) > 0 && value.Kind() == jsontext.KindString {
 		value = append(append(jsontext.Value("["), value...), ']')
@@ -99,7 +102,8 @@ func audience(value jsontext.Value) (jwt.ClaimStrings, error) {
 	return audiences, nil
 }
 
-// numericDate reads seconds since 1970. null counts as missing.
+// numericDate makes a date of seconds since 1970. nil, which is also what null in JSON becomes: there is
+// none.
 func numericDate(name string, seconds *float64) (*jwt.NumericDate, error) {
 	if seconds == nil {
 		return nil, nil
@@ -120,7 +124,7 @@ func (c *claims) GetExpirationTime() (*jwt.NumericDate, error) { return c.expire
 func (c *claims) GetNotBefore() (*jwt.NumericDate, error)      { return c.notBefore, nil }
 func (c *claims) GetIssuedAt() (*jwt.NumericDate, error)       { return c.issuedAt, nil }
 
-// Validate is called by package jwt, besides its own checks.
+// Validate is called by package jwt after its own checks.
 func (c *claims) Validate() error {
 	if c.issuedAt != nil && time.Until(c.issuedAt.Time) > issuedLeeway {
 		return jwt.ErrTokenUsedBeforeIssued
@@ -128,8 +132,8 @@ func (c *claims) Validate() error {
 	return nil
 }
 
-// headerFault says why the header of a token can't be accepted; empty if it can. Package jwt, which reads it
-// again, takes the last of several fields of one name, and ignores crit and line breaks.
+// headerFault says what is wrong with the header of a token; empty if nothing is. Package jwt is less strict:
+// of several fields of one name it takes the last, and it ignores crit and line breaks.
 func headerFault(token string) string {
 	encoded, _, _ := strings.Cut(token, ".")
 	text, err := base64.RawURLEncoding.Strict().DecodeString(encoded)
@@ -145,7 +149,8 @@ func headerFault(token string) string {
 		return notJWT + ": in its header, " + fault
 	}
 	if header.Critical != nil {
-		return fmt.Sprintf("wants extensions (crit: %.100s) that are not known here", header.Critical) // RFC 7515, 4.1.11
+		// RFC 7515, section 4.1.11
+		return fmt.Sprintf("wants extensions (crit: %.100s) that are not known here", header.Critical)
 	}
 	return ""
 }

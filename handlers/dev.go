@@ -8,22 +8,23 @@ import (
 	"github.com/labstack/echo/v4"
 )
 
-// devTokenTime is how long a token of dev mode is good: a working day.
-const devTokenTime = 12 * time.Hour
+// devTokenLife is how long a token of dev mode is good: a working day.
+const devTokenLife = 12 * time.Hour
 
-// Dev gives anybody on this machine what the page needs to be any user, and to push.
+// Dev is development mode: it gives the page, on this machine alone, tokens for any user and the API key.
 type Dev struct {
-	Secret   string // tokens are signed with
-	APIKey   string // for the page; empty: it must be typed in, for it was given to this server and not made up
-	Issuer   string // of tokens; empty: they have none
-	Audience string
+	Secret   string // signs the tokens
+	APIKey   string // for the page; empty: the user of the page must type it in
+	Issuer   string // of tokens; optional
+	Audience string // of tokens; optional
 }
 
-// Token makes a token for a user.
+// Token makes a token for a user. It is good for 12 hours.
 func (d *Dev) Token(user string) (string, error) {
 	now := time.Now()
 	claims := jwt.RegisteredClaims{
-		Subject: user, Issuer: d.Issuer, IssuedAt: jwt.NewNumericDate(now), ExpiresAt: jwt.NewNumericDate(now.Add(devTokenTime)),
+		Subject: user, Issuer: d.Issuer,
+		IssuedAt: jwt.NewNumericDate(now), ExpiresAt: jwt.NewNumericDate(now.Add(devTokenLife)),
 	}
 	if d.Audience != "" {
 		claims.Audience = jwt.ClaimStrings{d.Audience}
@@ -45,9 +46,9 @@ func (d *Dev) token(c echo.Context) error {
 	return c.JSON(http.StatusOK, map[string]string{"token": token})
 }
 
-// keyAnswer tells the page that this is dev mode, and the API key if the page may have it.
+// keyAnswer shows the page that this is dev mode, and the API key.
 type keyAnswer struct {
-	APIKey *string `json:"apiKey"`
+	APIKey *string `json:"apiKey"` // null: the page may not have it
 }
 
 // key answers GET /dev/key.

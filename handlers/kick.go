@@ -1,6 +1,7 @@
 package handlers
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"net/http"
@@ -12,7 +13,7 @@ import (
 	"rollcall/fanout"
 )
 
-// maxReasonBytes is what a close frame has room for.
+// maxReasonBytes is what fits into a close frame besides its code.
 const maxReasonBytes = 123
 
 // kicker closes sockets on all instances.
@@ -21,11 +22,11 @@ type kicker interface {
 	KickSocket(ctx context.Context, id uuid.UUID, reason string) (fanout.Outcome, error)
 }
 
-// kickAnswer says how many sockets were closed.
+// kickAnswer is what became of a kick.
 type kickAnswer struct {
-	Closed     int  `json:"closed"`
-	Unanswered int  `json:"unanswered,omitempty"` // instances or sockets of which nothing was heard in time
-	Partial    bool `json:"partial,omitempty"`    // only this instance's: Redis is out of reach
+	Closed     int  `json:"closed"`               // sockets
+	Unanswered int  `json:"unanswered,omitempty"` // instances or sockets that did not report in time
+	Partial    bool `json:"partial,omitempty"`    // only this instance did it: Redis is unreachable
 }
 
 // kickUser answers DELETE /presence/:user.
@@ -38,7 +39,8 @@ func (s *Server) kickUser(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	return s.kick(c, slog.String("user", user), func(ctx context.Context, reason string) (fanout.Outcome, error) {
+	whom := slog.String("user", user)
+	return s.kick(c, whom, func(ctx context.Context, reason string) (fanout.Outcome, error) {
 		outcome := s.options.Router.Kick(ctx, user, except, reason)
 		return outcome, outcome.Err
 	})
@@ -56,9 +58,10 @@ func (s *Server) kickSocket(c echo.Context) error {
 	})
 }
 
-// kick reads the reason, has sockets closed for it, and tells how many were. whom is for the log.
+// kick answers both routes. closeSockets closes the sockets with the reason; whom is for the log.
 func (s *Server) kick(
-	c echo.Context, whom slog.Attr, closeSockets func(ctx context.Context, reason string) (fanout.Outcome, error),
+	c echo.Context, whom slog.Attr,
+	closeSockets func(ctx context.Context, reason string) (fanout.Outcome, error),
 ) error {
 	reason, err := reasonFrom(c)
 	if err != nil {
@@ -70,19 +73,22 @@ func (s *Server) kick(
 	if err != nil {
 		return err
 	}
-	s.kicks.info("kicked", whom, "route", c.Path(), "closed", outcome.Sockets.Written,
-		"unanswered", outcome.Sockets.Unanswered, "partial", outcome.Partial, "peer", c.Request().RemoteAddr)
-	return c.JSON(http.StatusOK, kickAnswer{outcome.Sockets.Written, outcome.Sockets.Unanswered, outcome.Partial})
+	answer := kickAnswer{outcome.Sockets.Written, outcome.Sockets.Unanswered, outcome.Partial}
+	s.kicks.info("kicked", whom, "route", c.Path(), "closed", answer.Closed,
+		"unanswered", answer.Unanswered, "partial", answer.Partial, "peer", c.Request().RemoteAddr)
+	return c.JSON(http.StatusOK, answer)
 }
 
-// socketID reads a socket's id; uuid.Nil if there is none. where names the place it was given at.
+// socketID parses the id of a socket; uuid.Nil if the text is empty. where says, in errors, where it was
+// given.
 func socketID(where, text string) (uuid.UUID, error) {
 	if text == "" {
 		return uuid.Nil, nil
 	}
 	id, err := uuid.Parse(text)
-	if err != nil || len(text) != len(uuid.Nil.String()) { // Parse takes other spellings too
-		return uuid.Nil, problem(http.StatusBadRequest, "bad_socket", "%s: want the id of a socket, as its rollcall:welcome gave it, not %q", where, text)
+	if err != nil || len(text) != len(uuid.Nil.String()) { // Parse also takes urn:uuid:… and {…}
+		return uuid.Nil, problem(http.StatusBadRequest, "bad_socket",
+			"%s: want the id of a socket, as in its rollcall:welcome, not %q", where, text)
 	}
 	return id, nil
 }
@@ -90,10 +96,8 @@ func socketID(where, text string) (uuid.UUID, error) {
 func reasonFrom(c echo.Context) (string, error) {
 	reason := c.QueryParam("reason")
 	if len(reason) > maxReasonBytes || !utf8.ValidString(reason) {
-		return "", problem(http.StatusBadRequest, "bad_reason", "reason: want at most %d bytes of UTF-8", maxReasonBytes)
+		return "", problem(http.StatusBadRequest, "bad_reason",
+			"reason: want at most %d bytes of UTF-8", maxReasonBytes)
 	}
-	if reason == "" {
-		reason = "kicked"
-	}
-	return reason, nil
+	return cmp.Or(reason, "kicked"), nil
 }

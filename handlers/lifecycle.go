@@ -6,8 +6,13 @@ import (
 	"time"
 )
 
-// Drain says that this instance is not ready, refuses new sockets, and closes the open ones over a time, each told when to come back.
-// It returns when all are gone; those that do not go are cut when the context ends.
+// Run pings clients, so that connections stay alive and dead ones are noticed. It returns when the context
+// ends.
+func (s *Server) Run(ctx context.Context) { s.sockets.ping(ctx) }
+
+// Drain makes this instance not ready, refuses new sockets, and closes the open ones, evenly spread over a
+// time. Each client is told when to come back. Drain returns when all sockets are gone. Those that do not go
+// are cut when the context ends.
 func (s *Server) Drain(ctx context.Context, over time.Duration) {
 	s.draining.Store(true)
 	telling, cancel := context.WithTimeout(ctx, withdrawTime)
@@ -16,26 +21,29 @@ func (s *Server) Drain(ctx context.Context, over time.Duration) {
 	s.sockets.drain(ctx, over)
 }
 
-// readiness says why a part keeps this instance from being ready; empty if it does not.
+// EndStreams lets streams take no more lines. The lines they have taken are answered, and the last line says
+// "draining".
+func (s *Server) EndStreams() { s.endStreams() }
+
+// readiness gives the reason, in words, for which a part makes this instance not ready; empty if there is
+// none.
 type readiness interface{ NotReadyReason() string }
 
-// Readiness is what keeps an instance from being ready.
+// Readiness says why an instance should get no traffic.
 type Readiness struct {
-	Draining bool
-	Deaf     bool // it does not get what others send it
+	Draining     bool
+	NotReceiving bool // its subscriptions do not work: it does not get what other instances send it
 }
 
-// Ready says whether this instance is ready.
-func (r Readiness) Ready() bool { return !r.Draining && !r.Deaf }
+// Ready reports whether there is no reason.
+func (r Readiness) Ready() bool { return !r.Draining && !r.NotReceiving }
 
-// Readiness tells of readiness now, as GET /readyz does.
+// Readiness is what GET /readyz answers, as values.
 func (s *Server) Readiness() Readiness {
-	return Readiness{Draining: s.draining.Load(), Deaf: s.options.Receiver.NotReadyReason() != ""}
+	return Readiness{Draining: s.draining.Load(), NotReceiving: s.options.Receiver.NotReadyReason() != ""}
 }
-
-// EndStreams has streams take no more lines: what was taken is answered, and the last answer says why there are no others.
-func (s *Server) EndStreams() { s.leave() }
 
 func errDraining() error {
-	return problem(http.StatusServiceUnavailable, "draining", "this instance is shutting down; connect again, and another will answer")
+	return problem(http.StatusServiceUnavailable, "draining",
+		"this instance is shutting down; connect again, and another will answer")
 }

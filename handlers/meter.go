@@ -7,42 +7,45 @@ import (
 	"github.com/labstack/echo/v4"
 )
 
-// Meter is told what happens between this instance and the outside. It is called on the way of each request,
-// so it must be quick. No client and no backend can choose what these strings are: each comes from a set that
-// is known when the instance starts, or from a constant of ours.
+// Meter counts requests, sockets and events. It is called during each of them, so it must be quick. Its
+// strings are safe as labels: none is chosen by a client, each is a route, a handler's name, or a constant.
 type Meter interface {
-	// Request is told of each HTTP request, by the pattern of its route. A stream has no time: it is as long as
-	// its client likes.
+	// Request counts an HTTP request. route is its pattern, such as /push/:user. If stream is true, took says
+	// nothing: a stream is as long as its client likes.
 	Request(method, route string, status int, took time.Duration, stream bool)
-	// Refused is told of each handshake of a socket that was refused, by the code of the problem.
+	// Refused counts a refused handshake of a socket, with the code of the problem.
 	Refused(code string)
-	// Opened is told of each socket, when it is connected.
+	// Opened counts a connected socket.
 	Opened()
-	// Closed is told of each of these, when it is gone.
+	// Closed counts the end of a connected socket, with its close code.
 	Closed(by Closer, code int)
-	// Handled is told of each event of a client: by the name under which its handler is registered, and what
-	// came of it.
+	// Handled counts an event of a client, with the name of its handler and the outcome: ok, refused or
+	// failed.
 	Handled(handler, outcome string, took time.Duration)
 }
 
 // Closer is who closed a socket.
 type Closer string
 
-// Who closes a socket.
+// Who closed a socket.
 const (
-	ByServer  Closer = "server"  // this side has sent the first close frame, or cut the connection
-	ByClient  Closer = "client"  // the client has sent the first close frame
-	ByNetwork Closer = "network" // the connection ended without one
+	ByServer  Closer = "server"  // we sent the first close frame, or cut the connection
+	ByClient  Closer = "client"  // the client sent the first close frame
+	ByNetwork Closer = "network" // the connection ended without a close frame
 )
 
-// What a request's route, a handler, or a method is called that is none of ours.
+// Labels for what clients may choose freely.
 const (
-	noRoute      = "none"
-	otherMethod  = "other"
-	noSuchEvent  = "unknown"
+	noRoute     = "none"    // of a path that no route matches
+	otherMethod = "other"   // that the route does not take
+	noSuchEvent = "unknown" // of an event without a handler
+)
+
+// Outcomes of an event.
+const (
 	eventDone    = "ok"
-	eventRefused = "refused" // the client's mistake, of which it was told
-	eventFailed  = "failed"  // ours, or a panic
+	eventRefused = "refused" // a mistake of the client, which was told so
+	eventFailed  = "failed"  // our mistake, or a panic
 )
 
 // noMeter counts nothing.
@@ -54,7 +57,7 @@ func (noMeter) Opened()                                          {}
 func (noMeter) Closed(Closer, int)                               {}
 func (noMeter) Handled(string, string, time.Duration)            {}
 
-// meter is what counts; never nil.
+// meter is never nil.
 func (o *Options) meter() Meter {
 	if o.Meter == nil {
 		return noMeter{}
@@ -62,23 +65,21 @@ func (o *Options) meter() Meter {
 	return o.Meter
 }
 
-const socketRoute = "/ws"
-
-// routes knows the patterns of all routes, and which methods they take.
+// routes are the patterns of all routes, each with the methods that it takes.
 type routes map[string]map[string]bool
 
 func routesOf(e *echo.Echo) routes {
-	known := routes{}
+	all := routes{}
 	for _, route := range e.Routes() {
-		if known[route.Path] == nil {
-			known[route.Path] = map[string]bool{}
+		if all[route.Path] == nil {
+			all[route.Path] = map[string]bool{}
 		}
-		known[route.Path][route.Method] = true
+		all[route.Path][route.Method] = true
 	}
-	return known
+	return all
 }
 
-// labels are what a request is counted under. A client can choose neither.
+// labels returns the method and the route that a request is counted under.
 func (r routes) labels(method, path string) (string, string) {
 	methods, ok := r[path]
 	switch {
@@ -93,8 +94,7 @@ func (r routes) labels(method, path string) (string, string) {
 // noSniff is the value of X-Content-Type-Options.
 var noSniff = []string{"nosniff"}
 
-// observe counts each request, logs those that were refused for their credentials, and keeps browsers from
-// guessing what an answer is.
+// observe counts each request, logs refused credentials, and sets X-Content-Type-Options.
 func (s *Server) observe(next echo.HandlerFunc) echo.HandlerFunc {
 	meter := s.options.meter()
 	return func(c echo.Context) error {
@@ -105,16 +105,16 @@ func (s *Server) observe(next echo.HandlerFunc) echo.HandlerFunc {
 		if err != nil && !c.Response().Committed {
 			p := problemOf(err)
 			status = p.Status
-			s.refused(c, p)
+			s.noteRefusal(c, p)
 		}
-		method, route := s.known.labels(c.Request().Method, c.Path())
+		method, route := s.routes.labels(c.Request().Method, c.Path())
 		meter.Request(method, route, status, time.Since(began), route == "/push" && isStream(c.Request()))
 		return err
 	}
 }
 
-// refused notes that a request was refused.
-func (s *Server) refused(c echo.Context, p *Problem) {
+// noteRefusal counts refused handshakes, and logs refused credentials.
+func (s *Server) noteRefusal(c echo.Context, p *Problem) {
 	r := c.Request()
 	if c.Path() == socketRoute {
 		s.options.meter().Refused(p.Code)
@@ -124,7 +124,7 @@ func (s *Server) refused(c echo.Context, p *Problem) {
 		return
 	}
 	if p.Status == http.StatusUnauthorized {
-		_, route := s.known.labels(r.Method, c.Path())
+		_, route := s.routes.labels(r.Method, c.Path())
 		s.refusedKeys.warn("an API key was refused", "route", route, "reason", p.Detail, "peer", r.RemoteAddr)
 	}
 }

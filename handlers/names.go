@@ -12,17 +12,30 @@ const (
 	maxEventBytes = 64
 	maxRefBytes   = 128
 
-	reserved = "rollcall:" // what the names of the protocol's own events begin with
+	reserved = "rollcall:" // the prefix of the protocol's own events
 )
 
-// checkUser refuses what can't be a user id. where names the place it was given at.
+// checkUser refuses what can't be a user id. where says, in the error, where it was given.
 func checkUser(where, user string) *Problem {
 	fault := nameFault(user, maxUserBytes)
 	if fault == "" {
 		return nil
 	}
-	return problem(http.StatusBadRequest, "bad_user", "%s: a user id is 1 to %d bytes of UTF-8 without control characters; this one %s",
+	return problem(http.StatusBadRequest, "bad_user",
+		"%s: a user id is 1 to %d bytes of UTF-8 without control characters; this one %s",
 		where, maxUserBytes, fault)
+}
+
+// checkEvent refuses what can't be the name of an event.
+func checkEvent(event string) *Problem {
+	fault := eventFault(event)
+	if fault == "" {
+		return nil
+	}
+	return problem(http.StatusBadRequest, "bad_event",
+		"event: a name is 1 to %d bytes of UTF-8 without control characters and does not begin with %s; "+
+			"this one %s",
+		maxEventBytes, reserved, fault)
 }
 
 // eventFault says why a string can't be the name of an event; empty if it can.
@@ -33,20 +46,11 @@ func eventFault(event string) string {
 	return nameFault(event, maxEventBytes)
 }
 
-func checkEvent(event string) *Problem {
-	fault := eventFault(event)
-	if fault == "" {
-		return nil
-	}
-	return problem(http.StatusBadRequest, "bad_event", "event: a name is 1 to %d bytes of UTF-8 without control characters and does not begin with %s; this one %s",
-		maxEventBytes, reserved, fault)
-}
-
-func nameFault(name string, most int) string {
+func nameFault(name string, maxBytes int) string {
 	switch {
 	case name == "":
 		return "is empty"
-	case len(name) > most:
+	case len(name) > maxBytes:
 		return "is too long"
 	case !utf8.ValidString(name):
 		return "is not UTF-8"

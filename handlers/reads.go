@@ -13,9 +13,9 @@ import (
 	"rollcall/presence"
 )
 
-const defaultPage = 100
+const defaultPage = 100 // users, if the caller gives no limit
 
-// presenceReader knows which users are present, on all instances.
+// presenceReader answers who is present, on all instances.
 type presenceReader interface {
 	Lookup(ctx context.Context, users []string) presence.Answer
 	Page(ctx context.Context, cursor string, limit int) (presence.Answer, error)
@@ -23,22 +23,24 @@ type presenceReader interface {
 	Instances(ctx context.Context) ([]presence.Record, error)
 }
 
-// auditor has instances compare their sockets with what Redis holds.
+// auditor lets instances compare their own sockets with Redis.
 type auditor interface {
 	Audit(ctx context.Context, instances []string) (audits []presence.Audit, unanswered []string, err error)
 }
 
-// presence answers GET /presence: a page of who is present, or what is known of some users.
-func (s *Server) presence(c echo.Context) error {
+// listPresence answers GET /presence: a page of the users who are present, or with ?user= what is known of
+// some.
+func (s *Server) listPresence(c echo.Context) error {
 	query := c.QueryParams()
 	if users := query["user"]; len(users) > 0 {
-		return s.someUsers(c, "user", users)
+		return s.lookup(c, "user", users)
 	}
 	limit := defaultPage
 	if given, ok := query["limit"]; ok {
 		n, err := strconv.Atoi(given[0])
 		if err != nil || n < 1 || n > presence.MaxPage {
-			return problem(http.StatusBadRequest, "bad_limit", "limit: want a number from 1 to %d, not %q", presence.MaxPage, given[0])
+			return problem(http.StatusBadRequest, "bad_limit",
+				"limit: want a number from 1 to %d, not %q", presence.MaxPage, given[0])
 		}
 		limit = n
 	}
@@ -54,8 +56,8 @@ type usersBody struct {
 	Users []string `json:"users"`
 }
 
-// presenceOf answers POST /presence: the same as GET /presence?user=, for more users than fit into an address.
-func (s *Server) presenceOf(c echo.Context) error {
+// lookupPresence answers POST /presence: like GET /presence?user=, for more users than fit into a URL.
+func (s *Server) lookupPresence(c echo.Context) error {
 	var body usersBody
 	if err := readBody(c, usersSize, &body); err != nil {
 		return err
@@ -63,13 +65,13 @@ func (s *Server) presenceOf(c echo.Context) error {
 	if len(body.Users) == 0 {
 		return problem(http.StatusBadRequest, "bad_users", "users: want 1 to %d user ids", presence.MaxLookup)
 	}
-	return s.someUsers(c, "users", body.Users)
+	return s.lookup(c, "users", body.Users)
 }
 
-// someUsers tells what is known of some users; field is the name of the list in the request.
-func (s *Server) someUsers(c echo.Context, field string, users []string) error {
+// lookup answers what is known of some users. field is the name of their list in the request.
+func (s *Server) lookup(c echo.Context, field string, users []string) error {
 	if len(users) > presence.MaxLookup {
-		return problem(http.StatusBadRequest, "bad_users", "%s: at most %d may be asked about at once, not %d",
+		return problem(http.StatusBadRequest, "bad_users", "%s: want at most %d user ids, not %d",
 			field, presence.MaxLookup, len(users))
 	}
 	for _, user := range users {
@@ -80,11 +82,11 @@ func (s *Server) someUsers(c echo.Context, field string, users []string) error {
 	return c.JSON(http.StatusOK, s.options.Presence.Lookup(c.Request().Context(), users))
 }
 
-// userAnswer is one user and how good the knowledge is.
+// userAnswer is what is known of one user.
 type userAnswer struct {
 	presence.User
-	AsOf  presence.Moment `json:"asOf"`
-	Stale bool            `json:"stale"`
+	AsOf  presence.Moment `json:"asOf"`  // when it was known
+	Stale bool            `json:"stale"` // see presence.Answer
 }
 
 // user answers GET /presence/:user.
@@ -122,21 +124,22 @@ func (s *Server) instances(c echo.Context) error {
 func (s *Server) listInstances(ctx context.Context) ([]presence.Record, error) {
 	records, err := s.options.Presence.Instances(ctx)
 	if err != nil {
-		return nil, problem(http.StatusServiceUnavailable, "redis_unreachable", "Redis can't be asked which instances there are: try again in a second")
+		return nil, problem(http.StatusServiceUnavailable, "redis_unreachable",
+			"Redis is unreachable, and only Redis knows the instances; try again in a second")
 	}
 	return records, nil
 }
 
-// auditAnswer tells how far what Redis holds differs from what the instances know.
+// auditAnswer says how far Redis differs from the instances' own maps of sockets.
 type auditAnswer struct {
 	Instances  []presence.Audit `json:"instances"`
 	Unanswered []string         `json:"unanswered"` // live instances that did not answer in time
 }
 
-// auditTime is how long GET /audit waits for the instances.
+// auditTime is how long GET /audit waits for instances.
 const auditTime = 20 * time.Second
 
-// audit answers GET /audit: every live instance compares its own map with Redis, and mends what differs.
+// audit answers GET /audit: every live instance compares its own map with Redis, and repairs what differs.
 func (s *Server) audit(c echo.Context) error {
 	ctx, cancel := context.WithTimeout(c.Request().Context(), auditTime)
 	defer cancel()
@@ -151,45 +154,49 @@ func (s *Server) audit(c echo.Context) error {
 		}
 	}
 	if !slices.Contains(live, s.options.Instance) {
-		live = append(live, s.options.Instance) // whatever Redis believes: this one is there to be asked
+		live = append(live, s.options.Instance) // its lease may have expired, but it is here and can answer
 	}
 	audits, unanswered, err := s.options.Router.Audit(ctx, live)
 	if err != nil {
 		return err
 	}
 	slices.SortFunc(audits, func(a, b presence.Audit) int { return strings.Compare(a.Instance, b.Instance) })
-	return c.JSON(http.StatusOK, auditAnswer{append([]presence.Audit{}, audits...), append([]string{}, unanswered...)})
+	return c.JSON(http.StatusOK, auditAnswer{ // as JSON, a nil slice would be null
+		append([]presence.Audit{}, audits...), append([]string{}, unanswered...),
+	})
 }
 
-// healthz says that the process lives.
+// healthz answers GET /healthz: the process lives.
 func (s *Server) healthz(c echo.Context) error {
 	return c.JSON(http.StatusOK, map[string]string{"status": "alive"})
 }
 
-// readyAnswer says that this instance should get traffic, and what still is not as it should be.
+// readyAnswer says that this instance should get traffic.
 type readyAnswer struct {
-	Status   string   `json:"status"`
-	Warnings []string `json:"warnings,omitempty"`
+	Status   string   `json:"status"`             // "ready"
+	Warnings []string `json:"warnings,omitempty"` // what is wrong all the same, in words
 }
 
-// readyz says whether this instance should get traffic. Redis out of reach is no reason why not: if it is so for all instances, none
-// would be left to take sockets, which work all the same.
+// readyz answers GET /readyz: whether this instance should get traffic. An unreachable Redis is only a
+// warning. It is usually unreachable for all instances, and then none would be left to take sockets, which
+// work without it.
 func (s *Server) readyz(c echo.Context) error {
 	var reasons []string
 	if s.draining.Load() {
 		reasons = append(reasons, "draining")
 	}
-	if deaf := s.options.Receiver.NotReadyReason(); deaf != "" {
-		reasons = append(reasons, deaf)
+	if reason := s.options.Receiver.NotReadyReason(); reason != "" {
+		reasons = append(reasons, reason)
 	}
 	if len(reasons) > 0 {
-		p := problem(http.StatusServiceUnavailable, "not_ready", "this instance should get no traffic now: see reasons")
+		p := problem(http.StatusServiceUnavailable, "not_ready",
+			"this instance should get no traffic now: see reasons")
 		p.Reasons = reasons
 		return p
 	}
 	answer := readyAnswer{Status: "ready"}
-	if lapsed := s.options.Mirror.NotReadyReason(); lapsed != "" {
-		answer.Warnings = []string{lapsed}
+	if warning := s.options.Mirror.NotReadyReason(); warning != "" {
+		answer.Warnings = []string{warning}
 	}
 	return c.JSON(http.StatusOK, answer)
 }

@@ -1,14 +1,18 @@
 package handlers
 
 import (
-	"rollcall/presence"
-
 	"github.com/labstack/echo/v4"
+
+	"rollcall/presence"
 )
 
-func (s *Server) routes() {
+const socketRoute = "/ws"
+
+// addRoutes says which handler answers which route, and what each takes in its query. docs/api.md describes
+// them.
+func (s *Server) addRoutes() {
 	e := s.echo
-	e.Use(s.observe, recoverPanics, wantQuery)
+	e.Use(s.observe, recoverPanics, wantReadableQuery)
 	if s.options.Dev != nil || len(s.options.AllowedHosts) > 0 {
 		e.Use(onlyHosts(s.options.AllowedHosts))
 	}
@@ -17,7 +21,7 @@ func (s *Server) routes() {
 	s.get("/readyz", s.readyz)
 	s.serveStatic()
 	if s.options.Dev != nil {
-		dev := e.Group("/dev", onlyNear)
+		dev := e.Group("/dev", onlyLocal)
 		dev.GET("/token", s.options.Dev.token)
 		dev.GET("/key", s.options.Dev.key)
 	}
@@ -26,11 +30,11 @@ func (s *Server) routes() {
 	waits := onlyQuery("wait", "timeout")
 	e.POST("/push", s.pushMany, key, onlyQuery("wait", "timeout", "answers"), s.idempotent)
 	e.POST("/push/:user", s.push, key, waits, s.idempotent)
-	e.POST("/push/", s.push, key) // the empty user id, to be told what is wrong with it
+	e.POST("/push/", s.push, key) // the user id is empty: this is how the caller gets to know
 	e.POST("/emit/all", s.emit(presence.Everybody), key, waits, s.idempotent)
 	e.POST("/emit/authenticated", s.emit(presence.Authenticated), key, waits, s.idempotent)
-	s.get("/presence", s.presence, key, onlyQuery("limit", "cursor", "user..."))
-	e.POST("/presence", s.presenceOf, key, onlyQuery())
+	s.get("/presence", s.listPresence, key, onlyQuery("limit", "cursor", "user..."))
+	e.POST("/presence", s.lookupPresence, key, onlyQuery())
 	s.get("/presence/count", s.count, key)
 	s.get("/presence/:user", s.user, key)
 	s.get("/presence/", s.user, key)

@@ -10,34 +10,34 @@ import (
 	"github.com/labstack/echo/v4"
 )
 
-// Options are what a Server needs. All are required unless it says otherwise.
+// Options are what a Server needs. Each is required unless its comment says otherwise.
 type Options struct {
-	Context  context.Context // what clients' messages are handled under; it ends when the server is gone
-	Instance string
+	Context  context.Context // of the handlers of clients' events; it ends when the server is gone
+	Instance string          // the id of this instance
 	Mirror   Mirror
 	Presence presenceReader // *presence.Directory
 	Router   Router
 	Receiver Receiver
 	Results  Results // *idempotency.Store
-	Handlers map[string]Handler
+	Handlers map[string]Handler // by the name of the event that they answer
 	Tokens   *Tokens
-	APIKeys  []string
-	Static   fs.FS
+	APIKeys  []string // each of them is good
+	Static   fs.FS    // the page and its files
 	Log      *slog.Logger
 
-	AllowAnonymous  bool
-	AllowedOrigins  []string // besides our own host; may be empty
-	AllowedHosts    []string // that requests may name, besides this machine; empty: any, but in dev mode none
-	MaxMessageBytes int      // of a frame, or of the body of a push
+	AllowAnonymous  bool     // sockets without a token
+	AllowedOrigins  []string // whose pages may connect, besides those of our own host; optional
+	AllowedHosts    []string // in the Host header, besides localhost; empty: any, in dev mode only localhost
+	MaxMessageBytes int      // of a frame, of the body of a push, and of its data
 	MaxSockets      int      // of this instance; 0: no cap
-	ClientRate      int      // frames a second of one socket; 0: no cap
-	Dev             *Dev     // nil outside dev mode
+	ClientRate      int      // frames a second from one socket; 0: no cap
+	Dev             *Dev     // nil: this is not dev mode
 
-	Metrics http.Handler // of /metrics
-	Meter   Meter        // nil: nobody counts
+	Metrics http.Handler // answers GET /metrics
+	Meter   Meter        // optional
 }
 
-// Mirror says which sockets are here: *presence.Mirror.
+// Mirror tells other instances which sockets are here: *presence.Mirror.
 type Mirror interface {
 	membership
 	readiness
@@ -50,21 +50,21 @@ type Router interface {
 	auditor
 }
 
-// Receiver takes what other instances send here: *fanout.Receiver.
+// Receiver takes what other instances send to this one: *fanout.Receiver.
 type Receiver interface {
 	barrier
 	readiness
 }
 
-// Server answers HTTP and serves sockets.
+// Server answers HTTP and serves sockets. It is an http.Handler.
 type Server struct {
 	// static after construction
-	options Options
-	echo    *echo.Echo
-	sockets *sockets
-	known   routes
-	leaving context.Context // ended by leave: streams are to end
-	leave   func()
+	options    Options
+	echo       *echo.Echo
+	sockets    *sockets
+	routes     routes
+	streamsEnd context.Context // ends when streams must take no more lines
+	endStreams func()
 
 	kicks, refusedKeys, refusedTokens *sparseLog
 
@@ -75,39 +75,39 @@ type Server struct {
 // NewServer makes a server.
 func NewServer(o Options) *Server {
 	s := &Server{
-		options: o, kicks: newSparseLog(o.Log), refusedKeys: newSparseLog(o.Log), refusedTokens: newSparseLog(o.Log),
+		options: o, echo: newEcho(answerProblem(o.Log)),
+		kicks: newSparseLog(o.Log), refusedKeys: newSparseLog(o.Log), refusedTokens: newSparseLog(o.Log),
 	}
-	s.leaving, s.leave = context.WithCancel(o.Context)
+	s.streamsEnd, s.endStreams = context.WithCancel(o.Context)
 	s.sockets = newSockets(o, &gateway{o.Handlers, o.Router, o.Log, o.meter()}, s.draining.Load)
-	s.echo = newEcho(answerProblem(o.Log))
-	s.routes()
-	s.known = routesOf(s.echo)
+	s.addRoutes()
+	s.routes = routesOf(s.echo)
 	return s
 }
 
-// ServeHTTP makes a Server an http.Handler.
+// ServeHTTP answers a request.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.echo.ServeHTTP(w, r) }
 
-// Run keeps the connections of sockets alive until the context ends.
-func (s *Server) Run(ctx context.Context) { s.sockets.ping(ctx) }
+// The following are for metrics.
 
-// TooSlow counts the sockets that were closed because their client did not read.
+// TooSlow counts sockets that were closed because their client did not read.
 func (s *Server) TooSlow() int64 { return s.sockets.slow.Load() }
 
-// Full counts the handshakes that were refused because there were as many sockets as may be.
+// Full counts handshakes that were refused because MaxSockets were open.
 func (s *Server) Full() int64 { return s.sockets.full.Load() }
 
-// RateLimited counts the frames that were not handled because their client sends too many.
+// RateLimited counts frames that were not handled because of ClientRate.
 func (s *Server) RateLimited() int64 { return s.sockets.rateLimited.Load() }
 
-// Floods counts the sockets that were closed because their client went on sending too many frames.
+// Floods counts sockets that were closed because their client went on sending too many frames.
 func (s *Server) Floods() int64 { return s.sockets.floods.Load() }
 
-// Unfinished counts the sockets that were closed because a message was not finished in time, or because others needed its room.
+// Unfinished counts sockets that were closed because a message was not complete in time, or because others
+// needed the memory that it took.
 func (s *Server) Unfinished() int64 { return s.sockets.unfinishedCut.Load() }
 
-// Sockets is how many sockets there are, with those whose handshake is under way.
+// Sockets is how many sockets there are now, including those whose handshake is under way.
 func (s *Server) Sockets() int { return s.sockets.number() }
 
-// Streams is how many streams of pushes are open.
+// Streams is how many streams of pushes are open now.
 func (s *Server) Streams() int64 { return s.streams.Load() }

@@ -7,15 +7,15 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// sparseLog logs one kind of event that others can cause, as often as they like: so many lines at once, and
-// one a second in the long run. The next line says how many were left out. Each kind has its own, so that
-// none hides another.
+// sparseLog limits the rate of log lines that outsiders can cause, such as those about refused tokens:
+// sparseBurst lines at once, and one a second in the long run. The next line says how many were left out.
+// Each kind of line has a sparseLog of its own, so that none hides another.
 type sparseLog struct {
 	// static after construction
 	log   *slog.Logger
 	limit *rate.Limiter
 
-	left atomic.Int64 // lines left out since the last one
+	leftOut atomic.Int64 // lines, since the last one that was written
 }
 
 const (
@@ -32,11 +32,11 @@ func (l *sparseLog) warn(message string, args ...any) { l.write(l.log.Warn, mess
 
 func (l *sparseLog) write(log func(string, ...any), message string, args []any) {
 	if !l.limit.Allow() {
-		l.left.Add(1)
+		l.leftOut.Add(1)
 		return
 	}
-	if left := l.left.Swap(0); left > 0 {
-		args = append(args, "leftOut", left)
+	if leftOut := l.leftOut.Swap(0); leftOut > 0 {
+		args = append(args, "leftOut", leftOut)
 	}
 	log(message, args...)
 }

@@ -1,7 +1,6 @@
 package handlers
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -10,87 +9,89 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
 	"golang.org/x/sync/semaphore"
 
 	"rollcall/fanout"
 )
 
-const (
-	maxStreams    = 256              // open on this instance; one costs up to streamWindow lines
-	streamWindow  = 512              // its pushes that may be on their way; then its reader waits, and with it the client
-	streamBytes   = 1 << 20          // of their lines, unless one alone has more
-	streamTimeout = 30 * time.Second // for the client to send something more, and to read an answer
-	lineExtra     = 1 << 10          // bytes that a line may have besides its data
-
-	maxHeldLines = 10_000   // of a stream that is answered after its end
-	maxHeldBytes = 8 << 20  // of their answers
-	maxThrown    = 32 << 20 // bytes that are read of it after that, and thrown away
-)
-
-// A stream is a POST /push of application/x-ndjson: one push a line, one answer a line, in the same order. A
-// bad line costs its own answer. Whoever sends faster than it reads the answers, or faster than pushes can be
-// routed, waits.
+// A stream is a POST /push of application/x-ndjson: one push on each line, one answer on each line, in the
+// same order. A bad line gets an error as its answer, and the stream goes on. A client that sends faster than
+// it reads the answers, or faster than pushes can be routed, has to wait.
 //
-//	{"user":"alice","event":"x","ref":"17"}    a line; its answer begins with its ref, or else with its number:
-//	{"ref":"17","id":…,"user":"alice",…}       a push
-//	{"line":2,"error":"…"}                     a line that can't be a push
+//	{"user":"alice","event":"x","ref":"17"}    a line
+//	{"ref":"17","id":"…","user":"alice",…}     its answer begins with its ref, or else its number
+//	{"line":2,"error":"…"}                     the answer to a line that is no push
 //	{"end":"complete","lines":2}               the last line of the answer
 //
 // The last line says that the body came to its end, or why the stream ended before. "lines" counts the lines
-// that were taken: each of them is answered above (but for blank ones, which ask for nothing), and nothing
-// after them was sent. If there is no such line, the answer itself was cut.
+// that were taken. Each of them is answered above, except blank ones, and nothing after them was sent. If the
+// last line is missing, the answer itself was cut off.
 //
-// Usually the answers come while the body is still being sent. Go's own reverse proxy, and what is built on
-// it, can't do that unless full duplex is on: when the answer begins it throws away what it reads of the
-// body, and forwards the rest as if it were whole. So with ?answers=after nothing is answered before the body
-// has ended.
+// Usually answers are sent while the body is still coming in. Go's reverse proxy, and what is built on it,
+// can't do that unless full duplex is on: when the answer begins it discards what it reads of the body, and
+// forwards the rest as if it were whole. For such paths there is ?answers=after: nothing is answered before
+// the body has ended.
 
-// The reasons for which a stream ends.
 const (
-	endComplete = "complete"       // its client ended it
-	endCut      = "cut"            // the body ended too early
+	maxStreams    = 256              // open on this instance
+	streamWindow  = 512              // lines of a stream that wait for their answers; then reading stops
+	streamBytes   = 1 << 20          // of these lines, or one line of any size
+	streamTimeout = 30 * time.Second // for each read from the client, and for each write to it
+	lineExtra     = 1 << 10          // bytes that a line may have besides its data
+
+	// with ?answers=after
+	maxHeldLines   = 10_000
+	maxHeldBytes   = 8 << 20  // of their answers
+	maxUnreadBytes = 32 << 20 // that are read and discarded after too many lines
+)
+
+// Why a stream ended: "end" in its last line.
+const (
+	endComplete = "complete"       // the body came to its end
+	endCut      = "cut"            // the body broke off
 	endIdle     = "idle"           // nothing came for streamTimeout
 	endDraining = "draining"       // this instance shuts down
 	endTooMany  = "too_many_lines" // for ?answers=after
 	endInternal = "internal"       // our fault
 )
 
-// isStream says whether a POST /push is a stream.
+// isStream reports whether a POST /push is a stream.
 func isStream(r *http.Request) bool { return mediaType(r) == "application/x-ndjson" }
 
-// ending is the last line of a stream.
-type ending struct {
+// streamEnd is the last line of a stream's answer.
+type streamEnd struct {
 	End    string `json:"end"`
-	Lines  int    `json:"lines"`
-	Detail string `json:"detail,omitempty"` // unless it is complete
+	Lines  int    `json:"lines"`            // that were taken
+	Detail string `json:"detail,omitempty"` // why it is not complete, for people
 }
 
-// stream is one that is under way.
+// stream is one stream: readLines begins the push of each line, writeAnswers waits for the outcomes.
 type stream struct {
 	// static after construction
 	server  *Server
 	control *http.ResponseController
 	wait    fanout.Wait
 	timeout time.Duration
-	lines   chan streamed       // capacity streamWindow; closed after the last
-	room    *semaphore.Weighted // in bytes, for lines on their way
+	after   bool                // ?answers=after
+	lines   chan pendingLine    // from readLines to writeAnswers; capacity streamWindow; readLines closes it
+	room    *semaphore.Weighted // bytes that pending lines may have: streamBytes
 
-	after bool         // ?answers=after; set before it begins
-	held  atomic.Int64 // bytes of answers that wait for the body's end
+	held atomic.Int64 // bytes of answers that wait for the end of the body
 
-	end ending // owned by readLines, until lines is closed
+	end streamEnd // owned by readLines, until it closes lines
 }
 
-// streamed is a line on its way: a push, or what was wrong with it.
-type streamed struct {
-	size   int64 // of the stream's room that it takes, in bytes
-	name   lineName
-	id     uuid.UUID
-	user   string
-	ticket *fanout.Ticket
-	fault  string // empty: it is a push
+func (s *Server) newStream(
+	control *http.ResponseController, wait fanout.Wait, timeout time.Duration,
+) *stream {
+	return &stream{
+		server: s, control: control, wait: wait, timeout: timeout,
+		lines: make(chan pendingLine, streamWindow), room: semaphore.NewWeighted(streamBytes),
+		end: streamEnd{
+			End: endInternal, Detail: "something went wrong here, and was logged; what follows was not sent",
+		},
+	}
 }
 
 // stream answers a POST /push of application/x-ndjson.
@@ -99,138 +100,103 @@ func (s *Server) stream(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	after, err := answersAfter(c)
-	if err != nil {
-		return err
+	after := c.QueryParam("answers")
+	if after != "" && after != "after" {
+		return problem(http.StatusBadRequest, "bad_answers",
+			"answers: want after, for all answers after the end of the body, or leave it out, not %q", after)
 	}
 	if s.streams.Add(1) > maxStreams {
 		s.streams.Add(-1)
-		return problem(http.StatusServiceUnavailable, "busy", "%d streams are open here, which is as many as may; "+
-			"nothing was sent, try again in a second, or on another instance", maxStreams)
+		return problem(http.StatusServiceUnavailable, "busy",
+			"%d streams are open here, which is the limit; nothing was sent, "+
+				"try again in a second, or on another instance", maxStreams)
 	}
 	defer s.streams.Add(-1)
 	one := s.newStream(http.NewResponseController(c.Response()), wait, timeout)
-	if one.after = after; !after {
-		// or nothing more could be read after the first answer
-		if err := one.control.EnableFullDuplex(); err != nil {
+	if one.after = after != ""; !one.after {
+		if err := one.beginDuplex(c); err != nil {
 			return err
 		}
-		if c.Request().Header.Get("Expect") == "100-continue" {
-			// curl would wait a second for it: net/http does not send it once the answer has begun
-			c.Response().Writer.WriteHeader(http.StatusContinue)
-		}
-		beginAnswers(c)
 	}
-	// a read that fails, as it does when its time is over, ends the request's own context; but what was read is
-	// still to be answered
-	ctx, cancel := context.WithCancel(context.WithoutCancel(c.Request().Context()))
-	defer cancel()
-	defer context.AfterFunc(s.leaving, one.stopReading)()
-	go func() {
-		defer logPanic(s.options.Log, "stream")
-		one.readLines(ctx, patientBody{c.Request().Body, one, ctx.Err})
-	}()
-	if all := one.answer(ctx, c); !all { // the client is gone
-		// only then: a read that fails ends the context of whatever comes through this connection later
-		cancel()
-		one.stopReading()
-	}
-	cancel()
-	for line := range one.lines {
-		if line.ticket != nil {
-			line.ticket.Wait(ctx)
-		}
-	}
+	one.run(c)
 	return nil
 }
 
-func (s *Server) newStream(
-	control *http.ResponseController, wait fanout.Wait, timeout time.Duration,
-) *stream {
-	return &stream{
-		server: s, control: control, wait: wait, timeout: timeout,
-		lines: make(chan streamed, streamWindow), room: semaphore.NewWeighted(streamBytes),
-		end: ending{
-			End: endInternal, Detail: "something went wrong here, and was logged; what follows was not sent",
-		},
+// beginDuplex sends the head of the answer while the body is still to be read.
+func (s *stream) beginDuplex(c echo.Context) error {
+	if err := s.control.EnableFullDuplex(); err != nil { // else net/http stops reading at the first answer
+		return err
 	}
+	if c.Request().Header.Get("Expect") == "100-continue" {
+		// net/http does not send it once the answer has begun, and curl would wait a second for it
+		c.Response().Writer.WriteHeader(http.StatusContinue)
+	}
+	beginAnswers(c)
+	return nil
 }
 
-// answersAfter says whether the caller wants all answers after the end of the body.
-func answersAfter(c echo.Context) (bool, error) {
-	switch c.QueryParam("answers") {
-	case "":
-		return false, nil
-	case "after":
-		return true, nil
-	}
-	return false, problem(http.StatusBadRequest, "bad_answers",
-		"answers: want after, for all answers after the end of the body, or leave it out, not %q",
-		c.QueryParam("answers"))
-}
-
-// beginAnswers sends the head of a stream's answer. What was wrong from here on, only the answer's lines can
-// say.
+// beginAnswers sends the head of the answer. From here on, errors can be told only in its lines.
 func beginAnswers(c echo.Context) {
 	c.Response().Header().Set("Content-Type", "application/x-ndjson")
-	c.Response().Header().Set("X-Accel-Buffering", "no") // for proxies that would collect the answers
+	c.Response().Header().Set("X-Accel-Buffering", "no") // nginx would collect the answers
 	c.Response().WriteHeader(http.StatusOK)
 }
 
-// answer answers all lines, while they come or after the last. It says whether the client has got all
-// answers.
-func (s *stream) answer(ctx context.Context, c echo.Context) (all bool) {
-	if !s.after {
-		return s.writeAnswers(ctx, patientResponse{c.Response(), s}, s.control.Flush)
+// run answers the lines, and returns when the stream has ended and nothing of it waits for an outcome.
+func (s *stream) run(c echo.Context) {
+	// The request's own context ends when a read fails, for example at a deadline. The lines that were read
+	// before must be answered all the same.
+	ctx, cancel := context.WithCancel(context.WithoutCancel(c.Request().Context()))
+	defer cancel()
+	defer context.AfterFunc(s.server.streamsEnd, s.stopReading)()
+	go func() {
+		defer logPanic(s.server.options.Log, "stream")
+		s.readLines(ctx, timedBody{c.Request().Body, s, ctx.Err})
+	}()
+	if !s.answer(ctx, c) {
+		// The client is gone. Only now may reading be stopped: a read that fails ends the contexts of all
+		// later requests of this connection.
+		cancel()
+		s.stopReading()
 	}
-	held := heldAnswers{stream: s}
-	s.writeAnswers(ctx, &held, func() error { return nil })
-	beginAnswers(c)
-	_, err := patientResponse{c.Response(), s}.Write(held.text.Bytes())
-	return err == nil && s.control.Flush() == nil
+	cancel()
+	for line := range s.lines {
+		line.forget(ctx)
+	}
 }
 
-// heldAnswers keeps answers until the body has ended.
-type heldAnswers struct {
-	text bytes.Buffer
-	*stream
-}
-
-func (h *heldAnswers) Write(p []byte) (int, error) {
-	h.held.Add(int64(len(p)))
-	return h.text.Write(p)
-}
-
-// patientBody gives the client time for each read. What can't have a deadline has the server's.
-type patientBody struct {
+// timedBody gives the client streamTimeout for each read. (If the connection takes no deadlines, as in tests,
+// the server's own holds.)
+type timedBody struct {
 	io.Reader
 	*stream
-	over func() error // not nil: nobody answers any more
+	canceled func() error // not nil: nobody waits for the lines
 }
 
-func (b patientBody) Read(p []byte) (int, error) {
+func (b timedBody) Read(p []byte) (int, error) {
 	_ = b.control.SetReadDeadline(time.Now().Add(streamTimeout))
-	if b.server.leaving.Err() != nil || b.over() != nil { // stopReading may have come before the deadline
+	// stopReading may have come just before, and its deadline is gone now
+	if b.server.streamsEnd.Err() != nil || b.canceled() != nil {
 		return 0, os.ErrDeadlineExceeded
 	}
 	return b.Reader.Read(p)
 }
 
-// patientResponse gives the client time for each write.
-type patientResponse struct {
+// timedResponse gives the client streamTimeout for each write.
+type timedResponse struct {
 	io.Writer
 	*stream
 }
 
-func (r patientResponse) Write(p []byte) (int, error) {
+func (r timedResponse) Write(p []byte) (int, error) {
 	_ = r.control.SetWriteDeadline(time.Now().Add(streamTimeout))
 	return r.Writer.Write(p)
 }
 
-// stopReading ends a read that waits for the client.
+// stopReading makes a read from the client fail, also one that waits.
 func (s *stream) stopReading() { _ = s.control.SetReadDeadline(time.Unix(1, 0)) }
 
-// ends says why the stream ends; nothing after the lines that were taken is sent.
-func (s *stream) ends(why, detail string, args ...any) {
+// endWith notes why the stream ends.
+func (s *stream) endWith(why, detail string, args ...any) {
 	s.end.End, s.end.Detail = why, fmt.Sprintf(detail, args...)
 }

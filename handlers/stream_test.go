@@ -18,7 +18,7 @@ import (
 )
 
 // endOf reads a body as a stream, whose router does nothing, and returns its last line.
-func endOf(t *testing.T, body io.Reader, change func(*stream)) ending {
+func endOf(t *testing.T, body io.Reader, change func(*stream)) streamEnd {
 	t.Helper()
 	var one *stream
 	synctest.Test(t, func(t *testing.T) {
@@ -30,9 +30,7 @@ func endOf(t *testing.T, body io.Reader, change func(*stream)) ending {
 		synctest.Wait()
 		cancel()
 		for line := range one.lines {
-			if line.ticket != nil {
-				line.ticket.Wait(ctx)
-			}
+			line.forget(ctx)
 		}
 	})
 	return one.end

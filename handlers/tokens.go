@@ -8,40 +8,45 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// Tokens verifies the tokens that clients show.
+// Tokens verifies the tokens (JWTs) of clients.
 type Tokens struct {
 	// static after construction
 	parser *jwt.Parser
 	keys   TokenOptions
 }
 
-// TokenOptions say which tokens are good. At least one of Secrets, PublicKey and KeySet is required.
+// TokenOptions say which tokens are good. At least one of Secrets, PublicKey and KeySet is required; the rest
+// is optional.
 type TokenOptions struct {
-	Secrets    []string // for HMAC; each of them verifies
+	Secrets    []string // for HMAC; a token signed with any of them is good
 	PublicKey  any      // *rsa.PublicKey, *ecdsa.PublicKey or ed25519.PublicKey
-	KeySet     KeySet   // as a JWKS
+	KeySet     KeySet   // of a JWKS
 	Issuer     string   // empty: not checked
 	Audience   string   // empty: not checked
 	RequireExp bool     // refuse tokens that never expire
 }
 
-// KeySet finds the keys that may have signed a token with this key id (empty: it names none) and algorithm. The error is ErrUnknownKey if
-// there are none, and ErrNoKeys if nobody can tell at the moment.
+// KeySet finds the keys that may have signed a token with this key id (kid; empty if the token has none) and
+// algorithm (alg). The error is ErrUnknownKey if there are none, and ErrNoKeys if the keys can't be fetched
+// at the moment.
 type KeySet func(ctx context.Context, kid, alg string) ([]jwt.VerificationKey, error)
 
 var (
-	// ErrNoKeys is for a set of keys that could not be fetched.
+	// ErrNoKeys is returned by a KeySet that could not be fetched.
 	ErrNoKeys = errors.New("handlers: no keys to verify tokens with")
-	// ErrUnknownKey is for a key id that is not in a set of keys.
-	ErrUnknownKey = errors.New("handlers: a key that is not known")
+	// ErrUnknownKey is returned by a KeySet that does not have the key.
+	ErrUnknownKey = errors.New("handlers: unknown key")
 )
 
 var (
 	hmacMethods      = []string{"HS256", "HS384", "HS512"}
-	publicKeyMethods = []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
+	publicKeyMethods = []string{
+		"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA",
+	}
 )
 
-// NewTokens makes a verifier. What methods it accepts follows from the keys: a public key never verifies as an HMAC secret.
+// NewTokens makes a verifier. It accepts HMAC only if there are secrets, and other algorithms only if there
+// are public keys: so nobody can sign with the text of a public key as an HMAC secret.
 func NewTokens(o TokenOptions) *Tokens {
 	options := []jwt.ParserOption{jwt.WithLeeway(clockLeeway), jwt.WithStrictDecoding()}
 	var methods []string
@@ -64,8 +69,11 @@ func NewTokens(o TokenOptions) *Tokens {
 	return &Tokens{parser: jwt.NewParser(options...), keys: o}
 }
 
-// keysFor are all keys that may have signed a token. The error says what is missing, even if there are some.
-func (o TokenOptions) keysFor(ctx context.Context, token *jwt.Token) (keys jwt.VerificationKeySet, err error) {
+// keysFor returns all keys that may have signed a token. There may be some even if there is an error, which
+// says that others could not be had.
+func (o TokenOptions) keysFor(
+	ctx context.Context, token *jwt.Token,
+) (keys jwt.VerificationKeySet, err error) {
 	if _, ok := token.Method.(*jwt.SigningMethodHMAC); ok {
 		for _, secret := range o.Secrets {
 			keys.Keys = append(keys.Keys, []byte(secret))
@@ -82,32 +90,33 @@ func (o TokenOptions) keysFor(ctx context.Context, token *jwt.Token) (keys jwt.V
 	return keys, err
 }
 
-// User verifies a token and returns its subject. It may wait for keys to be fetched, if it is signed with one that is new.
+// User verifies a token and returns its subject (sub). It may wait for a key to be fetched that was not seen
+// before. The error is a *Problem with the code "bad_token", ErrNoKeys, or the context's.
 func (t *Tokens) User(ctx context.Context, token string) (string, error) {
 	if fault := headerFault(token); fault != "" {
 		return "", badToken(fault)
 	}
 	var c claims
-	var missing error
+	var keysErr error
 	_, err := t.parser.ParseWithClaims(token, &c, func(token *jwt.Token) (any, error) {
 		var keys jwt.VerificationKeySet
-		if keys, missing = t.keys.keysFor(ctx, token); len(keys.Keys) == 0 {
-			return nil, missing
+		if keys, keysErr = t.keys.keysFor(ctx, token); len(keys.Keys) == 0 {
+			return nil, keysErr
 		}
 		return keys, nil
 	})
 	switch {
 	case err == nil:
-	case errors.Is(missing, ErrNoKeys) && (errors.Is(err, ErrNoKeys) || errors.Is(err, jwt.ErrTokenSignatureInvalid)):
-		return "", ErrNoKeys // the right key may be among those that can't be fetched
-	case errors.Is(missing, context.Canceled):
-		return "", missing // the client has gone: that says nothing of its token
+	case errors.Is(keysErr, ErrNoKeys) &&
+		(errors.Is(err, ErrNoKeys) || errors.Is(err, jwt.ErrTokenSignatureInvalid)):
+		return "", ErrNoKeys // the right key may be among those that could not be fetched
+	case errors.Is(keysErr, context.Canceled):
+		return "", keysErr // the client is gone, which says nothing about its token
 	default:
 		return "", badToken(tokenFault(err))
 	}
 	if p := checkUser("the token's sub", c.subject); p != nil {
-		p.Status, p.Title, p.Code = http.StatusUnauthorized, http.StatusText(http.StatusUnauthorized), "bad_token"
-		return "", p
+		return "", problem(http.StatusUnauthorized, "bad_token", "%s", p.Detail)
 	}
 	return c.subject, nil
 }
@@ -116,7 +125,8 @@ func badToken(fault string) error {
 	return problem(http.StatusUnauthorized, "bad_token", "the token %s", fault)
 }
 
-// tokenFault says what is wrong with a token in words that help its owner and tell nobody else anything.
+// tokenFault says what is wrong with a token. The words help its owner, and tell nobody what would be
+// accepted.
 func tokenFault(err error) string {
 	var claim claimFault
 	switch {
@@ -135,9 +145,11 @@ func tokenFault(err error) string {
 	case errors.Is(err, jwt.ErrTokenRequiredClaimMissing):
 		return "lacks a claim that is wanted here: exp, iss or aud"
 	case errors.Is(err, jwt.ErrTokenSignatureInvalid):
-		return "can't be trusted: its signature does not verify here; the key is another, or the algorithm (alg) is not accepted"
+		return "can't be trusted: its signature does not verify here; " +
+			"it was made with another key, or the algorithm (alg) is not accepted"
 	case errors.Is(err, ErrUnknownKey):
-		return "is signed with a key (kid) that is not published where this server looks, or not for this algorithm (alg)"
+		return "is signed with a key (kid) that is not published where this server looks, " +
+			"or not for this algorithm (alg)"
 	case errors.Is(err, jwt.ErrTokenInvalidClaims):
 		return "has a claim of the wrong type"
 	default:
