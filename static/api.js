@@ -1,15 +1,15 @@
-// The backend's way in: HTTP with the API key. The key lives in its field on
-// the page and nowhere else.
+// The backend's API: HTTP with an API key. The key is kept in its field on the
+// page and nowhere else.
 
 import { $ } from "./dom.js";
 
 const PATIENCE_MS = 6_000; // the server's own deadline is at most 5 s
 
 const field = $("api-key");
-let devKey = null; // the key a server in dev mode gave us, which it does only if it made it up or was told to
+let devKey = null; // the key that a server in dev mode gave us
 
-// Problem is an answer that is not the one asked for. Its message is the
-// server's own account of how to mend it.
+// Problem is an error that the server answered. Its message says what is wrong
+// and how to mend it.
 export class Problem extends Error {
   constructor(status, message) {
     super(message);
@@ -21,8 +21,8 @@ export async function api(method, path, body) {
   try {
     return await call(method, path, body);
   } catch (error) {
-    // A server in dev mode has a new key after each start. A key somebody typed
-    // is theirs: leave it.
+    // A server in dev mode has a new key after each start. A key that was typed
+    // in is not replaced.
     if (error.status !== 401 || apiKey() !== devKey || !(await enterDevMode())) throw error;
     return call(method, path, body);
   }
@@ -30,7 +30,8 @@ export async function api(method, path, body) {
 
 export const apiKey = () => field.value.trim();
 
-// enterDevMode fills the key in, and says whether this is a server in dev mode.
+// enterDevMode returns whether the server is in dev mode, and fills in its key.
+// The server gives its key only if it made it up, or runs with --dev-serve-key.
 export async function enterDevMode() {
   const answer = await request("/dev/key").catch(() => null);
   if (!answer) return false;
@@ -44,7 +45,7 @@ export async function devToken(user, signal) {
     const { token } = await request(`/dev/token?user=${encodeURIComponent(user)}`, { signal });
     return token;
   } catch (error) {
-    // What the server calls our mistake stays one: the client need not retry.
+    // With 4xx the client must not retry: the same request would fail again.
     error.refused = error.status >= 400 && error.status < 500;
     throw error;
   }

@@ -1,5 +1,5 @@
-// What the page needs of the DOM. Everything a user or a server said goes in as
-// text, never as HTML: a user may well be called "<img onerror=…>".
+// Helpers for the DOM. What a user or a server said goes in as text, never as
+// HTML: a user may be called "<img onerror=…>".
 
 export const $ = (id) => document.getElementById(id);
 
@@ -10,8 +10,8 @@ export function element(tag, attributes = {}, ...children) {
   return made;
 }
 
-// write leaves alone what is already there, so that a selection survives a poll
-// and a screen reader is not told the same again.
+// write sets a node's text. It does nothing if the text is the same, so that a
+// selection survives a poll and a screen reader does not repeat it.
 export function write(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
@@ -20,8 +20,8 @@ export function attribute(node, name, value) {
   if (node.getAttribute(name) !== value) node.setAttribute(name, value);
 }
 
-// sync makes list show items, in their order, keeping the child of an item that
-// stays: focus, hover and selection survive. A child's data-key says whose it is.
+// sync makes list show items, in their order. It keeps the child of an item that
+// stays, so that focus, hover and selection survive. data-key names a child's item.
 export function sync(list, items, key, create, update) {
   const before = new Map([...list.children].map((child) => [child.dataset.key, child]));
   const now = new Map(items.map((item) => [key(item), item]));
@@ -36,7 +36,7 @@ export function sync(list, items, key, create, update) {
   }
 }
 
-// json reads a field; one left empty means null.
+// json parses the text of a field. An empty field is null.
 export function json(field) {
   try {
     return JSON.parse(field.value || "null");

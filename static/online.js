@@ -1,4 +1,4 @@
-// Who is online, live: what a backend sees when it asks, and asks again.
+// Who is online: what a backend sees that asks again and again.
 
 import { api, apiKey } from "./api.js";
 import { $, attribute, element, plural, sentence, sync, write } from "./dom.js";
@@ -7,17 +7,17 @@ const PRESENCE_MS = 1_000;
 const TOTALS_MS = 2_500;
 const PAGE = 100; // users shown at most
 
-let refusedKey = null; // asking again with it would only fill the server's log
+let refusedKey = null; // not used again: each refusal is a line in the server's log
 
-// watchOnline keeps the lists current and returns a function that looks at once.
-// pick(user) is called for a user somebody chooses.
+// watchOnline keeps the lists current, and returns a function that asks at once.
+// It calls pick(user) when a user is chosen from the list.
 export function watchOnline(pick) {
   const looks = [poll(() => lookAtUsers(pick), PRESENCE_MS), poll(lookAtTotals, TOTALS_MS)];
   return () => looks.forEach((look) => look());
 }
 
-// poll looks every so many ms, counted from the last answer, while the tab can
-// be seen, and at once when it becomes so.
+// poll calls look at once, and again every so many ms after the last answer. It
+// stops while the tab is hidden, and looks at once when the tab is shown again.
 function poll(look, every) {
   let timer;
   let looking = false;
@@ -67,7 +67,7 @@ function markTotals(stale) {
   for (const id of ["count", "instances"]) $(id).toggleAttribute("data-stale", stale);
 }
 
-// By name and not by state: a row that jumps is hard to press.
+// Sorted by name, not by state: a row that jumps is hard to click.
 const byName = (a, b) => (a.user < b.user ? -1 : 1);
 
 function userRow({ user }, pick) {
@@ -114,7 +114,8 @@ function shownWords(shown, next) {
 }
 
 function staleWords(asOf) {
-  return `Redis is out of reach. What this instance knows by itself, at ${new Date(asOf).toLocaleTimeString()}:`;
+  const at = new Date(asOf).toLocaleTimeString();
+  return `Redis is out of reach. What this instance knows by itself, at ${at}:`;
 }
 
 function note(words, stale = false) {

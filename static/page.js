@@ -1,5 +1,5 @@
 // The page: a client of /ws on the left, a backend on the right.
-// index.html lists the ids and attributes that a test may rely on.
+// index.html lists the ids and attributes that tests rely on.
 
 import { apiKey, devToken, enterDevMode } from "./api.js";
 import { $, element, json, sentence, write } from "./dom.js";
@@ -28,7 +28,7 @@ function connect(token) {
 }
 
 function connectAs(user) {
-  // A reload, or a copied address, is the same user again.
+  // The address keeps the user, for a reload or a copy of it.
   history.replaceState(null, "", `?${new URLSearchParams({ user })}`);
   document.title = `${user || "anonymous"} – Rollcall`;
   connect(user ? ({ signal }) => devToken(user, signal) : null);
@@ -65,7 +65,7 @@ function showStatus(detail) {
   showButtons(status === "closed");
 }
 
-// Nothing counts down here, so for a long wait the time of day is clearer.
+// Nothing counts down here, so a long wait is shown as a time of day.
 function comingBackWords(delay) {
   if (delay < 100) return "Coming back";
   if (delay < 10_000) return `Coming back in ${(delay / 1000).toFixed(1)} s`;
@@ -87,7 +87,8 @@ function showWelcome() {
   write($("welcome-socket"), socket ?? "–");
   write($("welcome-user"), welcome ? (user ?? "anonymous") : "–");
   write($("welcome-instance"), instance ?? "–");
-  write($("welcome-reachable"), !welcome ? "–" : reachable ? "from every instance" : "not from everywhere yet");
+  const reach = reachable ? "from every instance" : "not from everywhere yet";
+  write($("welcome-reachable"), welcome ? reach : "–");
   for (const name of Object.keys($("welcome").dataset)) delete $("welcome").dataset[name];
   if (welcome) Object.assign($("welcome").dataset, { socket, user: user ?? "", instance, reachable });
 }
@@ -151,8 +152,9 @@ const dev = await enterDevMode();
 $("user-field").hidden = !dev;
 $("token-field").hidden = dev;
 const keyed = dev && apiKey() !== "";
-if (!keyed) $("presence").before($("key")); // nothing below works without it
-write($("key-note"), keyed ? "Filled in by dev mode. It is not stored." : "It stays in this field and is not stored.");
+if (!keyed) $("presence").before($("key")); // at the top: nothing below works without a key
+const source = keyed ? "Filled in by dev mode. It" : "It stays in this field and";
+write($("key-note"), `${source} is not stored.`);
 
 const lookNow = watchOnline((user) => {
   $("push-user").value = user;

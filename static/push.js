@@ -3,7 +3,7 @@
 import { api } from "./api.js";
 import { $, element, json, plural, sentence, write } from "./dom.js";
 
-const KICKED = "kicked from Rollcall's page"; // the reason that those clients are told
+const KICKED = "kicked from Rollcall's page"; // the reason that the clients get
 
 $("pushing").addEventListener("submit", (submit) => {
   submit.preventDefault();
@@ -27,7 +27,8 @@ function push(path, more) {
 
 function pushWords({ user, state, instances, partial, sockets }) {
   const words = [];
-  if (user !== undefined) words.push(state === "unknown" ? `the state of ${user} is unknown` : `${user} is ${state}`);
+  const stateWords = state === "unknown" ? `the state of ${user} is unknown` : `${user} is ${state}`;
+  if (user !== undefined) words.push(stateWords);
   if (user === undefined || instances > 0) {
     words.push(`taken by ${plural(instances, "instance")}`);
     if (sockets) words.push(...socketWords(sockets));
@@ -45,8 +46,8 @@ function socketWords({ written, acked, dropped, gone, unanswered }) {
   return words;
 }
 
-// A kick, once somebody is sure. The dialog is modal: what it asks about can't
-// change meanwhile.
+// A kick needs a second click. The dialog is modal, so the user in the form can't
+// change before that.
 
 $("kick").addEventListener("click", () => {
   if (!$("push-user").reportValidity()) return;
@@ -66,13 +67,14 @@ $("kick-sure").addEventListener("close", () => {
 });
 
 function kickWords(user, { closed, unanswered, partial }) {
-  const words = [closed > 0 ? `${plural(closed, "socket")} of ${user} closed` : `${user} had no socket to close`];
+  const words = [`${user} had no socket to close`];
+  if (closed > 0) words[0] = `${plural(closed, "socket")} of ${user} closed`;
   if (unanswered > 0) words.push(`no word of ${unanswered} in time`);
   if (partial) words.push("only this instance could be reached");
   return words.join(", ");
 }
 
-// answer asks the server, and shows what came back; until then, that it waits.
+// answer asks the server, and shows what came back. Until then it shows that it waits.
 async function answer(words, ask) {
   $("push-answer").ariaBusy = "true";
   try {

@@ -32,8 +32,8 @@
 // run, and the promises that they returned are kept. If one throws, or a promise
 // is broken, the push is not confirmed and the error is reported as uncaught.
 //
-// Nothing is queued: what is pushed while no socket is open is not delivered
-// later, and send throws while there is none.
+// Nothing is queued. What is pushed while no socket is open is not delivered
+// later, and send throws while none is open.
 //
 // A browser does not notice that the path under an open socket is dead, say
 // after a change from one network to another. So the client asks the server
@@ -44,11 +44,11 @@
 const STABLE_MS = 5_000; // a connection that lasted this long was a good one
 const BACKOFF_MS = 250;
 const BACKOFF_CAP_MS = 10_000;
-const PAUSE_MS = 5_000; // what "after a pause" means, at least; twice that at most
+const PAUSE_MS = 5_000; // the least pause after codes 4100 to 4199; at most twice that
 const NEW_TOKEN_MS = 1_000; // before asking for another token, after the first was refused
 const NEW_TOKEN_CAP_MS = 60_000;
 const RETRY_AFTER_CAP_S = 3_600;
-const LATE_MS = 1_000; // a timer later than this tells of a page that slept, not of the path
+const LATE_MS = 1_000; // a timer later than this means that the page slept, not that the path is dead
 
 export class Rollcall extends EventTarget {
   status = "closed";
@@ -64,17 +64,18 @@ export class Rollcall extends EventTarget {
 
   // url may be relative to the page.
   //
-  // token is a string, or a function that gives one (or a promise of one) and is
-  // asked at each attempt, with { signal }, which aborts when nobody waits for
-  // the token any more. None means anonymous. If the function throws, takes
-  // too long, or gives what can be no token, such as the page of an error, then
-  // this attempt has failed and another follows, unless the error says
-  // refused: true. A token that the server refuses is asked for again, with
-  // growing pauses; if it was a string, the client closes.
+  // token is a string, or a function that returns one (or a promise of one).
+  // Without a token the client is anonymous. The function is called at each
+  // attempt, with { signal }, which aborts when the token is not needed any
+  // more. If it throws, takes too long, or returns something that can't be a
+  // token, such as an error page, then the attempt has failed and another
+  // follows, unless the error has refused: true. If the server refuses the
+  // token, the function is called again, with growing pauses. If the token was a
+  // string, the client closes.
   //
-  // timeouts are in ms. connect is for each step of an attempt: the token, the
-  // handshake with its welcome, the question why it was refused. pong is for the
-  // answer of an open socket.
+  // timeouts are in ms. connect is for each step of an attempt: getting the token,
+  // the handshake with its welcome, asking why it was refused. pong is for the
+  // answer to a ping.
   constructor({ url = "/ws", token = null, ack = false, timeouts = {} } = {}) {
     super();
     this.#url = new URL(url, globalThis.location?.href);
@@ -84,8 +85,8 @@ export class Rollcall extends EventTarget {
     this.#timeouts = { connect: 10_000, pong: 5_000, ...timeouts };
   }
 
-  // on calls listener(data, frame) for each frame with this event name, and
-  // returns a function that ends it.
+  // on calls listener(data, frame) for each frame with this event name. It returns
+  // a function that removes the listener.
   on(event, listener) {
     const call = (frame) => listener(frame.data, frame);
     if (!this.#listeners.has(event)) this.#listeners.set(event, new Set());
@@ -104,13 +105,13 @@ export class Rollcall extends EventTarget {
     this.#socket.send(JSON.stringify({ event, data, ref }));
   }
 
-  // close tells the server, with 1000, that this is no accident: the user is
-  // offline at once, without the grace that a lost connection gets.
+  // close closes the socket with 1000, for good. The user is offline at once,
+  // without the grace that a lost connection gets.
   close() {
     if (this.#abort) this.#stop({ code: 1000, reason: "" });
   }
 
-  // #run goes from connection to connection until one ends for good.
+  // #run connects again and again until a connection ends for good.
   async #run(signal) {
     for (let failures = 0; ; ) {
       this.#setStatus({ status: "connecting" });
@@ -123,12 +124,12 @@ export class Rollcall extends EventTarget {
       this.#setStatus({ status: "waiting", delay, code: end.code, reason: end.reason });
       const woken = await pause(delay, signal, !serverSaidWhen(end));
       if (signal.aborted) return;
-      if (woken) failures = 0; // what failed before says nothing about the network of now
+      if (woken) failures = 0; // earlier failures say nothing about the network of now
     }
   }
 
-  // #connectOnce is one attempt, and the connection if one comes about. It
-  // returns how that ended, for comeBackAfter.
+  // #connectOnce makes one attempt and, if it succeeds, waits until that connection
+  // ends. It returns how it ended, for comeBackAfter.
   async #connectOnce(signal) {
     const url = new URL(this.#url);
     try {
@@ -233,9 +234,9 @@ export class Rollcall extends EventTarget {
   }
 }
 
-// comeBackAfter says how many ms after this end to connect again; null means
-// never. failures counts the ends in a row, this one included, whose connection
-// did not last.
+// comeBackAfter returns how many ms after this end to connect again; null means
+// never. failures counts the connections in a row that did not last, this one
+// included.
 export function comeBackAfter(end, failures, random = Math.random) {
   const { code, refused, goaway, retryAfter, badToken, dead } = end;
   const upTo = (cap, first) => Math.min(cap, first * 2 ** failures);
@@ -250,15 +251,16 @@ export function comeBackAfter(end, failures, random = Math.random) {
   return backoff;
 }
 
-// serverSaidWhen says whether the server told us how long to wait. Then we do
-// not come earlier, even when the network or the page comes back.
+// serverSaidWhen returns whether the server told us how long to wait. Then we do
+// not come back earlier, even when the network or the page does.
 const serverSaidWhen = ({ code, goaway, retryAfter }) =>
   goaway >= 0 || retryAfter > 0 || within(code, 4100);
 
 const within = (code, hundred) => code >= hundred && code < hundred + 100;
 
-// watchPath calls onDead when the path under an open socket carries nothing any
-// more. heard is to be called for each frame.
+// watchPath calls onDead when the path under an open socket is dead: nothing
+// arrives, not even an answer to ask. Call start when the socket is open, and
+// heard for each frame.
 //
 // A timer may be late: by a minute in a hidden tab, by hours in a laptop that
 // slept. Frames that came meanwhile may wait behind it, so a late timer proves
@@ -309,7 +311,7 @@ function watchPath(signal, pongMs, ask, onDead) {
 }
 
 // onWake calls back when the browser is online again, and when the page is seen
-// again, until signal aborts. Where there is no page, as in Node, that is never.
+// again, until signal aborts. Without a page, as in Node, it never does.
 function onWake(signal, callback) {
   globalThis.addEventListener?.("online", () => callback(), { signal });
   const seen = () => document.visibilityState === "visible" && callback();
@@ -336,10 +338,10 @@ async function whyRefused(url, canGetAnotherToken, ms, signal) {
   }
 }
 
-// inMs reads a Retry-After: seconds. Of a date, which proxies do not send, it makes 0.
+// inMs reads a Retry-After in seconds. A date, which proxies do not send, is 0.
 const inMs = (seconds) => Math.min(Number(seconds) || 0, RETRY_AFTER_CAP_S) * 1000;
 
-// succeeded runs a listener, and says whether it did its work.
+// succeeded runs a listener, and returns whether it did so without an error.
 async function succeeded(listener, frame) {
   try {
     await listener(frame);
@@ -350,8 +352,8 @@ async function succeeded(listener, frame) {
   }
 }
 
-// withDeadline runs work(signal), and throws when it takes longer than ms or the
-// outer signal aborts, whether or not work cares for its own signal.
+// withDeadline runs work(signal). It throws when work takes longer than ms, or the
+// outer signal aborts, even if work ignores its own signal.
 async function withDeadline(ms, late, outer, work) {
   const inner = new AbortController();
   const abort = () => inner.abort(outer.reason);
@@ -368,8 +370,8 @@ async function withDeadline(ms, late, outer, work) {
   }
 }
 
-// pause ends after ms, or when signal aborts, or, if it may, when the network or
-// the page comes back; it says whether that was why.
+// pause waits ms. It ends early when signal aborts, and, if mayWake is true, when
+// the network or the page comes back. Only then it returns true.
 function pause(ms, signal, mayWake) {
   return new Promise((resolve) => {
     const over = new AbortController();
