@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"rollcall/app/redis"
 	"rollcall/fanout"
 	"rollcall/fanout/idempotency"
 	"rollcall/handlers"
@@ -26,37 +26,27 @@ type App struct {
 	Instance  string // its id
 	Addr      string // where it listens
 	PprofAddr string // where profiles are; empty: nowhere
-	RedisURL  string // where another instance can join; of the in-process Redis if there is one
+	RedisURL  string // where other instances find the same Redis, also if it is in this process
 	Dev       *handlers.Dev
 
-	base     context.Context // of all that runs until Close
-	config   *Config
-	events   map[string]handlers.Handler
-	log      *slog.Logger
-	redis    *redisServer
-	receiver *fanout.Receiver
-	mirror   *presence.Mirror
-	server   *handlers.Server
-	http     *http.Server
-	gate     *gate
+	base   context.Context // of all that runs until Close
+	config *Config
+	events map[string]handlers.Handler
+	log    *slog.Logger
+	redis  *redis.Connection
+	server *handlers.Server
+	failed chan error // capacity 1: the HTTP server ended by itself
 
-	stopHandling func()
-	router       part
-	mirroring    part
-	receiving    part
-	serving      part
-	pinging      part
-	profiling    part
-	verifying    part
-	failed       chan error // capacity 1: the HTTP server ended by itself
+	closers      []func() // what stop calls, the last one first
+	stopHandling func()   // ends the context of clients' events
 }
 
-// Start starts an instance that answers clients' events with these handlers. When it returns, the instance serves, can be found by
-// others, and hears them. The context is for starting only; Close stops.
+// Start starts an instance that answers clients' events with these handlers. When it returns, the instance serves,
+// others can find it, and it hears them. The context is for starting only; Close stops the instance.
 func Start(ctx context.Context, c *Config, events map[string]handlers.Handler, log *slog.Logger) (*App, error) {
 	a := &App{
 		base:     context.WithoutCancel(ctx),
-		Instance: uuid.NewString()[:8], // unlike any other now running: Redis would show them as one
+		Instance: uuid.NewString()[:8], // no other running instance may have it: Redis would show both as one
 		config:   c, events: events, log: log, failed: make(chan error, 1),
 	}
 	if err := a.start(ctx); err != nil {
@@ -66,82 +56,92 @@ func Start(ctx context.Context, c *Config, events map[string]handlers.Handler, l
 	return a, nil
 }
 
+// start starts one part after the other. Each leaves a closer behind; stop calls them in the opposite order, so that
+// no part that still runs misses one that is gone.
 func (a *App) start(ctx context.Context) error {
 	listener, err := net.Listen("tcp", a.config.Addr)
 	if err != nil {
 		return fmt.Errorf("--addr (ROLLCALL_ADDR): %w", err)
 	}
+	a.onStop(func() { listener.Close() })
 	a.Addr = listener.Addr().String()
-	a.serving.stop = func() { listener.Close() } // until the server has it
-	// first of all that is logged
-	a.log.Info("listening", "addr", a.Addr, "instance", a.Instance)
-
+	a.log.Info("listening", "addr", a.Addr, "instance", a.Instance) // the first line of the log
 	if a.config.dev() {
-		a.log.Warn("development mode: who can reach this address can get a token for any user; it is not for production")
+		a.log.Warn("development mode: whoever can reach this address can get a token for any user; " +
+			"it is not for production")
 	}
-	tokens, published, err := newTokens(a.config, a.log)
+	tokens, keySet, err := newTokens(a.config, a.log)
 	if err != nil {
 		return err
 	}
-	if published != nil {
-		a.verifying = begin(ctx, published.run)
+	if keySet != nil {
+		a.startJob(keySet.run)
 	}
-	if a.redis, err = openRedis(ctx, a.config, a.log); err != nil {
+	if err := a.connectRedis(ctx); err != nil {
 		return err
 	}
-	a.RedisURL = a.redis.url
 
-	redis := a.redis.presence()
-	mirror, sockets := presence.NewMirror(presence.MirrorOptions{Instance: a.Instance, Addr: a.Addr, Redis: redis, Log: a.log})
-	a.mirror = mirror
-	a.receiver = fanout.NewReceiver(fanout.ReceiverOptions{
-		Instance: a.Instance, Redis: redis, Sockets: sockets, Mirror: mirror, Dial: a.redis.subscriber, Log: a.log,
+	shared := a.sharedRedis()
+	mirror, sockets := presence.NewMirror(presence.MirrorOptions{
+		Instance: a.Instance, Addr: a.Addr, Redis: shared, Log: a.log,
+	})
+	receiver := fanout.NewReceiver(fanout.ReceiverOptions{
+		Instance: a.Instance, Redis: shared, Sockets: sockets, Mirror: mirror, Dial: a.redis.Subscriber, Log: a.log,
 	})
 	meter := newMetrics()
-	router := fanout.NewRouter(fanout.RouterOptions{Instance: a.Instance, Redis: redis, Sockets: sockets, Receiver: a.receiver, Meter: meter, Log: a.log})
-	results := idempotency.NewStore(idempotency.Options{Redis: redis, LiveInstances: mirror.LiveInstances, Log: a.log})
-	handling, stopHandling := context.WithCancel(a.base)
-	a.stopHandling = stopHandling
-	if a.config.dev() {
-		a.Dev = &handlers.Dev{Secret: a.config.JWTSecret[0], Issuer: a.config.JWTIssuer, Audience: a.config.JWTAudience}
-		if a.config.madeKey || a.config.DevServeKey {
-			a.Dev.APIKey = a.config.APIKeys[0]
-		}
-	}
-	a.server = handlers.NewServer(handlers.Options{
-		Context: handling, Instance: a.Instance, Mirror: mirror, Presence: mirror.Directory(), Router: router, Receiver: a.receiver,
-		Results:  results,
-		Handlers: a.events, Tokens: tokens, APIKeys: a.config.APIKeys, Static: static.Files, Log: a.log,
-		AllowAnonymous: a.config.AllowAnonymous, AllowedOrigins: a.config.AllowedOrigins, AllowedHosts: a.config.AllowedHosts,
-		MaxMessageBytes: a.config.MaxMessageBytes, MaxSockets: a.config.maxSockets(), ClientRate: a.config.ClientRate,
-		Dev: a.Dev, Metrics: meter.handler(), Meter: meter,
+	router := fanout.NewRouter(fanout.RouterOptions{
+		Instance: a.Instance, Redis: shared, Sockets: sockets, Receiver: receiver, Meter: meter, Log: a.log,
 	})
-	a.gate = newGate(listener, mostConnections(fileLimit()), a.server.Sockets, a.log)
-	meter.watch(mirror, a.config.Lease, sockets, router, a.receiver, results, a.server)
-	meter.watchLimits(a.server, a.gate)
+	results := idempotency.NewStore(idempotency.Options{
+		Redis: shared, LiveInstances: mirror.LiveInstances, Log: a.log,
+	})
 
-	// Others may push here from the moment the lease is open, so we listen before that, and serve after.
-	a.receiving = begin(ctx, a.receiver.Run)
-	if err := a.hear(ctx); err != nil {
+	// Others may push here as soon as a lease is open. So this instance subscribes before that, and serves after it.
+	a.startJob(receiver.Run)
+	if err := awaitSubscriptions(ctx, receiver); err != nil {
 		return err
 	}
 	if err := mirror.Open(ctx); err != nil {
-		return cmp.Or(a.redis.objection(err), err)
+		return a.redis.Explain(err)
 	}
-	a.mirroring = begin(ctx, mirror.Run)
-	a.router = begin(ctx, router.Run)
-	if err := a.servePprof(ctx); err != nil {
+	a.startJob(mirror.Run) // when it stops it ends the leases: from then on nobody sends us anything
+	a.startJob(router.Run)
+
+	a.Dev = a.config.devPage()
+	options := a.serverOptions(tokens, meter)
+	options.Mirror, options.Presence = mirror, mirror.Directory()
+	options.Router, options.Receiver, options.Results = router, receiver, results
+	a.server = handlers.NewServer(options)
+	gate := newGate(listener, mostConnections(fileLimit()), a.server.Sockets, a.log)
+	meter.watch(mirror, a.config.Lease, sockets, router, receiver, results, a.server)
+	meter.watchLimits(a.server, gate)
+	if err := a.servePprof(); err != nil {
 		return err
 	}
-	a.pinging = begin(ctx, a.server.Run)
-	a.serve()
+	a.startJob(a.server.Run)
+	a.serve(gate)
 	return nil
 }
 
-// hear waits until the subscriptions are there.
-func (a *App) hear(ctx context.Context) error {
+// serverOptions are the options of the server that need no other part. It also makes the context in which clients'
+// events are handled, which ends when the instance stops.
+func (a *App) serverOptions(tokens *handlers.Tokens, meter *metrics) handlers.Options {
+	handling, stopHandling := context.WithCancel(a.base)
+	a.stopHandling = stopHandling
+	a.onStop(stopHandling)
+	c := a.config
+	return handlers.Options{
+		Context: handling, Instance: a.Instance, Handlers: a.events, Tokens: tokens, APIKeys: c.APIKeys,
+		Static: static.Files, Log: a.log, Metrics: meter.handler(), Meter: meter, Dev: a.Dev,
+		AllowAnonymous: c.AllowAnonymous, AllowedOrigins: c.AllowedOrigins, AllowedHosts: c.AllowedHosts,
+		MaxMessageBytes: c.MaxMessageBytes, MaxSockets: c.maxSockets(), ClientRate: c.ClientRate,
+	}
+}
+
+// awaitSubscriptions waits until Redis has confirmed them.
+func awaitSubscriptions(ctx context.Context, receiver *fanout.Receiver) error {
 	select {
-	case <-a.receiver.Ready():
+	case <-receiver.Ready():
 		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)
@@ -152,88 +152,81 @@ func (a *App) hear(ctx context.Context) error {
 
 const (
 	startTimeout = 10 * time.Second
-	// an HTTP request must arrive and be answered in this time; sockets are not bound by it
+	// requestTimeout is how long an HTTP request may take to arrive and be answered. It is not for sockets.
 	requestTimeout = 30 * time.Second
-	// the head of a request; net/http makes more than ten times as much of one that has very many lines
+	// maxHeadBytes is how long the head of a request may be. If it has very many lines, net/http makes more than
+	// ten times as much of it.
 	maxHeadBytes = 16 << 10
 )
 
-func (a *App) serve() {
-	a.http = &http.Server{
-		Handler: a.server, ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelDebug), // what clients do wrong
-		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: requestTimeout, WriteTimeout: requestTimeout, IdleTimeout: 2 * time.Minute,
-		MaxHeaderBytes: maxHeadBytes - 4<<10, // net/http takes 4 KiB more
-		ConnState:      a.gate.observe, ConnContext: a.gate.context,
+func (a *App) serve(gate *gate) {
+	server := &http.Server{
+		Handler:           a.server,
+		ErrorLog:          slog.NewLogLogger(a.log.Handler(), slog.LevelDebug), // what clients do wrong
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       requestTimeout,
+		WriteTimeout:      requestTimeout,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    maxHeadBytes - 4<<10, // net/http allows 4 KiB more
+		ConnState:         gate.observe,
+		ConnContext:       gate.context,
 	}
-	a.http.RegisterOnShutdown(a.server.EndStreams)
-	var done sync.WaitGroup
-	done.Go(func() {
-		if err := a.http.Serve(a.gate); !errors.Is(err, http.ErrServerClosed) {
+	server.RegisterOnShutdown(a.server.EndStreams)
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		if err := server.Serve(gate); !errors.Is(err, http.ErrServerClosed) {
 			a.failed <- err
 		}
 	})
-	a.serving = part{done: &done, stop: a.stopServing}
+	a.onStop(func() {
+		// the longest that a push may take which is under way
+		ctx, cancel := context.WithTimeout(a.base, fanout.MaxWait+time.Second)
+		defer cancel()
+		if err := server.Shutdown(ctx); err != nil {
+			server.Close()
+		}
+		serving.Wait()
+	})
 }
 
-func (a *App) stopServing() {
-	ctx, cancel := context.WithTimeout(a.base, fanout.MaxWait+time.Second) // the longest that a push in hand may take
-	defer cancel()
-	if err := a.http.Shutdown(ctx); err != nil {
-		a.http.Close()
-	}
-}
-
-// Failed tells if the instance can't go on.
+// Failed tells why the instance can't go on.
 func (a *App) Failed() <-chan error { return a.failed }
 
-// Close stops politely: readiness goes, sockets are closed in batches and told to come back, the leases end, and every goroutine is waited for.
+// Close stops the instance politely: it is no longer ready, its sockets are closed in batches and told to come back,
+// its leases end. Close waits for every goroutine.
 func (a *App) Close() {
 	a.log.Info("draining", "over", a.config.Drain.String())
 	ctx, cancel := context.WithTimeout(a.base, a.config.Drain)
 	defer cancel()
-	defer context.AfterFunc(ctx, a.stopHandling)() // or a handler could hold it up
+	defer context.AfterFunc(ctx, a.stopHandling)() // a handler that takes longer would hold it up
 	a.server.Drain(ctx, a.config.Drain/2)
 	a.stop()
 	a.log.Info("stopped")
 }
 
-// stop stops what was started, in the order in which nothing still running misses what is gone.
+// stop stops all parts that were started, the last one first.
 func (a *App) stop() {
-	a.serving.end()
-	a.pinging.end()
-	a.profiling.end()
-	a.verifying.end()
-	if a.stopHandling != nil {
-		a.stopHandling()
-	}
-	a.router.end()
-	a.mirroring.end() // ends the leases: from here on nobody sends us anything
-	a.receiving.end()
-	if a.redis != nil {
-		a.redis.close()
+	for len(a.closers) > 0 {
+		last := len(a.closers) - 1
+		closer := a.closers[last]
+		a.closers = a.closers[:last]
+		closer()
 	}
 }
 
-// part is something that runs until it is told to stop.
-type part struct {
-	stop func()
-	done *sync.WaitGroup
-}
+// onStop adds what stop is to call.
+func (a *App) onStop(closer func()) { a.closers = append(a.closers, closer) }
 
-// begin runs a part. It outlives the context, which is for starting.
-func begin(ctx context.Context, run func(context.Context)) part {
-	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	var done sync.WaitGroup
-	done.Go(func() { run(ctx) })
-	return part{stop: cancel, done: &done}
-}
+// startJob runs a job until the instance stops.
+func (a *App) startJob(job func(context.Context)) { a.onStop(startJob(a.base, job)) }
 
-// end stops a part, if it was begun, and waits for it.
-func (p part) end() {
-	if p.stop != nil {
-		p.stop()
-	}
-	if p.done != nil {
-		p.done.Wait()
+// startJob runs a job in a goroutine of its own. stop ends the job's context and waits until the job has returned.
+func startJob(ctx context.Context, job func(context.Context)) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	running.Go(func() { job(ctx) })
+	return func() {
+		cancel()
+		running.Wait()
 	}
 }

@@ -3,7 +3,21 @@ package main
 import (
 	"fmt"
 	"io"
+
+	"rollcall/handlers"
 )
+
+// devPage is what the page of development mode may use; nil outside development mode.
+func (c *Config) devPage() *handlers.Dev {
+	if !c.dev() {
+		return nil
+	}
+	page := &handlers.Dev{Secret: c.JWTSecret[0], Issuer: c.JWTIssuer, Audience: c.JWTAudience}
+	if c.madeKey || c.DevServeKey {
+		page.APIKey = c.APIKeys[0]
+	}
+	return page
+}
 
 // printDev prints what a newcomer needs to see it work. Secrets are printed only if this process made them up, and so is the URL of Redis,
 // which may hold a password.

@@ -108,8 +108,7 @@ func run(c *Config, log *slog.Logger, out io.Writer) error {
 	if a.Dev != nil {
 		printDev(out, a)
 	}
-	memory := begin(signals, tendMemory) // the process' own, so not part of an App
-	defer memory.end()
+	defer startJob(context.WithoutCancel(signals), tendMemory)() // it is the process' own, so not part of an App
 	select {
 	case <-signals.Done():
 		stop() // a second signal ends the process at once

@@ -12,7 +12,7 @@ import (
 )
 
 // servePprof serves Go's profiles on an address of their own.
-func (a *App) servePprof(ctx context.Context) error {
+func (a *App) servePprof() error {
 	if a.config.PprofAddr == "" {
 		return nil
 	}
@@ -28,11 +28,11 @@ func (a *App) servePprof(ctx context.Context) error {
 	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
 	server := &http.Server{Handler: onlyLoopback(mux), ReadHeaderTimeout: requestTimeout}
-	a.profiling = begin(ctx, func(ctx context.Context) {
+	a.startJob(func(ctx context.Context) {
 		stop := context.AfterFunc(ctx, func() { server.Close() })
 		defer stop()
 		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-			a.log.Error("profiles", "error", err)
+			a.log.Error("profiles are no longer served", "error", err)
 		}
 	})
 	return nil

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"bytes"
-	"context"
 	"errors"
 	"io"
 	"net"
@@ -13,7 +11,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"rollcall/lua/redistest"
 )
@@ -95,71 +92,10 @@ func TestOwnRedis_SurvivesWhatIsNoCommand(t *testing.T) {
 	push(t, a, "alice", `{"event":"x","data":"`+strings.Repeat("x", 60<<10)+`"}`, "online", 1)
 }
 
-func TestGuardedConn_LetsCommandsThroughHoweverTheyAreCut(t *testing.T) {
-	t.Parallel()
-	commands := "*1\r\n$4\r\nPING\r\n*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$0\r\n\r\n*2\r\n$4\r\nECHO\r\n$10\r\n*0\r\n*-1\r\n$\r\n"
-	for _, size := range []int{1, 2, 3, 7, 4096} {
-		here, there := net.Pipe()
-		go func() {
-			for rest := []byte(commands); len(rest) > 0; {
-				n, err := there.Write(rest[:min(size, len(rest))])
-				if rest = rest[n:]; err != nil {
-					return
-				}
-			}
-			there.Close()
-		}()
-		guarded := guard(here)
-		var got bytes.Buffer
-		for p := make([]byte, size); ; {
-			n, err := guarded.Read(p)
-			if got.Write(p[:n]); err != nil {
-				break
-			}
-		}
-		if got.String() != commands {
-			t.Errorf("in pieces of %d: %q", size, got.String())
-		}
-		here.Close()
-	}
-}
-
-func TestOwnRedis_ForgetsWhatHasExpired(t *testing.T) {
-	t.Parallel()
-	own, err := startOwnRedis(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(own.close)
-	own.ticking.end() // the test has a clock of its own
-	if err := own.redis.Set("lasting", "x"); err != nil {
-		t.Fatal(err)
-	}
-	if err := own.redis.Set("passing", "x"); err != nil {
-		t.Fatal(err)
-	}
-	own.redis.SetTTL("passing", 5*time.Minute)
-	ctx, cancel := context.WithCancel(t.Context())
-	ticks, ended := make(chan time.Time), make(chan struct{})
-	go func() { own.forget(ctx, ticks); close(ended) }()
-	start := time.Now()
-	ticks <- start.Add(4 * time.Minute)
-	ticks <- start.Add(4 * time.Minute) // taken once the one before was heeded
-	if !own.redis.Exists("passing") {
-		t.Error("it was forgotten too early")
-	}
-	ticks <- start.Add(6 * time.Minute)
-	cancel()
-	<-ended
-	if own.redis.Exists("passing") || !own.redis.Exists("lasting") {
-		t.Errorf("it holds %v", own.redis.Keys())
-	}
-}
-
 func TestOwnRedis_ExpiresKeys(t *testing.T) {
 	t.Parallel()
 	a := startApp(t)
-	client := a.redis.client
+	client := a.redis.Client
 	if err := client.Do(t.Context(), client.B().Set().Key("passing").Value("x").PxMilliseconds(1).Build()).Error(); err != nil {
 		t.Fatal(err)
 	}

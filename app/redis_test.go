@@ -14,6 +14,7 @@ import (
 	"sync"
 	"testing"
 
+	"rollcall/app/redis"
 	"rollcall/handlers"
 	"rollcall/lua/redistest"
 )
@@ -204,8 +205,8 @@ func TestRedis_AReplicaIsRefused(t *testing.T) {
 
 func TestRedis_TheACLRuleIsEnoughAndAnythingLessIsExplained(t *testing.T) {
 	t.Parallel()
+	rule := redis.ACLRule("rollcall:1:")
 	redis := redistest.Start(t)
-	rule := aclRule("rollcall:1:")
 	setUser := func(rule string) {
 		if err := redis.Ask(append([]string{"ACL", "SETUSER", "rollcall", "reset", "on", ">hunter2"}, strings.Fields(rule)...)...).Error(); err != nil {
 			t.Fatal(err)

@@ -27,7 +27,8 @@ var mayImport = map[string][]string{
 	"handlers":           {"presence", "fanout", "fanout/idempotency", "handlers/nbconn", "echo", "melody"},
 	"handlers/nbconn":    {},
 	"static":             {},
-	"app":                {"lua", "presence", "fanout", "fanout/idempotency", "handlers", "static", "rueidis", "miniredis"},
+	"app":                {"presence", "fanout", "fanout/idempotency", "handlers", "static", "app/redis"},
+	"app/redis":          {"rueidis", "miniredis"},
 	"bench":              {"lua", "presence", "fanout", "handlers", "static", "rueidis", "echo", "melody", "miniredis"},
 }
 

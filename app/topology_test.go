@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"rollcall/app/redis"
 	"rollcall/lua/redistest"
 	"rollcall/presence"
 )
@@ -155,7 +156,7 @@ func TestRedisCluster_ServesInstancesAsOneRedisDoesAlsoWhileSlotsMove(t *testing
 
 func wantClusterServes(t *testing.T, cluster *redistest.Cluster) {
 	for _, node := range cluster.Nodes() {
-		if err := node.Ask(append([]string{"ACL", "SETUSER", "rollcall", "on", ">hunter2"}, strings.Fields(aclRule("rollcall:1:"))...)...).Error(); err != nil {
+		if err := node.Ask(append([]string{"ACL", "SETUSER", "rollcall", "on", ">hunter2"}, strings.Fields(redis.ACLRule("rollcall:1:"))...)...).Error(); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -3,6 +3,8 @@ package main
 import (
 	"slices"
 	"time"
+
+	"rollcall/app/redis"
 )
 
 // verify compares what was seen in a run with what the clients know.
@@ -169,7 +171,7 @@ func (c *cluster) sinces() map[string]time.Time {
 // verifySinceLocked wants since to stay what it was, unless the user was offline meanwhile, or Redis forgot: then it is as far back
 // as the clients that are there now.
 func (run *faultRun) verifySinceLocked(u *user, changes []logEntry, since time.Time) {
-	const rounding, transit = 2 * time.Millisecond, redisTimeout // when it was forgotten, what is told anew is told a call later
+	const rounding, transit = 2 * time.Millisecond, redis.Timeout // when it was forgotten, what is told anew is told a call later
 	if u.online == 0 || !run.cluster.sharesClock {
 		return
 	}
