@@ -27,7 +27,6 @@ import (
 const (
 	testSecret = "the-secret-of-tests-is-32-bytes-."
 	testKey    = "the-key-of-tests-is-32-bytes-too."
-	patience   = time.Minute // after which a test gives up; nothing is ever right because it was fast
 )
 
 func TestMain(m *testing.M) {
@@ -191,16 +190,10 @@ func wantProblem(t *testing.T, got answer, status int, code string) {
 // wantState wants a user's state, as soon as it is so: what one instance does is seen by another when Redis has it.
 func wantState(t *testing.T, a *App, user, state string, sockets int) map[string]any {
 	t.Helper()
-	return eventually(t, fmt.Sprintf("%s %s with %d sockets", user, state, sockets), func() (map[string]any, bool) {
+	return redistest.Eventually(t, fmt.Sprintf("%s %s with %d sockets", user, state, sockets), func() (map[string]any, bool) {
 		got := ask(t, a, "GET", "/presence/"+url.PathEscape(user), "")
 		return got.Body, got.Status == http.StatusOK && got.Body["state"] == state && got.Body["sockets"] == float64(sockets)
 	})
-}
-
-// eventually asks until the answer is as wanted.
-func eventually[T any](t *testing.T, want string, look func() (T, bool)) T {
-	t.Helper()
-	return redistest.Eventually(t, want, look)
 }
 
 func sameJSON(a, b string) bool {

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"rollcall/lua/redistest"
 )
 
 // awayRedis are the ways in which Redis can be away from all instances, each with the way back.
@@ -36,7 +38,7 @@ func TestInstance_KeepsSocketsAndServesLocallyWithoutRedis(t *testing.T) {
 			wantState(t, here, "bob", "online", 1)
 			redis.leave(c)
 
-			eventually(t, "reads to be stale", func() (answer, bool) {
+			redistest.Eventually(t, "reads to be stale", func() (answer, bool) {
 				got := ask(t, here, "GET", "/presence/count", "")
 				return got, got.Status == http.StatusOK && got.Body["stale"] == true && got.Body["present"] == 1.0
 			})
@@ -58,7 +60,7 @@ func TestInstance_KeepsSocketsAndServesLocallyWithoutRedis(t *testing.T) {
 			redis.back(c)
 			cathy.wantFrame("rollcall:reachable", "{}")
 			for user, s := range map[string]*socket{"alice": alice, "bob": bob, "cathy": cathy} {
-				eventually(t, "a push from afar to reach "+user, func() (answer, bool) {
+				redistest.Eventually(t, "a push from afar to reach "+user, func() (answer, bool) {
 					got := ask(t, c.nodes[2].instance().App, "POST", "/push/"+user, `{"event":"z"}`)
 					return got, got.Body["state"] == "online" && got.Body["instances"] == 1.0
 				})
@@ -127,7 +129,7 @@ func (c *cluster) wantCallsToEnd(a *App) {
 			calls.Go(func() {
 				method, path, _ := strings.Cut(call, " ")
 				got, err := c.ask(a, method, path, `{"event":"x"}`)
-				for giveUp := time.Now().Add(patience); err != nil && time.Now().Before(giveUp); {
+				for giveUp := time.Now().Add(redistest.Patience); err != nil && time.Now().Before(giveUp); {
 					// the gate closes those of so many new connections whose heads are slow to come
 					got, err = c.ask(a, method, path, `{"event":"x"}`)
 				}

@@ -159,7 +159,7 @@ func faultOf(event any, origin string) (fault string, refusal bool) {
 
 func (p *tab) do(actions ...chromedp.Action[chromedp.Void]) {
 	p.t.Helper()
-	ctx, cancel := context.WithTimeout(p.ctx, patience)
+	ctx, cancel := context.WithTimeout(p.ctx, redistest.Patience)
 	defer cancel()
 	if err := chromedp.Do(ctx, actions...); err != nil {
 		p.t.Fatalf("%s: %v", p.name, err)
@@ -177,7 +177,7 @@ func (p *tab) see(function string, args ...any) string {
 }
 
 func (p *tab) call(function string, args ...any) (string, error) {
-	ctx, cancel := context.WithTimeout(p.ctx, patience)
+	ctx, cancel := context.WithTimeout(p.ctx, redistest.Patience)
 	defer cancel()
 	return chromedp.Run(ctx, chromedp.Evaluate[string](fmt.Sprintf(`(async () => {
 		const $ = (id) => document.getElementById(id);

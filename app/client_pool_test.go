@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
+
+	"rollcall/lua/redistest"
 )
 
 // the client pool are clients. Each comes back by itself whenever its socket closes, as the close code says.
@@ -114,7 +116,7 @@ func (p *clientPool) changedLocked() {
 // await waits until something is so.
 func (p *clientPool) await(what string, isSoLocked func() bool) {
 	p.cluster.t.Helper()
-	for giveUp := time.After(patience); ; {
+	for giveUp := time.After(redistest.Patience); ; {
 		p.mu.Lock()
 		so, changed := isSoLocked(), p.changed
 		p.mu.Unlock()

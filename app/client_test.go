@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
+
+	"rollcall/lua/redistest"
 )
 
 // client is one client.
@@ -225,6 +227,6 @@ func (c *client) leave() {
 	c.closing, c.wanted, c.user.left = true, false, true
 	c.unreachableLocked()
 	if c.conn != nil {
-		_ = c.conn.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(websocket.CloseNormalClosure, ""), time.Now().Add(patience))
+		_ = c.conn.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(websocket.CloseNormalClosure, ""), time.Now().Add(redistest.Patience))
 	}
 }

@@ -53,7 +53,7 @@ func startCluster(t *testing.T, people int, change ...func(*cluster)) *cluster {
 	t.Cleanup(transport.CloseIdleConnections)
 	c := &cluster{
 		t: t, prefix: "rollcall:1:", lastLogID: "0", report: newReport(), paths: []string{mustBinary(t), mustBinary(t), mustBinary(t)},
-		httpClient: &http.Client{Transport: transport, Timeout: patience / 2},
+		httpClient: &http.Client{Transport: transport, Timeout: redistest.Patience / 2},
 	}
 	for _, adjust := range change {
 		adjust(c)

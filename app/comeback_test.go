@@ -14,6 +14,8 @@ import (
 
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/gorilla/websocket"
+
+	"rollcall/lua/redistest"
 )
 
 // These tests are about static/rollcall.js on a page that is not ours: how it comes back, when not, and what it says of it.
@@ -204,7 +206,7 @@ func (s *scripted) next(t *testing.T) string {
 	select {
 	case what := <-s.happened:
 		return what
-	case <-time.After(patience):
+	case <-time.After(redistest.Patience):
 		t.Fatal("the server saw nothing")
 		return ""
 	}

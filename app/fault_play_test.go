@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/redis/rueidis"
+
+	"rollcall/lua/redistest"
 )
 
 // killInstances kills instances. Of those who have sockets there alone, every other one does not come back; how long it takes until
@@ -47,7 +49,7 @@ func (run *faultRun) awaitSwept(d *killedInstances) {
 		{"no longer online", func(state string, present bool) bool { return state != "online" }},
 		{"swept", func(state string, present bool) bool { return !present }},
 	} {
-		eventually(c.t, "the users of the dead to be "+aim.name, func() (map[string]presenceView, bool) {
+		redistest.Eventually(c.t, "the users of the dead to be "+aim.name, func() (map[string]presenceView, bool) {
 			users, stale, err := survivor.readPresence("/presence?limit=1000")
 			return users, err == nil && !stale && !slices.ContainsFunc(d.users, func(u *user) bool {
 				view, present := users[u.name]
@@ -133,7 +135,7 @@ func (run *faultRun) stallClient(n *clusterNode) {
 	before := n.tooSlow()
 	stallClient(c.t, n.instance().App, "dave")
 	body := `{"event":"x","data":"` + strings.Repeat("x", 60_000) + `"}`
-	eventually(c.t, "dave to be closed", func() (string, bool) {
+	redistest.Eventually(c.t, "dave to be closed", func() (string, bool) {
 		got, _, _ := c.nodes[0].call("POST", "/push/dave?wait=written&timeout=10ms", body)
 		return got.text, n.tooSlow() != before
 	})
@@ -143,7 +145,7 @@ func (run *faultRun) stallClient(n *clusterNode) {
 // tooSlow is the instance's count of clients that were too slow, as /metrics tells it.
 func (n *clusterNode) tooSlow() string {
 	n.cluster.t.Helper()
-	return eventually(n.cluster.t, "the instance to count slow clients", func() (string, bool) {
+	return redistest.Eventually(n.cluster.t, "the instance to count slow clients", func() (string, bool) {
 		got, _, _ := n.call("GET", "/metrics", "")
 		_, after, found := strings.Cut(got.text, `rollcall_drops_total{reason="socket_too_slow"} `)
 		count, _, _ := strings.Cut(after, "\n")
@@ -192,7 +194,7 @@ func (run *faultRun) delayLinks(by, d time.Duration) {
 // redis runs a command, past all links. It is tried again if the connection was lost, as after a restart of Redis.
 func (c *cluster) redis(words ...string) rueidis.RedisResult {
 	c.t.Helper()
-	result := eventually(c.t, "Redis to answer "+words[0], func() (rueidis.RedisResult, bool) {
+	result := redistest.Eventually(c.t, "Redis to answer "+words[0], func() (rueidis.RedisResult, bool) {
 		result := c.redisClient.Do(context.Background(), c.redisClient.B().Arbitrary(words...).Build())
 		return result, result.NonRedisError() == nil
 	})
@@ -249,7 +251,7 @@ func (run *faultRun) wantListening() {
 	c := run.cluster
 	c.t.Helper()
 	for _, n := range c.serving() {
-		eventually(c.t, "the instance to listen", func() (int64, bool) {
+		redistest.Eventually(c.t, "the instance to listen", func() (int64, bool) {
 			heard, err := c.redis("PUBSUB", "NUMSUB", c.prefix+"{0}:to:"+n.instance().Instance).ToArray()
 			if err != nil || len(heard) != 2 {
 				return 0, false

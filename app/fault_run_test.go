@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
+
+	"rollcall/lua/redistest"
 )
 
 // run is what is watched from before a fault until everything is right again.
@@ -214,7 +216,7 @@ func (c *cluster) wantFencePassed(n *clusterNode) {
 	truth, _ := c.pool.connected()
 	users := slices.Sorted(maps.Keys(truth))
 	body, _ := json.Marshal(map[string]any{"users": users, "event": "fence"})
-	got := eventually(c.t, "a push to reach every instance", func() (answer, bool) {
+	got := redistest.Eventually(c.t, "a push to reach every instance", func() (answer, bool) {
 		got, _, err := n.call("POST", "/push", string(body))
 		results, _ := got.Body["results"].([]any)
 		right := err == nil && len(results) == len(users)
@@ -233,7 +235,7 @@ func (c *cluster) wantFencePassed(n *clusterNode) {
 func (c *cluster) wantCleanAudit() {
 	c.t.Helper()
 	nodes := c.serving()
-	eventually(c.t, "an audit of the living instances alone", func() (string, bool) {
+	redistest.Eventually(c.t, "an audit of the living instances alone", func() (string, bool) {
 		got, _, err := nodes[rand.IntN(len(nodes))].call("GET", "/audit", "")
 		var audits struct {
 			Instances []struct {

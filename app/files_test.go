@@ -70,7 +70,7 @@ func TestInstance_ThatIsFullSaysSo(t *testing.T) {
 		t.Error("it is not counted")
 	}
 	alice.leave()
-	eventually(t, "room for bob", func() (error, bool) {
+	redistest.Eventually(t, "room for bob", func() (error, bool) {
 		conn, _, err := websocket.DefaultDialer.Dial("ws://"+a.Addr+"/ws", nil)
 		if err == nil {
 			conn.Close()
@@ -140,7 +140,7 @@ const anonymousHandshake = "GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: U
 // wantAnswers wants an instance to answer over a new connection.
 func wantAnswers(t *testing.T, a *App, path string) int {
 	t.Helper()
-	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: patience}
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: redistest.Patience}
 	response, err := client.Get("http://" + a.Addr + path)
 	if err != nil {
 		t.Fatal(err)
@@ -169,7 +169,7 @@ func TestInstance_WithoutFilesKeepsItsLeaseAndAnswersProbes(t *testing.T) {
 			t.Fatalf("alice is %v", got.Body)
 		}
 	}
-	eventually(t, "a push to reach alice", func() (string, bool) {
+	redistest.Eventually(t, "a push to reach alice", func() (string, bool) {
 		got := ask(t, other, "POST", "/push/alice?wait=written", `{"event":"x"}`)
 		return got.text, strings.Contains(got.text, `"written":1`)
 	})

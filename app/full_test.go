@@ -12,7 +12,7 @@ import (
 // wantDeadline waits until the lease of an instance ends so many ms after a moment, and returns when it ends.
 func wantDeadline(t *testing.T, redis *redistest.Server, instance string, after int64) (deadline int64) {
 	t.Helper()
-	return eventually(t, "the lease of "+instance+" to be renewed", func() (int64, bool) {
+	return redistest.Eventually(t, "the lease of "+instance+" to be renewed", func() (int64, bool) {
 		lease, err := redis.Ask("HGET", "rollcall:1:{0}:leases", instance+".1").ToString()
 		if err != nil {
 			t.Fatalf("the lease of %s under its first token: %v", instance, err)
@@ -31,7 +31,7 @@ func TestInstance_KeepsPresenceAndPushesGoingOnAFullRedisAndNamesIt(t *testing.T
 	connect(t, dies.App, "cathy")
 	wantReady := func(app *App, warning string) {
 		t.Helper()
-		eventually(t, "readyz to say "+warning, func() (answer, bool) {
+		redistest.Eventually(t, "readyz to say "+warning, func() (answer, bool) {
 			got := ask(t, app, "GET", "/readyz", "")
 			return got, got.Status == http.StatusOK && strings.Contains(got.text, warning) && !strings.Contains(got.text, "out of reach")
 		})
@@ -56,7 +56,7 @@ func TestInstance_KeepsPresenceAndPushesGoingOnAFullRedisAndNamesIt(t *testing.T
 	wantState(t, a, "bob", "offline", 0)
 	dies.killInstance()
 	wantState(t, a, "cathy", "offline", 0)
-	eventually(t, "cathy to be swept", func() (bool, bool) {
+	redistest.Eventually(t, "cathy to be swept", func() (bool, bool) {
 		still, _ := redis.Ask("HEXISTS", "rollcall:1:{0}:owners", "cathy").AsBool()
 		return still, !still
 	})

@@ -18,7 +18,7 @@ func keyed(key string) http.Header { return http.Header{"Idempotency-Key": {key}
 // way. On a busy machine that can be, and such an answer promises nothing.
 func askSurely(t *testing.T, a *App, path, body string, header http.Header) answer {
 	t.Helper()
-	return eventually(t, "an answer to "+path, func() (answer, bool) {
+	return redistest.Eventually(t, "an answer to "+path, func() (answer, bool) {
 		got := ask(t, a, "POST", path, body, header)
 		return got, !promisesNothing(got)
 	})
@@ -33,7 +33,7 @@ func promisesNothing(got answer) bool {
 // countUntilLast pushes a last frame, and counts what came before it by its data.
 func (s *socket) countUntilLast(a *App) map[string]int {
 	s.t.Helper()
-	eventually(s.t, "the last push", func() (answer, bool) {
+	redistest.Eventually(s.t, "the last push", func() (answer, bool) {
 		got := ask(s.t, a, "POST", "/push/alice", `{"event":"last"}`)
 		return got, got.Status == http.StatusOK && got.Body["instances"] == 1.0
 	})
@@ -52,7 +52,7 @@ func TestIdempotency_DoesARequestOnceOnWhicheverInstanceItArrives(t *testing.T) 
 		done := map[string]bool{} // by what was sent: it was said to be done
 		for _, path := range []string{"/push/alice?wait=written&timeout=5s", "/push", "/emit/all"} {
 			var body, key string
-			first := eventually(t, "an answer to "+path, func() (answer, bool) {
+			first := redistest.Eventually(t, "an answer to "+path, func() (answer, bool) {
 				tries++ // one that Redis was too slow for may have got through, and then its key is used up
 				body, key = fmt.Sprintf(`{"event":"x","data":%d}`, tries), fmt.Sprint(path, tries)
 				if path == "/push" {
@@ -188,7 +188,7 @@ func TestIdempotency_RefusesRequestsWithoutRedisAndDoesThemWhenItIsBack(t *testi
 	redis.Kill()
 	wantNothingSent(t, a)
 	redis.Restart()
-	eventually(t, "the repeat to be done", func() (answer, bool) {
+	redistest.Eventually(t, "the repeat to be done", func() (answer, bool) {
 		got := ask(t, a, "POST", "/push/alice", `{"event":"x"}`, keyed("k"))
 		return got, got.Status == http.StatusOK
 	})
@@ -206,7 +206,7 @@ func TestIdempotency_NeverDoesARequestTwiceThatAPausedRedisClaimsLate(t *testing
 	redis.Pause()
 	wantNothingSent(t, a)
 	redis.Resume()
-	repeat := eventually(t, "Redis to be back", func() (answer, bool) {
+	repeat := redistest.Eventually(t, "Redis to be back", func() (answer, bool) {
 		got := ask(t, a, "POST", "/push/alice", `{"event":"x"}`, keyed("k"))
 		return got, got.Status != http.StatusServiceUnavailable
 	})
@@ -267,7 +267,7 @@ func TestIdempotency_StoresAResultThatDoesNotDependOnHowLongTheCallerWaits(t *te
 		}
 		wantProblem(t, ask(t, a, "POST", path, `{"event":"x"}`, keyed(key)), http.StatusConflict, "under_way")
 		alice.send(fmt.Sprintf(`{"event":"rollcall:ack","data":{"id":%q}}`, id))
-		again := eventually(t, "the outcome", func() (answer, bool) {
+		again := redistest.Eventually(t, "the outcome", func() (answer, bool) {
 			got := ask(t, a, "POST", path, `{"event":"x"}`, keyed(key))
 			return got, got.Status != http.StatusConflict
 		})

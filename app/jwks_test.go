@@ -21,6 +21,8 @@ import (
 
 	"github.com/MicahParks/jwkset"
 	"github.com/golang-jwt/jwt/v5"
+
+	"rollcall/lua/redistest"
 )
 
 // issuer publishes keys, 150 ms away from whoever asks.
@@ -134,7 +136,7 @@ func unavailable(w http.ResponseWriter, _ int) bool {
 // wantGood wants a token to be good, at once or as soon as its key is found.
 func wantGood(t *testing.T, a *App, token string) {
 	t.Helper()
-	eventually(t, "a token that is verified", func() (answer, bool) {
+	redistest.Eventually(t, "a token that is verified", func() (answer, bool) {
 		got := tryToken(t, a, token)
 		return got, got.Status == http.StatusUpgradeRequired
 	})

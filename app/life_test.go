@@ -58,7 +58,7 @@ func TestInstance_ThatDrainsIsNotReadyAndTakesNoNewSockets(t *testing.T) {
 	}
 	stubborn := deafClient(t, a.App) // does not answer the close frame, so the drain goes on
 	a.signal(syscall.SIGTERM)
-	got := eventually(t, "readyz to say draining", func() (answer, bool) {
+	got := redistest.Eventually(t, "readyz to say draining", func() (answer, bool) {
 		got := ask(t, a.App, "GET", "/readyz", "")
 		return got, got.Status == 503
 	})
@@ -70,7 +70,7 @@ func TestInstance_ThatDrainsIsNotReadyAndTakesNoNewSockets(t *testing.T) {
 	if got := ask(t, a.App, "GET", "/healthz", ""); got.Status != 200 {
 		t.Errorf("healthz: %d %s", got.Status, got.text)
 	}
-	eventually(t, "all to see that it drains", func() (string, bool) {
+	redistest.Eventually(t, "all to see that it drains", func() (string, bool) {
 		got := ask(t, a.App, "GET", "/instances", "")
 		return got.text, strings.Contains(got.text, `"state":"draining"`)
 	})
@@ -111,11 +111,11 @@ func TestPresence_UsersOfACrashedInstanceAreReconnectingThenOfflineThenSwept(t *
 	if got["since"] != nil || got["lastSeen"] == nil {
 		t.Errorf("offline: %v", got)
 	}
-	eventually(t, "only bob and his instance to be left", func() (answer, bool) {
+	redistest.Eventually(t, "only bob and his instance to be left", func() (answer, bool) {
 		got := ask(t, b, "GET", "/instances", "")
 		return got, len(got.Body["instances"].([]any)) == 1 && slices.Equal(listed(t, b, 10), []string{"bob"})
 	})
-	eventually(t, "the sweep, after which alice counts no more", func() (answer, bool) {
+	redistest.Eventually(t, "the sweep, after which alice counts no more", func() (answer, bool) {
 		got := ask(t, b, "GET", "/presence/count", "")
 		return got, got.Body["present"] == 1.0 && got.Body["stale"] == false
 	})
@@ -161,13 +161,13 @@ func TestDevMode_WhatMakeRunPrintsWorksWhenPasted(t *testing.T) {
 	}
 	defer func() { _ = second.Process.Kill(); _ = second.Wait() }()
 	key := http.Header{"Authorization": {a.config.APIKeys[0]}}
-	list := eventually(t, "two live instances", func() ([]any, bool) {
+	list := redistest.Eventually(t, "two live instances", func() ([]any, bool) {
 		list, _ := ask(t, a, "GET", "/instances", "", key).Body["instances"].([]any)
 		return list, len(list) == 2
 	})
 	for _, one := range list { // their pages have what they need, also the second's, which was given it
 		addr := one.(map[string]any)["addr"].(string)
-		got := eventually(t, "the key of "+addr, func() (answer, bool) {
+		got := redistest.Eventually(t, "the key of "+addr, func() (answer, bool) {
 			got, err := http.Get("http://" + addr + "/dev/key")
 			if err != nil {
 				return answer{}, false

@@ -1,6 +1,10 @@
 package main
 
-import "time"
+import (
+	"time"
+
+	"rollcall/lua/redistest"
+)
 
 // lapse is for the length of a fault, which is part of the fault; nothing is ever awaited with it.
 func lapse(d time.Duration) { <-time.After(d) }
@@ -33,7 +37,7 @@ func (n *clusterNode) narrowLink(kilobytes int) {
 func (n *clusterNode) healLink() {
 	n.cluster.t.Helper()
 	n.link.heal()
-	eventually(n.cluster.t, "the link to be open", func() (error, bool) { // its port may be taken for a moment
+	redistest.Eventually(n.cluster.t, "the link to be open", func() (error, bool) { // its port may be taken for a moment
 		err := n.link.open()
 		return err, err == nil
 	})

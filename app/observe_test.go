@@ -16,6 +16,7 @@ import (
 	"github.com/gorilla/websocket"
 
 	"rollcall/handlers"
+	"rollcall/lua/redistest"
 )
 
 // wantMetrics wants all these lines, as soon as they are there: what ends is counted after it was answered.
@@ -71,7 +72,7 @@ func TestMetrics_CountSocketsWhenTheyOpenAndByHowTheyClose(t *testing.T) {
 	closeWith := func(code int) {
 		s := connect(t, a, "bob")
 		frame := websocket.FormatCloseMessage(code, "")
-		if err := s.conn.WriteControl(websocket.CloseMessage, frame, time.Now().Add(patience)); err != nil {
+		if err := s.conn.WriteControl(websocket.CloseMessage, frame, time.Now().Add(redistest.Patience)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -240,7 +241,7 @@ func TestLog_ShowsRefusedKeysAndTokensWithoutTheirTextAndNotWithoutEnd(t *testin
 		log.has("hunter2") {
 		t.Error(log.text.String())
 	}
-	eventually(t, "a line that says how many were left out", func() (int, bool) {
+	redistest.Eventually(t, "a line that says how many were left out", func() (int, bool) {
 		ask(t, a, "GET", "/ws?token=hunter2", "", http.Header{"Authorization": nil})
 		return 0, log.has("a token was refused", "leftOut=")
 	})

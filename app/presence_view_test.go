@@ -8,6 +8,8 @@ import (
 	"net/url"
 	"slices"
 	"time"
+
+	"rollcall/lua/redistest"
 )
 
 // presenceView is what an instance says of a user.
@@ -83,7 +85,7 @@ func (c *cluster) difference() (wrong string, vouched bool) {
 // wantExact waits until every instance says what is so, and vouches for it. It says when they first said so.
 func (c *cluster) wantExact() (first time.Time) {
 	c.t.Helper()
-	eventually(c.t, "presence to be exact", func() (string, bool) {
+	redistest.Eventually(c.t, "presence to be exact", func() (string, bool) {
 		wrong, vouched := c.difference()
 		if wrong == "" && first.IsZero() {
 			first = time.Now()

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"rollcall/lua/redistest"
 	"rollcall/static"
 )
 
@@ -48,7 +49,7 @@ func TestProxy_PassesAStreamLineByLine(t *testing.T) {
 	startBalanced(t).behindEach(func(t *testing.T, f *front) {
 		alice := connect(t, f.public, "alice")
 		s := f.openStream(t, "?wait=written&timeout=5s")
-		giveUp := time.AfterFunc(patience, func() { s.body.Close() })
+		giveUp := time.AfterFunc(redistest.Patience, func() { s.body.Close() })
 		defer giveUp.Stop()
 		for n := range streamLines { // each answer before the next line is sent
 			s.send(numberLine("alice", n))

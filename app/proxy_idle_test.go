@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
+
+	"rollcall/lua/redistest"
 )
 
 // The day in which sockets are idle is ten times as fast: the proxies' timeouts are a tenth of what their
@@ -84,7 +86,7 @@ func startIdleServer(t *testing.T) (addr string) {
 		defer beat.Stop()
 		for range idlePings {
 			<-beat.C
-			_ = conn.WriteControl(websocket.PingMessage, nil, time.Now().Add(patience))
+			_ = conn.WriteControl(websocket.PingMessage, nil, time.Now().Add(redistest.Patience))
 			if _, alive := <-pongs; !alive {
 				return
 			}

@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"github.com/chromedp/chromedp"
+
+	"rollcall/lua/redistest"
 )
 
 const (
@@ -156,7 +158,7 @@ func (b *balanced) wantAllOnline(audiences []*audience) []string {
 	for _, c := range audiences {
 		all += len(c.users)
 	}
-	eventually(b.t, "everybody to be online", func() (string, bool) {
+	redistest.Eventually(b.t, "everybody to be online", func() (string, bool) {
 		got := ask(b.t, b.instances[0].App, "GET", "/presence?limit=1000", "")
 		online := strings.Count(got.text, `"state":"online"`)
 		return got.text, online == all && strings.Count(got.text, `"sockets":1,`) == all
@@ -171,7 +173,7 @@ func (b *balanced) restart(place int) {
 	b.instances[place].wantExit(0)
 	b.start(place)
 	for _, f := range b.fronts {
-		eventually(b.t, f.program+" to find the new instance", func() (string, bool) {
+		redistest.Eventually(b.t, f.program+" to find the new instance", func() (string, bool) {
 			s := open(b.t, "ws://"+f.public.Addr+"/ws", nil)
 			welcome := s.next()
 			s.leave()
@@ -189,7 +191,7 @@ func (c *audience) startPushing() {
 }
 
 func (c *audience) pushOn() {
-	calls := &http.Client{Transport: &http.Transport{}, Timeout: patience / 2}
+	calls := &http.Client{Transport: &http.Transport{}, Timeout: redistest.Patience / 2}
 	defer calls.CloseIdleConnections()
 	for {
 		select {

@@ -95,7 +95,7 @@ func (b *balanced) start(place int) {
 // awaitReady waits until an instance is ready, or a proxy has found one.
 func awaitReady(t *testing.T, a *App) {
 	t.Helper()
-	eventually(t, "readyz to say so", func() (answer, bool) {
+	redistest.Eventually(t, "readyz to say so", func() (answer, bool) {
 		got := ask(t, a, "GET", "/readyz", "")
 		return got, got.Status == 200
 	})
@@ -172,7 +172,7 @@ func awaitListener(t *testing.T, addr string, exited <-chan struct{}) {
 	t.Helper()
 	again := time.NewTicker(20 * time.Millisecond)
 	defer again.Stop()
-	for giveUp := time.After(patience); ; {
+	for giveUp := time.After(redistest.Patience); ; {
 		if conn, err := net.Dial("tcp", addr); err == nil {
 			conn.Close()
 			return

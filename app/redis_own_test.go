@@ -99,7 +99,7 @@ func TestOwnRedis_ExpiresKeys(t *testing.T) {
 	if err := client.Do(t.Context(), client.B().Set().Key("passing").Value("x").PxMilliseconds(1).Build()).Error(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the key to be gone", func() (int64, bool) {
+	redistest.Eventually(t, "the key to be gone", func() (int64, bool) {
 		n, err := client.Do(t.Context(), client.B().Exists().Key("passing").Build()).AsInt64()
 		return n, err == nil && n == 0
 	})

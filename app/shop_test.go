@@ -16,6 +16,7 @@ import (
 	"github.com/chromedp/chromedp"
 	"github.com/gorilla/websocket"
 
+	"rollcall/lua/redistest"
 	"rollcall/static"
 )
 
@@ -120,7 +121,7 @@ const (
 // wantListeners wants so many listeners on window and document together.
 func (p *tab) wantListeners(want int) {
 	p.t.Helper()
-	ctx, cancel := context.WithTimeout(p.ctx, patience)
+	ctx, cancel := context.WithTimeout(p.ctx, redistest.Patience)
 	defer cancel()
 	got := 0
 	for _, target := range []string{"window", "document"} {

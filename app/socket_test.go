@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
+
+	"rollcall/lua/redistest"
 )
 
 // frame is one from the server.
@@ -96,7 +98,7 @@ func (s *socket) next() frame {
 			s.t.Fatalf("the connection ended: %v", s.ended)
 		}
 		return f
-	case <-time.After(patience):
+	case <-time.After(redistest.Patience):
 		s.t.Fatal("no frame came")
 		return frame{}
 	}
@@ -136,7 +138,7 @@ func (s *socket) wantClose(code int) (frames []frame) {
 				s.t.Fatalf("the connection ended with %v, want close code %d", s.ended, code)
 			}
 			return frames
-		case <-time.After(patience):
+		case <-time.After(redistest.Patience):
 			s.t.Fatal("the connection did not end")
 		}
 	}
@@ -152,7 +154,7 @@ func (s *socket) send(text string) {
 // leave closes on purpose, with code 1000.
 func (s *socket) leave() {
 	s.t.Helper()
-	if err := s.conn.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(1000, ""), time.Now().Add(patience)); err != nil {
+	if err := s.conn.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(1000, ""), time.Now().Add(redistest.Patience)); err != nil {
 		s.t.Fatal(err)
 	}
 	s.wantClose(1000)

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"rollcall/lua/redistest"
 )
 
 // stream is a POST /push of application/x-ndjson that is under way.
@@ -270,7 +272,7 @@ func TestStream_ThatIsLeftKeepsNothing(t *testing.T) {
 
 func wantMetric(t *testing.T, a *App, line string) {
 	t.Helper()
-	eventually(t, line, func() (string, bool) {
+	redistest.Eventually(t, line, func() (string, bool) {
 		metrics := ask(t, a, "GET", "/metrics", "").text
 		return metrics, strings.Contains(metrics, "\n"+line+"\n")
 	})

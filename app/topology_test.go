@@ -49,7 +49,7 @@ func (c *crowd) elsewhere(user string) *App {
 func (c *crowd) wantAllIsWell() {
 	c.t.Helper()
 	for _, a := range c.apps {
-		eventually(c.t, "the instance to be ready", func() (answer, bool) {
+		redistest.Eventually(c.t, "the instance to be ready", func() (answer, bool) {
 			got := ask(c.t, a, "GET", "/readyz", "")
 			return got, got.Status == http.StatusOK
 		})
@@ -60,7 +60,7 @@ func (c *crowd) wantAllIsWell() {
 		client.awaitFrame("push", fmt.Sprint(c.rounds))
 	}
 	for n, a := range c.apps {
-		audit := eventually(c.t, "an audit of all", func() (answer, bool) {
+		audit := redistest.Eventually(c.t, "an audit of all", func() (answer, bool) {
 			got := ask(c.t, a, "GET", "/audit", "")
 			return got, got.Status == http.StatusOK && strings.Count(got.text, `"missing":`) == len(c.apps)
 		})
@@ -85,7 +85,7 @@ func (c *crowd) wantPushWritten(user string) {
 	path, body := "/push/"+user+"?wait=written&timeout=5s", fmt.Sprintf(`{"event":"push","data":%d}`, c.rounds)
 	var key http.Header
 	tries := 0
-	first := eventually(c.t, "a push to be written to "+user, func() (answer, bool) {
+	first := redistest.Eventually(c.t, "a push to be written to "+user, func() (answer, bool) {
 		tries++
 		key = keyed(fmt.Sprintf("%s-%d-%d", user, c.rounds, tries))
 		got := ask(c.t, c.elsewhere(user), "POST", path, body, key)
@@ -120,7 +120,7 @@ func (c *crowd) wantPresence(a *App) {
 // surely asks until the instance is sure of its answer.
 func (c *crowd) surely(a *App, path string) answer {
 	c.t.Helper()
-	return eventually(c.t, path+" not to be stale", func() (answer, bool) {
+	return redistest.Eventually(c.t, path+" not to be stale", func() (answer, bool) {
 		got := ask(c.t, a, "GET", path, "")
 		return got, got.Status == http.StatusOK && got.Body["stale"] == false
 	})
@@ -130,7 +130,7 @@ func (c *crowd) surely(a *App, path string) answer {
 func (c *crowd) wantRecovery() {
 	c.t.Helper()
 	for user := range c.clients {
-		eventually(c.t, "a push to "+user, func() (answer, bool) {
+		redistest.Eventually(c.t, "a push to "+user, func() (answer, bool) {
 			got := ask(c.t, c.elsewhere(user), "POST", "/push/"+user, `{"event":"again"}`)
 			return got, got.Body["state"] == "online" && got.Body["instances"] == 1.0
 		})

@@ -105,14 +105,14 @@ func TestSocket_ThatDoesNotReadIsDroppedAndReportedAsDropped(t *testing.T) {
 	bob := connect(t, near, "bob")
 	body := `{"event":"x","data":"` + strings.Repeat("x", 60_000) + `"}`
 	stallClient(t, near, "alice")
-	eventually(t, "alice to be too slow", func() (string, bool) { // the pushes before wait in vain to be written
+	redistest.Eventually(t, "alice to be too slow", func() (string, bool) { // the pushes before wait in vain to be written
 		got := ask(t, near, "POST", "/push/alice?wait=written&timeout=10ms", body)
 		counts, _ := got.Body["sockets"].(map[string]any)
 		return got.text, counts["dropped"] == 1.0
 	})
 	wantState(t, far, "alice", "reconnecting", 0)
 	stallClient(t, near, "alice")
-	eventually(t, "alice to be too slow for what comes from afar", func() (string, bool) {
+	redistest.Eventually(t, "alice to be too slow for what comes from afar", func() (string, bool) {
 		ask(t, far, "POST", "/push/alice", body)
 		metrics := ask(t, near, "GET", "/metrics", "").text
 		return metrics, strings.Contains(metrics, `rollcall_drops_total{reason="socket_too_slow"} 2`)
@@ -148,7 +148,7 @@ func TestPush_AUserWhoMovesAllTheTimeMissesNoPushAnsweredAsWritten(t *testing.T)
 	go func() { // moves from instance to instance, each time with a new socket before the old one is closed
 		seen := map[string]int{}
 		read := func(s *socket) {
-			_ = s.conn.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(1000, ""), time.Now().Add(patience))
+			_ = s.conn.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(1000, ""), time.Now().Add(redistest.Patience))
 			for f := range s.frames {
 				seen[string(f.Data)]++
 			}

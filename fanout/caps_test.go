@@ -16,7 +16,7 @@ func TestALaneRefusesWhatIsTooLargeForItsQueue(t *testing.T) {
 	server.Pause()
 	const large = 1 << 20
 	frame := make([]byte, large) // one for all: it is the same memory
-	ticket := a.router.Begin(repeated(Push{User: "alice", Frame: frame}, laneBytes/large+3), time.Now().Add(patience))
+	ticket := a.router.Begin(repeated(Push{User: "alice", Frame: frame}, laneBytes/large+3), time.Now().Add(redistest.Patience))
 	server.Resume()
 	took := 0
 	for n, outcome := range ticket.Wait(t.Context()) {

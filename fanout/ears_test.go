@@ -24,7 +24,7 @@ func TestCaughtUpIsWhoHasDeliveredEmitsToo(t *testing.T) {
 		}
 		caughtUp := make(chan error, 1)
 		go func() { caughtUp <- a.receiver.CatchUp(t.Context()) }()
-		eventually(t, "it to wait behind the emit", func() bool { return len(a.receiver.emitter.queue) == 1 })
+		redistest.Await(t, "it to wait behind the emit", func() bool { return len(a.receiver.emitter.queue) == 1 })
 		select {
 		case err := <-caughtUp:
 			t.Errorf("caught up with an emit under way: %v", err)
@@ -58,7 +58,7 @@ func TestASubscriptionThatIsUpAndSilentIsNoticedAndMadeAnew(t *testing.T) {
 	a := startNode(t, "a", o)
 	alice := a.join("alice")
 	ask := Push{User: "alice", Frame: []byte("x"), Wait: Written}
-	eventually(t, "a to hear again", func() bool {
+	redistest.Await(t, "a to hear again", func() bool {
 		ctx, cancel := context.WithTimeout(t.Context(), o.lease)
 		defer cancel()
 		got := b.router.PushMany(ctx, []Push{ask})[0] // on a slow machine some find a's lease lapsed, or get no answer
@@ -68,7 +68,7 @@ func TestASubscriptionThatIsUpAndSilentIsNoticedAndMadeAnew(t *testing.T) {
 	if dials.Load() < 2 {
 		t.Error("the silent one was heard")
 	}
-	eventually(t, "no trouble any more", func() bool { return a.receiver.NotReadyReason() == "" })
+	redistest.Await(t, "no trouble any more", func() bool { return a.receiver.NotReadyReason() == "" })
 }
 
 // silentClient subscribes, and hears nothing.
@@ -84,7 +84,7 @@ func TestASubscriptionWhoseConnectionIsKilledIsMadeAnew(t *testing.T) {
 	a, b := startNode(t, "a", o), startNode(t, "b", o)
 	alice := a.join("alice")
 	server.Do(server.Client(), "CLIENT", "KILL", "TYPE", "pubsub")
-	eventually(t, "a to hear again", func() bool { // and what was answered as taken by nobody was not
+	redistest.Await(t, "a to hear again", func() bool { // and what was answered as taken by nobody was not
 		got := b.push("alice", "x")
 		if got.Err != nil {
 			t.Fatal(got.Err)

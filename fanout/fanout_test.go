@@ -15,8 +15,6 @@ import (
 	"rollcall/presence"
 )
 
-const patience = time.Minute // after which a test gives up
-
 func TestAPushGoesToTheOwnersAndOnlyThere(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
 		o := options(server, 4)
@@ -59,7 +57,7 @@ func TestPushesOfOneInstanceForOneUserArriveInOrder(t *testing.T) {
 		var tickets []*Ticket
 		for n := range each { // without waiting for the answers
 			for _, user := range users {
-				tickets = append(tickets, a.router.Begin([]Push{{User: user, Frame: fmt.Append(nil, n)}}, time.Now().Add(patience)))
+				tickets = append(tickets, a.router.Begin([]Push{{User: user, Frame: fmt.Append(nil, n)}}, time.Now().Add(redistest.Patience)))
 			}
 		}
 		for _, ticket := range tickets {
@@ -92,10 +90,10 @@ func TestAStrayPushHealsTheMirror(t *testing.T) {
 			held, err := server.Do(client, "HEXISTS", keys.Owners(0), "alice").AsBool()
 			return err == nil && !held
 		}
-		eventually(t, "b's own write", left)
+		redistest.Await(t, "b's own write", left)
 		server.Do(client, "HSET", keys.Owners(0), "alice", entry)
 		a.wantPush("alice", "x", presence.Online, 1) // b took it, and finds that she is not there
-		eventually(t, "the ghost to go", left)
+		redistest.Await(t, "the ghost to go", left)
 		if strays := b.receiver.Dropped.Strays.Load(); strays != 1 {
 			t.Errorf("%d strays were counted, want 1", strays)
 		}
@@ -168,7 +166,7 @@ func TestALaneRefusesWhatFindsNoRoomAndServesTheRest(t *testing.T) {
 	for i := range pushes {
 		pushes[i] = Push{User: "alice", Frame: fmt.Append(nil, i)}
 	}
-	ticket := a.router.Begin(pushes, time.Now().Add(patience))
+	ticket := a.router.Begin(pushes, time.Now().Add(redistest.Patience))
 	server.Resume()
 	var taken []string
 	refused := 0

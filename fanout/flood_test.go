@@ -41,7 +41,7 @@ func TestPushesToOthersAreWrittenWhileOneUserIsFlooded(t *testing.T) {
 		}
 		echo{b, ctx}.Send()
 		lost := &b.receiver.Dropped.Overflow
-		eventually(t, "mallory to have lost pushes", func() bool { return lost.Load() > 0 })
+		redistest.Await(t, "mallory to have lost pushes", func() bool { return lost.Load() > 0 })
 		for n := range 40 { // so many that some share all there is to share with mallory
 			bob := b.join(userOf(n))
 			got := a.router.Push(t.Context(), Push{User: bob.User, Frame: []byte("x"), Wait: Written})
@@ -174,10 +174,10 @@ func TestHandedIsAPushWhenItsOwnersHaveHandedItToTheirSockets(t *testing.T) {
 		a, b, alice := startWithAlice(t, server)
 		open := alice.shut()
 		push := []Push{{User: "alice", Frame: []byte("x"), Wait: Handed}}
-		ticket := a.router.Begin(push, time.Now().Add(patience))
+		ticket := a.router.Begin(push, time.Now().Add(redistest.Patience))
 		outcome := make(chan Outcome, 1)
 		go func() { outcome <- ticket.Wait(context.Background())[0] }()
-		eventually(t, "the push to come", func() bool {
+		redistest.Await(t, "the push to come", func() bool {
 			return stateOf(ticket) == settled && b.receiver.Queued() == 1
 		})
 		select {
@@ -193,7 +193,7 @@ func TestHandedIsAPushWhenItsOwnersHaveHandedItToTheirSockets(t *testing.T) {
 		if got, want := <-outcome, (Outcome{State: presence.Online, Instances: 1}); got != want {
 			t.Errorf("%+v, want %+v", got, want)
 		}
-		here := b.router.Begin(push, time.Now().Add(patience))
+		here := b.router.Begin(push, time.Now().Add(redistest.Patience))
 		if got := here.Wait(t.Context())[0]; got != (Outcome{State: presence.Online, Instances: 1}) {
 			t.Errorf("to sockets here: %+v", got)
 		}

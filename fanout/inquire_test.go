@@ -36,7 +36,7 @@ func TestReport_SaysNothingOfInstancesIfRedisDidNotSayWhoWasAsked(t *testing.T) 
 		{Err: ErrUnreachable, Sockets: presence.Counts{Gone: 1}},
 		{State: presence.Unknown, Instances: 1, Partial: true, Sockets: presence.Counts{Gone: 1}},
 	} {
-		ticket := newTicket([]Push{{User: "alice", Frame: []byte("once"), Wait: Written}}, time.Now().Add(patience))
+		ticket := newTicket([]Push{{User: "alice", Frame: []byte("once"), Wait: Written}}, time.Now().Add(redistest.Patience))
 		o := &ticket.orders[0]
 		if err := l.admit(o); err != nil || !o.claim(time.Now()) {
 			t.Fatal(err)

@@ -102,17 +102,17 @@ func TestAPushThatComesAfterItsSuccessorsIsDroppedAndCounted(t *testing.T) {
 		a.wantPush("alice", "before", presence.Online, 1)
 
 		conn.slowDown()
-		ticket := a.router.Begin([]Push{{User: "alice", Frame: []byte("given up")}}, time.Now().Add(patience))
-		eventually(t, "the push to be written", func() bool { return conn.holds("given up") })
+		ticket := a.router.Begin([]Push{{User: "alice", Frame: []byte("given up")}}, time.Now().Add(redistest.Patience))
+		redistest.Await(t, "the push to be written", func() bool { return conn.holds("given up") })
 		conn.CloseRead()
 		if got := ticket.Wait(t.Context())[0]; !errors.Is(got.Err, ErrUnreachable) {
 			t.Errorf("got %+v", got)
 		}
-		eventually(t, "a new connection", func() bool { return a.push("alice", "successor").Instances == 1 })
+		redistest.Await(t, "a new connection", func() bool { return a.push("alice", "successor").Instances == 1 })
 		if err := conn.arrive(); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, "the late push to come", func() bool { return b.receiver.Dropped.Late.Load() == 1 })
+		redistest.Await(t, "the late push to come", func() bool { return b.receiver.Dropped.Late.Load() == 1 })
 		a.wantPush("alice", "after", presence.Online, 1)
 		alice.wantFrames("before", "successor", "after")
 	})

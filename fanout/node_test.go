@@ -55,7 +55,7 @@ func startNode(t *testing.T, name string, o nodeOptions) *node {
 	n.begin(n.receiver.Run)
 	select {
 	case <-n.receiver.Ready():
-	case <-time.After(patience):
+	case <-time.After(redistest.Patience):
 		t.Fatal("not subscribed")
 	}
 	redistest.Eventually(t, "its leases", func() (error, bool) { // a slow Redis may not answer in time
@@ -141,7 +141,7 @@ func (n *node) join(user string) *inbox {
 	i := &inbox{node: n, gate: make(chan struct{}), grown: make(chan struct{})}
 	close(i.gate)
 	i.Socket = &presence.Socket{ID: uuid.New(), User: user, Conn: i}
-	ctx, cancel := context.WithTimeout(n.t.Context(), patience)
+	ctx, cancel := context.WithTimeout(n.t.Context(), redistest.Patience)
 	defer cancel()
 	if !n.mirror.Join(ctx, i.Socket) {
 		n.t.Fatalf("%s is not reachable", user)
@@ -161,7 +161,7 @@ func (i *inbox) await(count int) {
 		}
 		select {
 		case <-grown:
-		case <-time.After(patience):
+		case <-time.After(redistest.Patience):
 			i.node.t.Fatalf("%d frames came, want %d", came, count)
 		}
 	}
@@ -195,15 +195,9 @@ func stateOf(t *Ticket) orderState {
 // holdLane begins a push of which a paused Redis does not tell the outcome, so that what follows it waits in the lane.
 func (n *node) holdLane(user, frame string) *Ticket {
 	n.t.Helper()
-	ticket := n.router.Begin([]Push{{User: user, Frame: []byte(frame)}}, time.Now().Add(patience))
-	eventually(n.t, "the push to be under way", func() bool { return stateOf(ticket) == sent })
+	ticket := n.router.Begin([]Push{{User: user, Frame: []byte(frame)}}, time.Now().Add(redistest.Patience))
+	redistest.Await(n.t, "the push to be under way", func() bool { return stateOf(ticket) == sent })
 	return ticket
-}
-
-// eventually waits until something is so.
-func eventually(t *testing.T, want string, is func() bool) {
-	t.Helper()
-	redistest.Eventually(t, want, func() (string, bool) { return "not yet", is() })
 }
 
 // Push pushes once, and waits.

@@ -217,7 +217,7 @@ func (p *relay) wantReached(user int) {
 	p.t.Helper()
 	for _, from := range p.nodes {
 		last := Push{User: userOf(user), Frame: []byte("last"), Wait: Written}
-		eventually(p.t, from.name+" to find "+last.User, func() bool {
+		redistest.Await(p.t, from.name+" to find "+last.User, func() bool {
 			return from.router.Push(p.t.Context(), last).Sockets.Written == 2
 		})
 	}

@@ -54,7 +54,7 @@ func TestOneLargeFrameForManyUsersFindsRoomAndGoesThroughRedisOnceACall(t *testi
 	frame := strings.Repeat("x", 64<<10) // times 1000 is more than a lane keeps
 	before := readByRedis(t, server)
 	server.Pause() // so that all are queued at the same time
-	ticket := nodes[0].router.Begin(toMany(users, frame), time.Now().Add(patience))
+	ticket := nodes[0].router.Begin(toMany(users, frame), time.Now().Add(redistest.Patience))
 	server.Resume()
 	for i, outcome := range ticket.Wait(t.Context()) {
 		if want := (Outcome{State: presence.Online, Instances: 1}); outcome != want {
@@ -194,7 +194,7 @@ func TestAFrameInCommonThatIsKeptKeepsNotTheRestOfItsMessage(t *testing.T) {
 		message = envelope{kind: kindPush, user: "bob", frame: make([]byte, large)}.append(message)
 		a.receiver.cut(t.Context(), rueidis.PubSubMessage{Channel: "x", Message: string(message)})
 	}
-	eventually(t, "all to be handed over", func() bool { return a.receiver.Queued() == 0 })
+	redistest.Await(t, "all to be handed over", func() bool { return a.receiver.Queued() == 0 })
 	if grown := int64(heap()) - int64(before); len(alice.kept) != messages || grown > messages*large/2 {
 		t.Errorf("%d frames were kept, with %d bytes", len(alice.kept), grown)
 	}

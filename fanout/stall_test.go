@@ -32,7 +32,7 @@ func newStall(shardPrefix string) *stall {
 // begin begins it. It ends by itself if the test waits in vain, which then fails instead of waiting for ever.
 func (s *stall) begin() {
 	close(s.begun)
-	time.AfterFunc(patience, s.end)
+	time.AfterFunc(redistest.Patience, s.end)
 }
 
 // hang waits for the end of the stall if there is one and the command is about its shard.
@@ -90,7 +90,7 @@ func TestAStalledShardOrEmitStallsNoOtherShard(t *testing.T) {
 			atLate, atThere := b.join(late), b.join(there)
 			t.Cleanup(stall.end) // or the nodes would not end, if this fails
 			stall.begin()
-			ticket := a.router.Begin([]Push{{User: late, Frame: []byte("late")}}, time.Now().Add(patience))
+			ticket := a.router.Begin([]Push{{User: late, Frame: []byte("late")}}, time.Now().Add(redistest.Patience))
 			b.receiver.reply(stalled, envelope{sender: "a", ask: 1}, nil)
 			emitted := make(chan error, 1)
 			go func() {
@@ -101,7 +101,7 @@ func TestAStalledShardOrEmitStallsNoOtherShard(t *testing.T) {
 				atThere.wantFrames("emit")
 			}
 
-			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			ctx, cancel := context.WithTimeout(t.Context(), redistest.Patience)
 			defer cancel()
 			for range 10 { // all that is between two instances: the push, the sockets, the reply
 				got := a.router.Push(ctx, Push{User: there, Frame: []byte("x"), Wait: Written})
@@ -126,7 +126,7 @@ func TestAStalledShardOrEmitStallsNoOtherShard(t *testing.T) {
 // wantInTheEnd wants pushes to a socket to be written again, sooner or later.
 func (n *node) wantInTheEnd(user string, at *inbox) {
 	n.t.Helper()
-	eventually(n.t, user+" to be found", func() bool { return n.push(user, "back").Instances == 1 })
+	redistest.Await(n.t, user+" to be found", func() bool { return n.push(user, "back").Instances == 1 })
 	for at.take(1)[0] != "back" {
 	}
 }
@@ -140,7 +140,7 @@ func TestASocketThatHoldsUpTheWorkerHoldsUpNeitherTheSubscriptionNorTheSender(t 
 			frames = append(frames, fmt.Sprint(n))
 			a.wantPush("alice", frames[n], presence.Online, 1)
 		}
-		eventually(t, "all to be queued", func() bool { return b.receiver.Queued() == len(frames) })
+		redistest.Await(t, "all to be queued", func() bool { return b.receiver.Queued() == len(frames) })
 		open()
 		alice.wantFrames(frames...)
 	})
@@ -150,8 +150,8 @@ func TestALateAnswerIsDroppedAndCounted(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
 		a, _, alice := startWithAlice(t, server)
 		open := alice.shut()
-		ticket := a.router.Begin([]Push{{User: "alice", Frame: []byte("x"), Wait: Written}}, time.Now().Add(patience))
-		eventually(t, "the push to be routed", func() bool { return stateOf(ticket) == settled })
+		ticket := a.router.Begin([]Push{{User: "alice", Frame: []byte("x"), Wait: Written}}, time.Now().Add(redistest.Patience))
+		redistest.Await(t, "the push to be routed", func() bool { return stateOf(ticket) == settled })
 		ctx, giveUp := context.WithCancel(t.Context())
 		giveUp()
 		if got := ticket.Wait(ctx)[0]; got.Sockets != (presence.Counts{Unanswered: 1}) {
@@ -161,6 +161,6 @@ func TestALateAnswerIsDroppedAndCounted(t *testing.T) {
 			t.Errorf("%d questions are open", questions)
 		}
 		open()
-		eventually(t, "the late reply to be counted", func() bool { return a.receiver.LateReplies() == 1 })
+		redistest.Await(t, "the late reply to be counted", func() bool { return a.receiver.LateReplies() == 1 })
 	})
 }

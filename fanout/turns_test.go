@@ -23,12 +23,12 @@ func TestASocketThatHoldsUpAPushHoldsUpNoOtherUsersPush(t *testing.T) {
 		open := alice.shut()
 		late := make(chan Outcome, 1)
 		go func() { late <- a.router.Push(context.Background(), Push{User: "alice", Frame: []byte("late")}) }()
-		eventually(t, "the push to be held up", func() bool {
+		redistest.Await(t, "the push to be held up", func() bool {
 			l.mu.Lock()
 			defer l.mu.Unlock()
 			return l.admitted == 1
 		})
-		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		ctx, cancel := context.WithTimeout(t.Context(), redistest.Patience)
 		defer cancel()
 		context.AfterFunc(ctx, open)   // or this would wait for ever, if it fails
 		for n := range batchMost + 1 { // more than a call takes, and so many users that some would share whatever is shared
@@ -62,10 +62,10 @@ func TestAPushIsGivenUpWhenItsCallerStopsWaiting(t *testing.T) {
 	a, _, alice := startWithAlice(t, server)
 	server.Pause()
 	first := a.holdLane("alice", "first")
-	patient := a.router.Begin([]Push{{User: "alice", Frame: []byte("patient")}}, time.Now().Add(patience))
+	patient := a.router.Begin([]Push{{User: "alice", Frame: []byte("patient")}}, time.Now().Add(redistest.Patience))
 	var hasty []*Ticket
-	for _, patience := range []time.Duration{time.Millisecond, 20 * time.Millisecond} {
-		hasty = append(hasty, a.router.Begin([]Push{{User: "alice", Frame: []byte("hasty")}}, time.Now().Add(patience)))
+	for _, wait := range []time.Duration{time.Millisecond, 20 * time.Millisecond} {
+		hasty = append(hasty, a.router.Begin([]Push{{User: "alice", Frame: []byte("hasty")}}, time.Now().Add(wait)))
 	}
 	for _, ticket := range hasty {
 		if got := ticket.Wait(t.Context())[0]; !errors.Is(got.Err, context.DeadlineExceeded) {
@@ -135,12 +135,12 @@ func TestARouterThatStopsRoutesWhatItHadBegunToTake(t *testing.T) {
 	is := func(condition func() bool) func() bool {
 		return func() bool { lane.mu.Lock(); defer lane.mu.Unlock(); return condition() }
 	}
-	eventually(t, "the push to be admitted", is(func() bool { return lane.admitted == 1 }))
+	redistest.Await(t, "the push to be admitted", is(func() bool { return lane.admitted == 1 }))
 	ctx, stop := context.WithCancel(t.Context())
 	stop()
 	stopped := make(chan struct{})
 	go func() { defer close(stopped); router.Run(ctx) }()
-	eventually(t, "the router to stop", is(func() bool { return lane.closed }))
+	redistest.Await(t, "the router to stop", is(func() bool { return lane.closed }))
 	for range 10_000 {
 		runtime.Gosched() // a chance to stop too early
 	}

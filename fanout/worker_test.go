@@ -249,18 +249,18 @@ func TestAHeartbeatIsHeardAndRepliesArriveWhileEveryWorkerIsHeldUp(t *testing.T)
 				a.wantPush(user, "x", presence.Online, 1)
 			}
 		}
-		eventually(t, "all workers to be held up", func() bool { return b.receiver.Queued() == len(held) })
+		redistest.Await(t, "all workers to be held up", func() bool { return b.receiver.Queued() == len(held) })
 		ear := &b.receiver.ears[0]
 		last := ear.heard.Load()
 		for range 6 { // more than there are between two looks at what was heard
-			eventually(t, "a heartbeat", func() bool {
+			redistest.Await(t, "a heartbeat", func() bool {
 				heard := ear.heard.Load()
 				more := heard > 0 && heard != last
 				last = heard
 				return more
 			})
 		}
-		eventually(t, "no trouble", func() bool { return b.receiver.NotReadyReason() == "" })
+		redistest.Await(t, "no trouble", func() bool { return b.receiver.NotReadyReason() == "" })
 		got := b.router.Push(t.Context(), Push{User: "cathy", Frame: []byte("x"), Wait: Written})
 		want := Outcome{State: presence.Online, Instances: 1, Sockets: presence.Counts{Written: 1}}
 		if got != want {

@@ -62,7 +62,7 @@ func TestUsersComeAndGoInTurnInTheLogHoweverManySocketsOnHoweverManyInstances(t 
 			for _, one := range users.instances {
 				one.waitMirrored()
 			}
-			eventually(t, "all to be gone", func() bool {
+			redistest.Await(t, "all to be gone", func() bool {
 				left, _ := c.server.Do(c.client, "HLEN", c.redis.Keys.Owners(0)).AsInt64()
 				return left == 0
 			})

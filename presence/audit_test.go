@@ -105,7 +105,7 @@ func TestThePatrolMendsByItself(t *testing.T) {
 	server.Do(c.client, "HDEL", c.redis.Keys.Owners(0), "alice")
 	server.Do(c.client, "HSET", c.redis.Keys.Owners(0), "ghost", "1 a.1:1")
 	server.Do(c.client, "HSET", c.redis.Keys.Owners(0), "orphan", "1 z.1:1") // z has no lease, and is no more
-	eventually(t, "alice back, and the ghost and the orphan gone", func() bool {
+	redistest.Await(t, "alice back, and the ghost and the orphan gone", func() bool {
 		owners, _ := server.Do(c.client, "HGETALL", c.redis.Keys.Owners(0)).AsStrMap()
 		_, back := owners["alice"]
 		return back && len(owners) == 1

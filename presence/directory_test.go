@@ -88,7 +88,7 @@ func TestALookupAsksAllShardsAtTheSameTime(t *testing.T) {
 		if answer.Stale {
 			t.Error("stale")
 		}
-	case <-time.After(patience):
+	case <-time.After(redistest.Patience):
 		t.Fatal("one is asked after another")
 	}
 }

@@ -54,7 +54,7 @@ func (c *cluster) startInstance(name string) *instance {
 func (i *instance) join(user string) *Socket {
 	i.t.Helper()
 	socket, _ := newSocket(user)
-	ctx, cancel := context.WithTimeout(i.t.Context(), patience)
+	ctx, cancel := context.WithTimeout(i.t.Context(), redistest.Patience)
 	defer cancel()
 	if !i.Join(ctx, socket) {
 		i.t.Fatalf("%s is not reachable", user)
@@ -65,7 +65,7 @@ func (i *instance) join(user string) *Socket {
 // waitMirrored waits until Redis has everything that happened so far.
 func (i *instance) waitMirrored() {
 	i.t.Helper()
-	ctx, cancel := context.WithTimeout(i.t.Context(), patience)
+	ctx, cancel := context.WithTimeout(i.t.Context(), redistest.Patience)
 	defer cancel()
 	for _, s := range i.shards {
 		if !s.writes.waitFlushed(ctx, s.writes.lastSeq()) {
@@ -92,11 +92,6 @@ func (c *cluster) wantLog(changes ...string) {
 	if got := c.server.Changes(c.client, c.redis.Keys.Log(0)); !slices.Equal(got, changes) {
 		c.t.Errorf("log: %q, want %q", got, changes)
 	}
-}
-
-func eventually(t *testing.T, want string, ok func() bool) {
-	t.Helper()
-	redistest.Eventually(t, want, func() (string, bool) { return "not yet", ok() })
 }
 
 // crash leaves what an instance leaves behind that dies after its users joined.

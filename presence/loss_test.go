@@ -40,7 +40,7 @@ func TestWhenRedisLosesWhatItHeldEverybodyIsMirroredAgain(t *testing.T) {
 				}
 				a.waitMirrored()
 				loss.lose(c)
-				eventually(t, "all to be there under another token", func() bool {
+				redistest.Await(t, "all to be there under another token", func() bool {
 					owners, _ := server.Do(c.client, "HGETALL", c.redis.Keys.Owners(0)).AsStrMap()
 					for _, entry := range owners {
 						if strings.Contains(entry, "a.1:") {
@@ -67,7 +67,7 @@ func TestNobodyGoesBeforeOthersHadTheTimeToTellARedisThatForgot(t *testing.T) {
 		alice, bob := a.join("alice"), a.join("bob")
 		crash(t, c, "b", "alice") // or hangs
 		server.Do(c.client, "FLUSHALL")
-		eventually(t, "a to notice", func() bool { return strings.Contains(c.entry("bob"), "a.2:1") })
+		redistest.Await(t, "a to notice", func() bool { return strings.Contains(c.entry("bob"), "a.2:1") })
 		a.Leave(alice, true)
 		a.Leave(bob, true)
 		a.waitMirrored()
@@ -78,7 +78,7 @@ func TestNobodyGoesBeforeOthersHadTheTimeToTellARedisThatForgot(t *testing.T) {
 		c.wantLog()
 		crash(t, c, "c", "alice") // another that has noticed nothing yet tells what it has
 		a.graceSinceLossIsOver()
-		eventually(t, "both to have left a", func() bool { return !strings.Contains(c.entry("alice"), "a.2") && c.entry("bob") == "" })
+		redistest.Await(t, "both to have left a", func() bool { return !strings.Contains(c.entry("alice"), "a.2") && c.entry("bob") == "" })
 		c.wantLog("bob offline")
 	})
 }
@@ -94,11 +94,11 @@ func TestWhoHasASecondTabOrLeavesWhileNobodyKnowsOfALossIsKnown(t *testing.T) {
 		second, _ := newSocket("alice")
 		a.sockets.Add(second)
 		a.Leave(bob, true)
-		eventually(t, "both to be mirrored again", func() bool {
+		redistest.Await(t, "both to be mirrored again", func() bool {
 			return strings.HasSuffix(c.entry("alice"), " a.2:2") && strings.HasSuffix(c.entry("bob"), " a.2:0")
 		})
 		a.graceSinceLossIsOver()
-		eventually(t, "bob to go", func() bool { return c.entry("bob") == "" })
+		redistest.Await(t, "bob to go", func() bool { return c.entry("bob") == "" })
 		c.wantLog("alice online", "bob online", "bob offline")
 	})
 }
@@ -147,6 +147,6 @@ func TestALossIsRecentUntilAllAreThereAgainHoweverLongThatTakes(t *testing.T) {
 		a := c.startInstance("a")
 		server.Do(c.client, "DEL", c.redis.Keys.Leases(0))
 		a.join("alice")
-		eventually(t, "them to be there", func() bool { return a.shards[0].lease() == leaseHeld && a.remirrors.Load() > 0 })
+		redistest.Await(t, "them to be there", func() bool { return a.shards[0].lease() == leaseHeld && a.remirrors.Load() > 0 })
 	})
 }

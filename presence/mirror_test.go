@@ -13,8 +13,6 @@ import (
 	"rollcall/lua/redistest"
 )
 
-const patience = time.Minute // after which a test gives up
-
 func TestEveryInstanceReadsWhoIsOnAny(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
 		c := newCluster(t, server, 1)
@@ -75,7 +73,7 @@ func TestACrashedInstanceIsBelievedNoMoreAndSwept(t *testing.T) {
 		b.wantUser("bob", Online, 1, "b")
 		c.age("a.1", c.redis.Grace)
 		b.wantUser("alice", Offline, 0)
-		eventually(t, "alice to be swept", func() bool {
+		redistest.Await(t, "alice to be swept", func() bool {
 			left, _ := server.Do(c.client, "HKEYS", c.redis.Keys.Owners(0)).AsStrSlice()
 			return slices.Equal(left, []string{"bob"})
 		})
@@ -160,7 +158,7 @@ func TestInstancesAreListedWithTheStateOfTheirLease(t *testing.T) {
 			t.Errorf("of itself a tells %+v, %v", records, err)
 		}
 		b.Drain(t.Context())
-		eventually(t, "b to be draining with one socket", func() bool {
+		redistest.Await(t, "b to be draining with one socket", func() bool {
 			records, err := a.Directory().Instances(t.Context())
 			if err != nil {
 				t.Fatal(err)

@@ -3,16 +3,9 @@ package redistest
 import (
 	"context"
 	"strings"
-	"testing"
 
 	"github.com/redis/rueidis"
 )
-
-// await asks until the answer is yes.
-func await(t testing.TB, want string, ask func() bool) {
-	t.Helper()
-	Eventually(t, want, func() (string, bool) { return "no", ask() })
-}
 
 // Ask runs a command; the answer may be an error.
 func (s *Server) Ask(words ...string) rueidis.RedisResult {

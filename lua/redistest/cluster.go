@@ -42,11 +42,11 @@ func StartCluster(t testing.TB, withReplicas bool) *Cluster {
 	c.introduce()
 	for n, replica := range c.Replicas {
 		id := c.Masters[n].nodeID()
-		await(t, "a replica to know its master", func() bool { return strings.Contains(replica.run("CLUSTER", "NODES"), id) })
+		Await(t, "a replica to know its master", func() bool { return strings.Contains(replica.run("CLUSTER", "NODES"), id) })
 		replica.run("CLUSTER", "REPLICATE", id)
 	}
 	for _, replica := range c.Replicas {
-		await(t, "a replica to be in step", replica.isInStep)
+		Await(t, "a replica to be in step", replica.isInStep)
 	}
 	c.waitWhole(c.Nodes()...)
 	return c
@@ -74,7 +74,7 @@ func (c *Cluster) introduce() {
 	}
 	for _, node := range nodes {
 		known := fmt.Sprintf("cluster_known_nodes:%d\r", len(nodes))
-		await(c.t, "a node to know all others", func() bool { return strings.Contains(node.run("CLUSTER", "INFO"), known) })
+		Await(c.t, "a node to know all others", func() bool { return strings.Contains(node.run("CLUSTER", "INFO"), known) })
 	}
 }
 
@@ -82,7 +82,7 @@ func (c *Cluster) introduce() {
 func (c *Cluster) waitWhole(nodes ...*Server) {
 	c.t.Helper()
 	for _, node := range nodes {
-		await(c.t, "a whole cluster", func() bool {
+		Await(c.t, "a whole cluster", func() bool {
 			return strings.Contains(node.run("CLUSTER", "INFO"), "cluster_state:ok") && slices.Equal(node.owners(), nodes[0].owners())
 		})
 	}
@@ -123,7 +123,7 @@ func (c *Cluster) MoveSlot(key string) {
 // AwaitHeir waits until the replica of a master that was killed has taken over, and every node left knows.
 func (c *Cluster) AwaitHeir(n int) {
 	c.t.Helper()
-	await(c.t, "the replica to take over", c.Replicas[n].isMaster)
+	Await(c.t, "the replica to take over", c.Replicas[n].isMaster)
 	c.waitWhole(slices.Concat(c.Masters[:n], c.Masters[n+1:], c.Replicas)...)
 }
 

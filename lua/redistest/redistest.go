@@ -157,7 +157,7 @@ func (s *Server) URL() string { return s.security.url(nil, s) }
 func (s *Server) Option() rueidis.ClientOption {
 	option := rueidis.ClientOption{
 		InitAddress: []string{s.Addr}, ForceSingleClient: true, AlwaysRESP2: true,
-		DisableCache: true, DisableRetry: true, PipelineMultiplex: -1, ConnWriteTimeout: patience,
+		DisableCache: true, DisableRetry: true, PipelineMultiplex: -1, ConnWriteTimeout: Patience,
 	}
 	s.security.secure(&option)
 	return option

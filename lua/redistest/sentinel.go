@@ -30,12 +30,12 @@ func StartSentinels(t testing.TB, security *Security) *Sentinels {
 	s := &Sentinels{t: t, Username: "watcher", Password: "the-password-of-sentinels", security: security}
 	s.Master = StartSecure(t, security, "--repl-diskless-sync-delay", "0") // a replica need not wait for a second one
 	s.Replica = StartSecure(t, security, "--replicaof", "127.0.0.1", s.Master.port())
-	await(t, "the replica to be in step", s.Replica.isInStep)
+	Await(t, "the replica to be in step", s.Replica.isInStep)
 	for range 3 {
 		s.Watchers = append(s.Watchers, s.startWatcher(t))
 	}
 	for _, watcher := range s.Watchers {
-		await(t, "a Sentinel to know the replica and the other Sentinels", func() bool {
+		Await(t, "a Sentinel to know the replica and the other Sentinels", func() bool {
 			known, err := watcher.Ask("SENTINEL", "MASTER", masterSet).AsStrMap()
 			return err == nil && known["num-slaves"] == "1" && known["num-other-sentinels"] == "2" && known["flags"] == "master"
 		})
@@ -83,7 +83,7 @@ func (s *Sentinels) config(t testing.TB, watcher *Server) string {
 // AwaitHeir waits until the replica of the master that was killed has taken over.
 func (s *Sentinels) AwaitHeir() {
 	s.t.Helper()
-	await(s.t, "the replica to take over", s.Replica.isMaster)
+	Await(s.t, "the replica to take over", s.Replica.isMaster)
 }
 
 // URL names all Sentinels and the set they watch, with the password of the set's servers. That of the Sentinels can't be in it.
