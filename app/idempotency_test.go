@@ -152,7 +152,7 @@ func TestIdempotency_DoesSimultaneousRepeatsOnTwoInstancesOnce(t *testing.T) {
 			if len(ids) > 1 {
 				t.Errorf("round %d: answers with the ids %v, want one", n, ids)
 			}
-			if time.Since(begun) > patience {
+			if time.Since(begun) > redistest.Patience {
 				t.Fatalf("after %d rounds", len(said))
 			}
 		}
