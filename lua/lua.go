@@ -64,6 +64,15 @@ var errorOf = map[Status]error{
 	OK: nil, StaleLease: ErrStaleLease, OtherShards: ErrOtherShards, Taken: ErrTaken, NotYours: ErrNotYours,
 }
 
+// Err returns the error that a status means; nil for OK.
+func (s Status) Err() error {
+	err, known := errorOf[s]
+	if !known {
+		return fmt.Errorf("lua: an answer with the unknown status %d", s)
+	}
+	return err
+}
+
 // Check returns the answer of a script that begins with a status. If the script refused, the answer comes
 // with one of the errors above. If a full Redis refused, the error is ErrFull.
 func Check(result rueidis.RedisResult) ([]rueidis.RedisMessage, error) {
@@ -78,11 +87,7 @@ func Check(result rueidis.RedisResult) ([]rueidis.RedisMessage, error) {
 	if err != nil {
 		return nil, fmt.Errorf("lua: the status of an answer: %w", err)
 	}
-	refusal, known := errorOf[Status(code)]
-	if !known {
-		return nil, fmt.Errorf("lua: an answer with the unknown status %d", code)
-	}
-	return reply, refusal
+	return reply, Status(code).Err()
 }
 
 // WithFull makes the error of a Redis that is full an ErrFull too, and returns any other error as it is.

@@ -3,21 +3,28 @@ package presence
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/redis/rueidis"
 )
 
-// Audit is how far Redis differs from one instance's own map. Differences that are only on their way to Redis do not count.
+// Audit says how far Redis differs from one instance's own map. A change that is on its way to Redis is no
+// difference.
 type Audit struct {
 	Instance      string  `json:"instance"`
-	Users         int     `json:"users"`         // of the instance's own map
-	Entries       int     `json:"entries"`       // of Redis that name this instance
-	Missing       int     `json:"missing"`       // users of the map whom Redis does not show there, or with another count
-	Ghosts        int     `json:"ghosts"`        // users whom Redis shows there, and the map does not
-	OldestSeconds float64 `json:"oldestSeconds"` // since the oldest of these was first seen; 0: there is none
+	Users         int     `json:"users"`         // in the instance's own map
+	Entries       int     `json:"entries"`       // in Redis that name this instance
+	Missing       int     `json:"missing"`       // users in the map whom Redis lacks there, or has with another count
+	Ghosts        int     `json:"ghosts"`        // users whom Redis has there, and the map does not
+	OldestSeconds float64 `json:"oldestSeconds"` // since the oldest difference was first seen; 0: there is none
+}
+
+// difference is a user of whom Redis and the map disagree.
+type difference struct {
+	user  string
+	ghost bool // Redis has the user here, and the map does not
+	seen  time.Time
 }
 
 // auditBatch is how many users or entries one call of an audit looks at.
@@ -28,14 +35,16 @@ func (m *Mirror) Audit(ctx context.Context) (Audit, error) {
 	return m.audit(ctx, func(context.Context) error { return ctx.Err() })
 }
 
-// Audits is what the audits that run by themselves have found: differences since the start, and the age of the oldest now known.
+// Audits returns how many differences all audits have found since the start, and the age of the oldest one that
+// the last audit found.
 func (m *Mirror) Audits() (differences int64, oldest time.Duration) {
 	return m.found.Load(), time.Duration(m.oldest.Load())
 }
 
-// patrol audits for ever, one call for each renewal of a lease, so that it costs the same however many users there are. After each
-// audit whoever must sweep does so: that is how tokens are found that lost their lease with their instance, and which nobody claims.
-func (m *Mirror) patrol(ctx context.Context) {
+// auditLoop audits again and again, with one call in the time between two renewals of a lease, so that it costs
+// the same however many users there are. After each audit this instance sweeps the shards whose sweeper it is:
+// that finds incarnations whose lease was lost with their instance, which nobody else notices.
+func (m *Mirror) auditLoop(ctx context.Context) {
 	pace := func(ctx context.Context) error {
 		select {
 		case <-time.After(m.redis.RenewEvery()):
@@ -44,10 +53,7 @@ func (m *Mirror) patrol(ctx context.Context) {
 			return ctx.Err()
 		}
 	}
-	for ctx.Err() == nil {
-		if err := pace(ctx); err != nil {
-			return
-		}
+	for pace(ctx) == nil {
 		found, err := m.audit(ctx, pace)
 		switch {
 		case ctx.Err() != nil:
@@ -58,7 +64,8 @@ func (m *Mirror) patrol(ctx context.Context) {
 			m.sweepOwn(ctx)
 		}
 		if found.Missing+found.Ghosts > 0 {
-			m.log.Error("the audit found differences and mends them", "missing", found.Missing, "ghosts", found.Ghosts, "oldest_seconds", found.OldestSeconds)
+			m.log.Error("the audit found differences and mends them",
+				"missing", found.Missing, "ghosts", found.Ghosts, "oldest_seconds", found.OldestSeconds)
 		}
 	}
 }
@@ -71,113 +78,136 @@ func (m *Mirror) sweepOwn(ctx context.Context) {
 	}
 }
 
-// audit looks at all shards; pace is called before each call to Redis.
+// audit looks at all shards. It calls pace before each call to Redis.
 func (m *Mirror) audit(ctx context.Context, pace func(context.Context) error) (Audit, error) {
 	result := Audit{Instance: m.instance}
-	differing := map[string]time.Time{} // user → when the difference was first seen
+	var differences []difference
 	for _, s := range m.shards {
 		users := m.sockets.appendUsers(nil, s.index)
 		result.Users += len(users)
-		suspects, entries, err := s.suspects(ctx, users, pace)
+		candidates, entries, err := s.candidates(ctx, users, pace)
 		if err != nil {
 			return result, err
 		}
 		result.Entries += entries
-		if err := s.convict(ctx, suspects, &result, differing); err != nil {
+		confirmed, err := s.confirm(ctx, candidates)
+		for _, d := range confirmed {
+			if d.ghost {
+				result.Ghosts++
+			} else {
+				result.Missing++
+			}
+		}
+		if err != nil {
 			return result, err
 		}
+		differences = append(differences, confirmed...)
 	}
-	oldest := time.Duration(0)
-	for _, since := range differing {
-		oldest = max(oldest, time.Since(since))
-	}
-	m.auditing.Lock()
-	m.differing = differing
-	m.auditing.Unlock()
+	oldest := m.remember(differences)
 	result.OldestSeconds = oldest.Seconds()
 	m.oldest.Store(int64(oldest))
-	m.found.Add(int64(result.Missing + result.Ghosts))
+	m.found.Add(int64(len(differences)))
 	return result, nil
 }
 
-// suspects are users of whom Redis and the map seem to differ.
-func (s *shard) suspects(ctx context.Context, users []string, pace func(context.Context) error) (suspects []string, entries int, err error) {
-	for len(users) > 0 {
+// remember keeps the differences for the next audit, and returns the age of the oldest.
+func (m *Mirror) remember(differences []difference) (oldest time.Duration) {
+	m.auditing.Lock()
+	defer m.auditing.Unlock()
+	firstSeen := map[string]time.Time{}
+	for _, d := range differences {
+		firstSeen[d.user] = d.seen
+		if earlier, known := m.differences[d.user]; known {
+			firstSeen[d.user] = earlier
+		}
+		oldest = max(oldest, time.Since(firstSeen[d.user]))
+	}
+	m.differences = firstSeen
+	return oldest
+}
+
+// candidates returns the users of whom Redis and the map seem to disagree, and how many entries name this
+// instance. It compares each of the users with Redis, then each entry that names this instance with the map.
+func (s *shard) candidates(
+	ctx context.Context, users []string, pace func(context.Context) error,
+) (candidates []string, entries int, err error) {
+	for some := range slices.Chunk(users, auditBatch) {
 		if err := pace(ctx); err != nil {
 			return nil, 0, err
 		}
-		some := users[:min(len(users), auditBatch)]
-		users = users[len(some):]
-		differ, err := s.differing(ctx, some)
+		different, err := s.differences(ctx, some)
 		if err != nil {
 			return nil, 0, err
 		}
-		suspects = append(suspects, differ...)
+		candidates = append(candidates, different...)
 	}
 	for cursor, more := uint64(0), true; more; more = cursor != 0 {
 		if err := pace(ctx); err != nil {
 			return nil, 0, err
 		}
-		var names []string
-		if names, cursor, err = s.mirror.redis.claimed(ctx, s.index, s.mirror.instance, cursor); err != nil {
+		claimed, next, err := s.mirror.redis.usersClaimedBy(ctx, s.index, s.mirror.instance, cursor)
+		if err != nil {
 			return nil, 0, err
 		}
-		entries += len(names)
-		for _, name := range names {
-			if s.mirror.sockets.Count(name).Kind == Gone {
-				suspects = append(suspects, name)
+		for _, user := range claimed {
+			if s.mirror.sockets.Count(user).Kind == Gone {
+				candidates = append(candidates, user)
 			}
 		}
+		entries, cursor = entries+len(claimed), next
 	}
-	return suspects, entries, nil
+	return candidates, entries, nil
 }
 
-// convict lets what is on its way to Redis arrive, looks at the suspects again, and has those mirrored that still differ.
-func (s *shard) convict(ctx context.Context, suspects []string, result *Audit, differing map[string]time.Time) error {
-	if len(suspects) == 0 {
-		return nil
+// confirm waits until everything that is on its way to Redis has arrived, compares the candidates again, and
+// marks those that still differ, so that they are written again.
+func (s *shard) confirm(ctx context.Context, candidates []string) (confirmed []difference, err error) {
+	if len(candidates) == 0 {
+		return nil, nil
 	}
 	flushed, cancel := context.WithTimeout(ctx, s.mirror.redis.Timeout)
 	defer cancel()
 	if !s.writes.waitFlushed(flushed, s.writes.lastSeq()) {
-		return fmt.Errorf("presence: audit shard %d: the mirror is behind", s.index)
+		return nil, fmt.Errorf("presence: audit of shard %d: the mirror is behind", s.index)
 	}
-	s.mirror.auditing.Lock() // for two that do this at once would both count what one mends
+	s.mirror.auditing.Lock() // two audits at the same time would both count a difference that one of them mends
 	defer s.mirror.auditing.Unlock()
-	for first := 0; first < len(suspects); first += auditBatch {
-		some := suspects[first:min(first+auditBatch, len(suspects))]
-		before := map[string]Count{} // counts of whom nothing is on its way
-		for _, user := range some {
-			if !s.writes.awaitsWrite(user) {
-				before[user] = s.mirror.sockets.Count(user)
-			}
-		}
-		differ, err := s.differing(ctx, some)
+	for some := range slices.Chunk(candidates, auditBatch) {
+		more, err := s.confirmSome(ctx, some)
 		if err != nil {
-			return err
+			return confirmed, err
 		}
-		for _, user := range differ {
-			count, still := before[user]
-			if !still || s.writes.awaitsWrite(user) || s.mirror.sockets.Count(user) != count {
-				continue // it has changed meanwhile
-			}
-			if count.Kind == Gone {
-				result.Ghosts++
-			} else {
-				result.Missing++
-			}
-			differing[user] = time.Now()
-			if since, known := s.mirror.differing[user]; known {
-				differing[user] = since
-			}
-			s.writes.mark(user, dirtyUser{mirroredBefore: count.Kind != Gone})
-		}
+		confirmed = append(confirmed, more...)
 	}
-	return nil
+	return confirmed, nil
 }
 
-// differing are those of some users of whom Redis does not say what the map says, under the token that holds now.
-func (s *shard) differing(ctx context.Context, users []string) (differ []string, err error) {
+func (s *shard) confirmSome(ctx context.Context, candidates []string) (confirmed []difference, err error) {
+	before := map[string]Count{} // of the users of whom nothing is on its way to Redis
+	for _, user := range candidates {
+		if !s.writes.awaitsWrite(user) {
+			before[user] = s.mirror.sockets.Count(user)
+		}
+	}
+	different, err := s.differences(ctx, candidates)
+	if err != nil {
+		return nil, err
+	}
+	for _, user := range different {
+		count, known := before[user]
+		if !known || s.writes.awaitsWrite(user) || s.mirror.sockets.Count(user) != count {
+			continue // it has changed meanwhile
+		}
+		ghost := count.Kind == Gone
+		confirmed = append(confirmed, difference{user, ghost, time.Now()})
+		s.writes.mark(user, dirtyUser{mirroredBefore: !ghost})
+	}
+	return confirmed, nil
+}
+
+// differences returns those of some users of whom Redis does not say what the map says, under the incarnation of
+// now.
+func (s *shard) differences(ctx context.Context, users []string) (different []string, err error) {
 	entries, err := s.mirror.redis.entries(ctx, s.index, users)
 	if err != nil {
 		return nil, err
@@ -189,15 +219,15 @@ func (s *shard) differing(ctx context.Context, users []string) (differ []string,
 			want = incarnation + ":" + strconv.Itoa(count.Sockets)
 		}
 		own := strings.Join(claimsOf(entries[i], s.mirror.instance), " ")
-		ended := own == "" && count.Kind == InGrace // the grace, for the user has left elsewhere on purpose
-		if own != want && !ended {
-			differ = append(differ, user)
+		graceEnded := own == "" && count.Kind == InGrace // the user has left another instance on purpose
+		if own != want && !graceEnded {
+			different = append(different, user)
 		}
 	}
-	return differ, nil
+	return different, nil
 }
 
-// claimsOf are the token:n of one instance in an entry.
+// claimsOf returns the owners in an entry that are of one instance: a.1:2 in "7 a.1:2 b.1:1".
 func claimsOf(entry, instance string) (claims []string) {
 	for _, word := range strings.Fields(entry) {
 		if strings.HasPrefix(word, instance+".") {
@@ -209,36 +239,22 @@ func claimsOf(entry, instance string) (claims []string) {
 
 // entries reads the entries of users as they are; empty: none.
 func (r Redis) entries(ctx context.Context, shard int, users []string) ([]string, error) {
-	ctx, cancel := context.WithTimeout(ctx, r.Timeout)
-	defer cancel()
-	messages, err := r.Client.Do(ctx, r.Client.B().Hmget().Key(r.Keys.Owners(shard)).Field(users...).Build()).ToArray()
-	if err != nil {
-		return nil, fmt.Errorf("presence: audit shard %d: %w", shard, err)
-	}
-	entries := make([]string, len(messages))
-	for i, message := range messages {
-		if !message.IsNil() {
-			if entries[i], err = message.ToString(); err != nil {
-				return nil, fmt.Errorf("presence: audit shard %d: %w", shard, err)
-			}
-		}
-	}
-	return entries, nil
+	reply := r.do(ctx, shard, r.Client.B().Hmget().Key(r.Keys.Owners(shard)).Field(users...).Build())
+	entries := reply.texts()
+	return entries, reply.err
 }
 
-// claimed takes one step through the owners and returns the users whom one instance claims.
-func (r Redis) claimed(ctx context.Context, shard int, instance string, cursor uint64) (users []string, next uint64, err error) {
-	ctx, cancel := context.WithTimeout(ctx, r.Timeout)
-	defer cancel()
-	var step rueidis.ScanEntry
-	step, err = r.Client.Do(ctx, r.Client.B().Hscan().Key(r.Keys.Owners(shard)).Cursor(cursor).Count(auditBatch).Build()).AsScanEntry()
-	if err != nil {
-		return nil, 0, fmt.Errorf("presence: audit shard %d: %w", shard, err)
-	}
-	for i := 0; i+1 < len(step.Elements); i += 2 {
-		if len(claimsOf(step.Elements[i+1], instance)) > 0 {
-			users = append(users, step.Elements[i])
+// usersClaimedBy takes one step through the owners, and returns the users whose entries name an instance.
+func (r Redis) usersClaimedBy(
+	ctx context.Context, shard int, instance string, cursor uint64,
+) (users []string, next uint64, err error) {
+	hscan := r.Client.B().Hscan().Key(r.Keys.Owners(shard)).Cursor(cursor).Count(auditBatch).Build()
+	reply := r.do(ctx, shard, hscan)
+	step := reply.step()
+	for pairs := step.Elements; len(pairs) >= 2; pairs = pairs[2:] { // user, entry, …
+		if len(claimsOf(pairs[1], instance)) > 0 {
+			users = append(users, pairs[0])
 		}
 	}
-	return users, step.Cursor, nil
+	return users, step.Cursor, reply.err
 }

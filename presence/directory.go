@@ -42,31 +42,34 @@ type Directory struct {
 	log      *slog.Logger
 }
 
-// Directory of what all instances have mirrored.
+// Directory answers from what all instances have mirrored.
 func (m *Mirror) Directory() *Directory {
 	return &Directory{instance: m.instance, redis: m.redis, sockets: m.sockets, shards: m.shards, log: m.log}
 }
 
+// errStateLost says that Redis answers, and has lost what it held.
+var errStateLost = errors.New("presence: redis does not hold this instance's lease")
+
 // lookupsAtOnce is how many shards one Lookup asks at a time.
 const lookupsAtOnce = 16
 
-// Lookup tells about some users (at most MaxLookup), in the order asked, offline ones too. Of users whose
-// shard can't be asked the answer is stale: it tells of those with sockets here, and the others are unknown.
-// So it is with whom Redis does not know to be online, if it has just lost what it held.
+// Lookup returns some users (at most MaxLookup), offline ones too, in the order of their names. If a shard can't
+// be asked, the answer is stale: of its users, those with sockets here are online, and the others unknown. If a
+// shard has just lost its state, the same goes for those of its users whom Redis does not show online.
 func (d *Directory) Lookup(ctx context.Context, names []string) Answer {
 	byShard := map[int][]int{} // shard → places in names
 	for i, name := range names {
 		shard := d.redis.Keys.ShardOf(name)
 		byShard[shard] = append(byShard[shard], i)
 	}
-	ctx, cancel := context.WithTimeout(ctx, d.redis.Timeout) // for all: a Redis that hangs is waited for but once
+	ctx, cancel := context.WithTimeout(ctx, d.redis.Timeout) // for all shards together, in case Redis hangs
 	defer cancel()
 	var mu sync.Mutex // guards the answer
 	answer := Answer{Users: make([]User, len(names))}
-	var asking errgroup.Group
-	asking.SetLimit(lookupsAtOnce)
+	var lookups errgroup.Group
+	lookups.SetLimit(lookupsAtOnce)
 	for shard, places := range byShard {
-		asking.Go(func() error {
+		lookups.Go(func() error {
 			users, asOf, stale := d.lookupIn(ctx, shard, names, places)
 			mu.Lock()
 			defer mu.Unlock()
@@ -75,59 +78,67 @@ func (d *Directory) Lookup(ctx context.Context, names []string) Answer {
 			}
 			answer.Stale = answer.Stale || stale
 			if asOf != Never && (answer.AsOf == Never || asOf < answer.AsOf) {
-				answer.AsOf = asOf // what has changed since the first was asked is not all in the answer
+				answer.AsOf = asOf // the earliest: a later change may be missing in what was read first
 			}
 			return nil
 		})
 	}
-	_ = asking.Wait() // none of them fails
+	_ = lookups.Wait() // none returns an error
 	if answer.AsOf == Never {
 		answer.AsOf = thisMoment()
 	}
 	return answer
 }
 
-// lookupIn tells about the users at some places of names, who are in one shard. asOf: Never if it could not
-// be asked.
-func (d *Directory) lookupIn(ctx context.Context, shard int, names []string, places []int) (users []User, asOf Moment, stale bool) {
+// lookupIn returns the users at some places of names, which are all in one shard. asOf is Never if the shard
+// could not be asked.
+func (d *Directory) lookupIn(
+	ctx context.Context, shard int, names []string, places []int,
+) (users []User, asOf Moment, stale bool) {
 	asked := make([]string, len(places))
 	for i, place := range places {
 		asked[i] = names[place]
 	}
-	users, leases, now, err := d.redis.lookup(ctx, shard, asked)
+	users, at, err := d.redis.lookup(ctx, shard, asked)
 	if err != nil {
-		d.logObjection(err)
+		d.logRefusal(err)
 		users = make([]User, len(asked))
 		for i, name := range asked {
 			users[i] = d.localUser(name)
 		}
 		return users, Never, true
 	}
-	s := d.shards[shard]
-	forgetful := !s.holdsOwnLease(leases, now) || s.recoveringFromLoss()
+	stateLost := !d.holdsOwnLease(shard, at) || d.shards[shard].recoveringFromLoss()
 	for i, name := range asked {
-		if forgetful && users[i].State != Online {
+		if stateLost && users[i].State != Online {
 			users[i], stale = d.localUser(name), true
 		}
 	}
-	return users, Moment(now), stale
+	return users, Moment(at.now), stale
 }
 
-// Count is how many users are present: online or reconnecting. It costs one command for each shard. Users whom a dead instance left
-// behind count until they are swept. If Redis can't be asked, it counts the users with sockets here, and is stale; if Redis has just
-// lost what it held, it is stale too.
+// holdsOwnLease says whether Redis held this instance's lease in a shard. If it did not, it has lost more than
+// that.
+func (d *Directory) holdsOwnLease(shard int, at snapshot) bool {
+	return at.leases.Status(d.shards[shard].currentIncarnation(), at.now, d.redis.Grace) == Live
+}
+
+// Count counts the users who are present: online or reconnecting. It costs one command for each shard. Users
+// of a dead instance count until they are swept. If Redis can't be asked, the answer is stale and counts the
+// users with sockets here. It is stale too if Redis has just lost its state.
 func (d *Directory) Count(ctx context.Context) (present int64, asOf Moment, stale bool) {
-	present, now, leases, err := d.redis.count(ctx)
+	present, at, err := d.redis.count(ctx)
 	if err != nil {
-		d.logObjection(err)
+		d.logRefusal(err)
 		_, users := d.sockets.Totals()
 		return int64(users), thisMoment(), true
 	}
-	return present, Moment(now), !d.shards[0].holdsOwnLease(leases, now) || slices.ContainsFunc(d.shards, (*shard).recoveringFromLoss)
+	stale = !d.holdsOwnLease(0, at) || slices.ContainsFunc(d.shards, (*shard).recoveringFromLoss)
+	return present, Moment(at.now), stale
 }
 
-// Instances lists the instances that have a lease, by id. What they count is as old as the last renewal of their lease, but this one's.
-// It fails if Redis can't be asked, or has just lost what it held.
+// Instances lists the instances that have a lease, by id. The counts of the others are as old as the last
+// renewal of their leases. It fails if Redis can't be asked, or has just lost its state.
 func (d *Directory) Instances(ctx context.Context) ([]Record, error) {
 	records, err := d.redis.instances(ctx)
 	if err != nil {
@@ -135,13 +146,13 @@ func (d *Directory) Instances(ctx context.Context) ([]Record, error) {
 	}
 	own := slices.IndexFunc(records, func(r Record) bool { return r.ID == d.instance })
 	if own < 0 {
-		return nil, errForgetful
+		return nil, errStateLost
 	}
 	records[own].Sockets, records[own].Users = d.sockets.Totals()
 	return records, nil
 }
 
-// localUser is what this instance knows of a user without asking.
+// localUser is what this instance knows about a user without asking Redis.
 func (d *Directory) localUser(name string) User {
 	u := User{Name: name, State: Unknown, Instances: []string{}}
 	if n := d.sockets.Count(name).Sockets; n > 0 {
@@ -150,10 +161,10 @@ func (d *Directory) localUser(name string) User {
 	return u
 }
 
-// logObjection logs what Redis itself objected to, of which a stale answer says nothing. That it is out of reach the mirror logs.
-func (d *Directory) logObjection(err error) {
-	var reply *rueidis.RedisError
-	if errors.As(err, &reply) {
+// logRefusal logs why a read is stale if Redis itself refused it. If Redis is unreachable, the mirror logs that.
+func (d *Directory) logRefusal(err error) {
+	var refusal *rueidis.RedisError
+	if errors.As(err, &refusal) {
 		d.log.Warn("a read is stale", "error", err)
 	}
 }

@@ -176,7 +176,7 @@ func (s *shard) learn(answer leaseAnswer) {
 		s.mirror.log.Warn("redis is full, or no longer", "shard", s.index, "full", full)
 	}
 	if s.index == 0 {
-		s.mirror.live.Store(int64(answer.leases.liveInstances(answer.now)))
+		s.mirror.live.Store(int64(answer.leases.instancesWithLiveLease(answer.now)))
 	}
 }
 

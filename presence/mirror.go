@@ -34,7 +34,7 @@ type Mirror struct {
 
 	auditing sync.Mutex
 	// auditing guards the following
-	differing map[string]time.Time // users in whom the last audit found a difference, since it was first seen
+	differences map[string]time.Time // that the last audit found: user → when the difference was first seen
 
 	errors, remirrors, unreadable atomic.Int64 // since the start
 
@@ -108,7 +108,7 @@ func (m *Mirror) Run(ctx context.Context) {
 		m.loops.Go(func() { s.run(ctx) })
 	}
 	m.loops.Go(func() { m.sockets.EndGraces(ctx) })
-	m.loops.Go(func() { m.patrol(ctx) })
+	m.loops.Go(func() { m.auditLoop(ctx) })
 	m.loops.Wait()
 }
 

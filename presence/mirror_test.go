@@ -141,8 +141,8 @@ func TestOthersWhoUseAnotherNumberOfShardsSayNothingOfALease(t *testing.T) {
 		}
 		m.shards[0].leave(t.Context())
 		step, err := c.redis.page(t.Context(), 0, 0, 1)
-		if err != nil || step.leases.Status("a.1", step.now, c.redis.Grace) == Live {
-			t.Errorf("it has left, and its lease is %v, %v", step.leases, err)
+		if err != nil || step.at.leases.Status("a.1", step.at.now, c.redis.Grace) == Live {
+			t.Errorf("it has left, and its lease is %v, %v", step.at.leases, err)
 		}
 	})
 }

@@ -13,9 +13,6 @@ import (
 // MaxPage is the largest limit of a page.
 const MaxPage = 1000
 
-// errForgetful says that Redis answers, and has lost what it held.
-var errForgetful = errors.New("presence: redis does not hold this instance's lease")
-
 // ErrCursor says that a cursor is not one that a page gave.
 var ErrCursor = errors.New("not a cursor that an earlier page gave")
 
@@ -84,7 +81,7 @@ func (d *Directory) Page(ctx context.Context, from string, limit int) (Answer, e
 	if !at.local {
 		at = cursor{local: true}
 	}
-	d.logObjection(err)
+	d.logRefusal(err)
 	return d.localPage(at, limit), nil
 }
 
@@ -99,11 +96,11 @@ func (d *Directory) redisPage(ctx context.Context, at cursor, limit int) (Answer
 		if err != nil {
 			return Answer{}, err
 		}
-		s := d.shards[at.shard]
-		if !s.holdsOwnLease(step.leases, step.now) {
-			return Answer{}, errForgetful
+		if !d.holdsOwnLease(at.shard, step.at) {
+			return Answer{}, errStateLost
 		}
-		answer.AsOf, answer.Stale = Moment(step.now), answer.Stale || s.recoveringFromLoss()
+		answer.AsOf = Moment(step.at.now)
+		answer.Stale = answer.Stale || d.shards[at.shard].recoveringFromLoss()
 		if step.next != at.next {
 			at.after = "" // the step holds others now, who were not listed
 		}

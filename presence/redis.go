@@ -28,7 +28,7 @@ type Redis struct {
 	SeenCap int           // offline users remembered, in all shards together, about
 	Timeout time.Duration // of each call
 
-	unreadable *atomic.Int64 // counts values that could not be read; nil: not counted
+	unreadable *atomic.Int64 // values that could not be read; nil: not counted
 }
 
 // Exec runs a script. The call takes at most Timeout. It may take effect although it fails: its answer may have
@@ -79,10 +79,10 @@ func (r Redis) PublishCommand() string {
 	return "PUBLISH"
 }
 
-// passOver counts something in Redis that makes no sense, and is read as if it were not there.
-func (r Redis) passOver() {
+// countUnreadable counts values in Redis that could not be read, and are treated as if they were not there.
+func (r Redis) countUnreadable(values int) {
 	if r.unreadable != nil {
-		r.unreadable.Add(1)
+		r.unreadable.Add(int64(values))
 	}
 }
 

@@ -73,12 +73,6 @@ func (s *shard) markAllDirty() {
 	s.writes.markAll(users, dirtyUser{mirroredBefore: true})
 }
 
-// holdsOwnLease says whether Redis held this instance's own lease at the moment of an answer. If not, it has lost more
-// than that.
-func (s *shard) holdsOwnLease(leases Leases, now int64) bool {
-	return leases.Status(s.currentIncarnation(), now, s.mirror.redis.Grace) == Live
-}
-
 // loss is what the shard knows of the last time that Redis lost its data.
 func (s *shard) loss() dataLoss {
 	state := s.lease()

@@ -3,7 +3,6 @@ package presence
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"strconv"
 	"time"
@@ -16,51 +15,47 @@ import (
 // ErrRedisFull says that Redis has reached its maxmemory, and refused to write.
 var ErrRedisFull = lua.ErrFull
 
-// leaseAnswer is what a heartbeat brings back.
+// leaseAnswer is what a renewal of a lease brings back.
 type leaseAnswer struct {
-	leases Leases
-	now    int64 // of Redis' clock, ms
+	now    int64 // by Redis' clock, ms
 	full   bool  // Redis has no room for more; the lease is written all the same
+	leases Leases
 }
 
-func (r Redis) lease(ctx context.Context, shard int, token Incarnation, version string, lifetime time.Duration, condemned []string) (leaseAnswer, error) {
-	args := append([]string{token.String(), version, millis(lifetime), millis(r.Grace),
-		r.PublishCommand(), r.Keys.Channels(shard) + token.Instance, Heartbeat}, condemned...)
-	keys := []string{r.Keys.Leases(shard), r.Keys.Clock(shard)}
-	reply, err := lua.Check(r.Exec(ctx, lua.Lease, keys, args))
-	if err != nil {
-		return leaseAnswer{}, fmt.Errorf("presence: lease of %s in shard %d: %w", token, shard, err)
-	}
-	now, err := reply[1].AsInt64()
-	if err != nil {
-		return leaseAnswer{}, fmt.Errorf("presence: lease of %s in shard %d: %w", token, shard, err)
-	}
-	full, err := reply[2].AsInt64()
-	if err != nil {
-		return leaseAnswer{}, fmt.Errorf("presence: lease of %s in shard %d: %w", token, shard, err)
-	}
-	leases, err := r.leasesFrom(reply[3:])
-	return leaseAnswer{leases, now, full == 1}, err
+// lease opens (version empty), renews or ends (lifetime 0) a lease, and fences earlier incarnations.
+// lua.ErrStaleLease: Redis holds another version of it, or none.
+func (r Redis) lease(
+	ctx context.Context, shard int, own Incarnation, version string, lifetime time.Duration, fenced []string,
+) (leaseAnswer, error) {
+	channel := r.Keys.Channels(shard) + own.Instance
+	args := append([]string{own.String(), version, millis(lifetime), millis(r.Grace),
+		r.PublishCommand(), channel, Heartbeat}, fenced...)
+	reply := r.run(ctx, lua.Lease, shard, []string{r.Keys.Leases(shard), r.Keys.Clock(shard)}, args)
+	reply.status()
+	answer := leaseAnswer{now: reply.int(), full: reply.int() == 1, leases: r.leasesIn(reply.rest())}
+	return answer, reply.err
 }
 
-func (r Redis) mirror(ctx context.Context, shard int, token Incarnation, version int64, changes []change) error {
+// mirror writes changes under a lease, and renews it. lua.ErrStaleLease: Redis holds another version of it, or
+// none.
+func (r Redis) mirror(ctx context.Context, shard int, own Incarnation, version int64, changes []change) error {
 	slices.SortStableFunc(changes, mirroredBeforeFirst)
-	known := 0
-	for known < len(changes) && changes[known].mirroredBefore {
-		known++
+	before := 0
+	for before < len(changes) && changes[before].mirroredBefore {
+		before++
 	}
 	args := make([]string, 0, 8+3*len(changes))
-	args = append(args, token.String(), strconv.FormatInt(version, 10), millis(r.Lease), millis(r.Grace),
-		strconv.Itoa(r.LogCap), millis(r.SeenFor), r.seenCap(), strconv.Itoa(known))
+	args = append(args, own.String(), strconv.FormatInt(version, 10), millis(r.Lease), millis(r.Grace),
+		strconv.Itoa(r.LogCap), millis(r.SeenFor), r.seenCap(), strconv.Itoa(before))
 	now := time.Now()
 	for _, c := range changes {
 		args = append(args, c.user, c.count.String(), millis(now.Sub(c.at)))
 	}
-	keys := []string{r.Keys.Owners(shard), r.Keys.Leases(shard), r.Keys.Log(shard), r.Keys.Seen(shard), r.Keys.Clock(shard)}
-	if _, err := lua.Check(r.Exec(ctx, lua.Mirror, keys, args)); err != nil {
-		return fmt.Errorf("presence: mirror %d users of shard %d: %w", len(changes), shard, err)
-	}
-	return nil
+	keys := []string{r.Keys.Owners(shard), r.Keys.Leases(shard), r.Keys.Log(shard), r.Keys.Seen(shard),
+		r.Keys.Clock(shard)}
+	reply := r.run(ctx, lua.Mirror, shard, keys, args)
+	reply.status()
+	return reply.err
 }
 
 func mirroredBeforeFirst(a, b change) int {
@@ -73,97 +68,64 @@ func mirroredBeforeFirst(a, b change) int {
 	return 1
 }
 
-// version reads how many mirror writes Redis has counted under a lease; lua.ErrStaleLease if there is none.
-func (r Redis) version(ctx context.Context, shard int, token Incarnation) (int64, error) {
-	ctx, cancel := context.WithTimeout(ctx, r.Timeout)
-	defer cancel()
-	lease, err := r.Client.Do(ctx, r.Client.B().Hget().Key(r.Keys.Leases(shard)).Field(token.String()).Build()).ToString()
-	if rueidis.IsRedisNil(err) {
+// version reads how many writes of mirror.lua Redis has counted under a lease. lua.ErrStaleLease: Redis holds no
+// such lease.
+func (r Redis) version(ctx context.Context, shard int, own Incarnation) (int64, error) {
+	reply := r.do(ctx, shard, r.Client.B().Hget().Key(r.Keys.Leases(shard)).Field(own.String()).Build())
+	text := reply.text()
+	if errors.Is(reply.err, rueidis.Nil) {
 		return 0, lua.ErrStaleLease
 	}
-	if err != nil {
-		return 0, fmt.Errorf("presence: version of %s in shard %d: %w", token, shard, err)
+	if reply.err != nil {
+		return 0, reply.err
 	}
-	read, ok := parseLease(lease)
+	lease, ok := parseLease(text)
 	if !ok {
-		r.passOver()
+		r.countUnreadable(1)
 		return 0, lua.ErrStaleLease
 	}
-	return read.version, nil
-}
-
-// sweep takes one step and returns what to give to the next; nil after the last.
-func (r Redis) sweep(ctx context.Context, shard int, from *sweepStep) (next *sweepStep, dropped int64, err error) {
-	args := append([]string{from.cursor, "1000", millis(r.Grace), strconv.Itoa(r.LogCap), millis(r.SeenFor), r.seenCap()},
-		from.dead...)
-	keys := []string{r.Keys.Owners(shard), r.Keys.Leases(shard), r.Keys.Log(shard), r.Keys.Seen(shard)}
-	reply, err := r.Exec(ctx, lua.Sweep, keys, args).ToArray()
-	if err != nil {
-		return nil, 0, fmt.Errorf("presence: sweep shard %d: %w", shard, lua.WithFull(err))
-	}
-	next = &sweepStep{}
-	if next.cursor, err = reply[0].ToString(); err != nil {
-		return nil, 0, fmt.Errorf("presence: sweep shard %d: %w", shard, err)
-	}
-	if dropped, err = reply[1].AsInt64(); err != nil {
-		return nil, 0, fmt.Errorf("presence: sweep shard %d: %w", shard, err)
-	}
-	if next.cursor == "0" {
-		return nil, dropped, nil
-	}
-	for _, token := range reply[2:] {
-		name, err := token.ToString()
-		if err != nil {
-			return nil, 0, fmt.Errorf("presence: sweep shard %d: %w", shard, err)
-		}
-		next.dead = append(next.dead, name)
-	}
-	return next, dropped, nil
+	return lease.version, nil
 }
 
 // sweepStep is where a pass through the owners of a shard stands.
 type sweepStep struct {
 	cursor string
-	dead   []string // the tokens that were dead when the pass began
+	dead   []string // the incarnations that were dead when the pass began
+}
+
+// sweep takes one step, and returns the step to take next (nil: the pass is over) and how many entries it
+// dropped something from.
+func (r Redis) sweep(ctx context.Context, shard int, from *sweepStep) (next *sweepStep, dropped int64, err error) {
+	args := append([]string{from.cursor, "1000", millis(r.Grace), strconv.Itoa(r.LogCap), millis(r.SeenFor),
+		r.seenCap()}, from.dead...)
+	keys := []string{r.Keys.Owners(shard), r.Keys.Leases(shard), r.Keys.Log(shard), r.Keys.Seen(shard)}
+	reply := r.run(ctx, lua.Sweep, shard, keys, args)
+	next = &sweepStep{cursor: reply.text()}
+	dropped = reply.int()
+	next.dead = reply.rest()
+	if reply.err != nil || next.cursor == "0" {
+		return nil, dropped, reply.err
+	}
+	return next, dropped, nil
 }
 
 // announce writes this instance's record and returns the number of shards on which all agree. If it is another
 // than ours, the error is lua.ErrOtherShards.
 func (r Redis) announce(ctx context.Context, instance, record string) (agreed int, err error) {
 	keys := []string{r.Keys.Instances(), r.Keys.Leases(0), r.Keys.AgreedShards()}
-	reply, refusal := lua.Check(r.Exec(ctx, lua.Announce, keys, []string{instance, record, strconv.Itoa(r.Keys.Shards())}))
-	if refusal != nil && !errors.Is(refusal, lua.ErrOtherShards) {
-		return 0, fmt.Errorf("presence: announce: %w", refusal)
+	reply := r.run(ctx, lua.Announce, 0, keys, []string{instance, record, strconv.Itoa(r.Keys.Shards())})
+	status := lua.Status(reply.int())
+	if agreed = int(reply.int()); reply.err != nil {
+		return 0, reply.err
 	}
-	shards, err := reply[1].AsInt64()
-	if err != nil {
-		return 0, fmt.Errorf("presence: announce: %w", err)
-	}
-	return int(shards), refusal
+	return agreed, status.Err()
 }
 
-func (r Redis) leasesFrom(flat []rueidis.RedisMessage) (Leases, error) {
-	words, err := stringsFrom(flat)
-	if err != nil {
-		return nil, err
-	}
-	leases, unreadable := parseLeases(words)
-	for range unreadable {
-		r.passOver()
-	}
-	return leases, nil
-}
-
-func stringsFrom(messages []rueidis.RedisMessage) ([]string, error) {
-	words := make([]string, len(messages))
-	for i, message := range messages {
-		word, err := message.ToString()
-		if err != nil {
-			return nil, fmt.Errorf("presence: %w", err)
-		}
-		words[i] = word
-	}
-	return words, nil
+// leasesIn reads incarnation, lease, incarnation, lease, …
+func (r Redis) leasesIn(flat []string) Leases {
+	leases, unreadable := parseLeases(flat)
+	r.countUnreadable(unreadable)
+	return leases
 }
 
 func millis(d time.Duration) string { return strconv.FormatInt(d.Milliseconds(), 10) }
