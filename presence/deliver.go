@@ -6,30 +6,31 @@ import (
 	"github.com/google/uuid"
 )
 
-// List is all sockets of one user here. Nobody may change it.
+// List is all sockets of one user here. It is never changed.
 type List []*Socket
 
-// Deliver sends a message to all but one of them (uuid.Nil: but none) and says how many took it.
+// Deliver sends a message to all sockets of the list except one (uuid.Nil: to all), and returns how many took it.
 func (l List) Deliver(exclude uuid.UUID, message Message) int {
-	d := l.Sending(exclude, message)
-	d.Next(len(l))
-	return d.took
+	w := l.Sending(exclude, message)
+	w.Next(len(l))
+	return w.took
 }
 
-// Close closes all but one of them (uuid.Nil: but none), says how many, and counts them as written in the tally.
-func (l List) Close(except uuid.UUID, code int, reason string, tally *Tracker) int {
-	d := l.Closing(except, code, reason, tally)
-	d.Next(len(l))
-	return d.took
+// Close closes all sockets of the list except one (uuid.Nil: all), and returns how many. The tracker counts them as
+// written.
+func (l List) Close(except uuid.UUID, code int, reason string, tracker *Tracker) int {
+	w := l.Closing(except, code, reason, tracker)
+	w.Next(len(l))
+	return w.took
 }
 
-// Walk goes through a list of sockets, some at a time, and sends a message to each or closes it. A user with
-// thousands of sockets must not hold up other users. The zero Walk has nothing to do.
+// Walk goes through a list of sockets, some at a time, and sends a message to each or closes it. A user with thousands
+// of sockets must not hold up other users. The zero Walk has nothing to do.
 type Walk struct {
-	to      List // who are still to come
+	to      List // the sockets still to come
 	exclude uuid.UUID
-	message []Message // one; a slice, for Send takes that
-	tally   *Tracker
+	message []Message // one; a slice, because Send takes that
+	tracker *Tracker
 
 	code   int // sockets are closed with this code; 0: they get the message
 	reason string
@@ -37,34 +38,34 @@ type Walk struct {
 	took int
 }
 
-// Sending is the Walk that sends a message to all of them but one (uuid.Nil: but none).
+// Sending is the Walk that sends a message to all sockets except one (uuid.Nil: to all).
 func (l List) Sending(exclude uuid.UUID, message Message) Walk {
-	return Walk{to: l, exclude: exclude, message: []Message{message}, tally: message.Tracker}
+	return Walk{to: l, exclude: exclude, message: []Message{message}, tracker: message.Tracker}
 }
 
-// Closing is the Delivery that closes all of them but one (uuid.Nil: but none) and counts them as written in the tally.
-func (l List) Closing(except uuid.UUID, code int, reason string, tally *Tracker) Walk {
-	return Walk{to: l, exclude: except, code: code, reason: reason, tally: tally}
+// Closing is the Walk that closes all sockets except one (uuid.Nil: all). The tracker counts them as written.
+func (l List) Closing(except uuid.UUID, code int, reason string, tracker *Tracker) Walk {
+	return Walk{to: l, exclude: except, code: code, reason: reason, tracker: tracker}
 }
 
-// Next serves at most so many more sockets, and says whether that was the last.
-func (d *Walk) Next(most int) (over bool) {
-	now := d.to[:min(most, len(d.to))]
-	d.to = d.to[len(now):]
+// Next serves at most so many more sockets, and says whether that was the last of them.
+func (w *Walk) Next(most int) (over bool) {
+	now := w.to[:min(most, len(w.to))]
+	w.to = w.to[len(now):]
 	for _, socket := range now {
 		switch {
-		case socket.ID == d.exclude:
-		case d.code != 0:
-			closeSocket(socket, d.code, d.reason, d.tally)
-			d.took++
-		case send(socket, d.message):
-			d.took++
+		case socket.ID == w.exclude:
+		case w.code != 0:
+			closeSocket(socket, w.code, w.reason, w.tracker)
+			w.took++
+		case send(socket, w.message):
+			w.took++
 		}
 	}
-	if len(d.to) > 0 {
+	if len(w.to) > 0 {
 		return false
 	}
-	d.tally.sent()
+	w.tracker.sent()
 	return true
 }
 
@@ -72,10 +73,10 @@ func (d *Walk) Next(most int) (over bool) {
 type Emit struct {
 	To Audience
 	Message
-	Took int // sockets that took it; set by Sockets.Emit
+	Took int // how many sockets took it; set by Sockets.Emit
 }
 
-// Emit sends frames to all sockets of their audiences, in one walk. What becomes of them is told to their tallies.
+// Emit sends frames to all sockets of their audiences, in one walk.
 func (s *Sockets) Emit(emits []*Emit) {
 	forUsers, forAnonymous := messages(emits)
 	users, anonymous := 0, 0
@@ -97,7 +98,7 @@ func (s *Sockets) Emit(emits []*Emit) {
 	}
 }
 
-// messages are those that sockets with a user get, and those without.
+// messages returns what sockets with a user get, and what anonymous ones get.
 func messages(emits []*Emit) (forUsers, forAnonymous []Message) {
 	for _, emit := range emits {
 		message := emit.Message
@@ -110,7 +111,7 @@ func messages(emits []*Emit) (forUsers, forAnonymous []Message) {
 	return forUsers, forAnonymous
 }
 
-// Find is the socket with an id, in a list; an empty one if it is not here. It looks at all of them.
+// Find returns the socket with an id in a list; an empty list if it is not here. It looks at all sockets.
 func (s *Sockets) Find(id uuid.UUID) (found List) {
 	s.Each(func(socket *Socket) {
 		if socket.ID == id {
@@ -120,9 +121,9 @@ func (s *Sockets) Find(id uuid.UUID) (found List) {
 	return found
 }
 
-func closeSocket(socket *Socket, code int, reason string, tally *Tracker) {
-	tally.add()
-	tally.Report(Written)
+func closeSocket(socket *Socket, code int, reason string, tracker *Tracker) {
+	tracker.add()
+	tracker.Report(Written)
 	socket.Conn.Close(code, reason)
 }
 
@@ -133,21 +134,21 @@ func send(socket *Socket, messages []Message) bool {
 	return socket.Conn.Send(messages...)
 }
 
-// walks are lists in which Each notes the sockets of one stripe. They are kept, so that an emit needs no memory that grows with the
-// sockets.
-var walks = sync.Pool{New: func() any { return new([]*Socket) }}
+// stripeSockets are lists in which Each notes the sockets of one stripe. They are reused, so that an emit needs no
+// memory that grows with the sockets.
+var stripeSockets = sync.Pool{New: func() any { return new([]*Socket) }}
 
-// Each calls f with every socket that is there all the time. Nothing is locked meanwhile.
+// Each calls f with every socket that is in the map all the time. No lock is held meanwhile.
 func (s *Sockets) Each(f func(*Socket)) {
-	walk := walks.Get().(*[]*Socket)
+	list := stripeSockets.Get().(*[]*Socket)
 	for i := range s.stripes {
-		*walk = s.stripes[i].appendTo((*walk)[:0])
-		for _, socket := range *walk {
+		*list = s.stripes[i].appendTo((*list)[:0])
+		for _, socket := range *list {
 			f(socket)
 		}
 	}
-	clear((*walk)[:cap(*walk)]) // or closed sockets would be kept
-	walks.Put(walk)
+	clear((*list)[:cap(*list)]) // or it would keep closed sockets alive
+	stripeSockets.Put(list)
 }
 
 // appendTo appends all sockets of a stripe.

@@ -14,24 +14,23 @@ type grace struct {
 	user  string
 	began time.Time // when the last socket went
 	ends  time.Time
-	place int // in the heap; -1: it is not there any more. Guarded by the graces' mu
+	index int // in the heap; -1: it is not there any more. Guarded by the graces' mu
 }
 
-// graces are the running ones. A user has at most one, and it costs no timer.
+// graces are those that run. A user has at most one. One timer serves them all.
 type graces struct {
-	sooner chan struct{} // capacity 1: one signal is enough; never closed
+	sooner chan struct{} // a grace began that ends before all others. Capacity 1: one signal is enough; never closed
 
 	mu sync.Mutex
 	// mu guards the following
-	first graceHeap
+	running graceHeap
 }
 
-// begin begins a grace.
 func (g *graces) begin(user string, began, ends time.Time) *grace {
 	one := &grace{user: user, began: began, ends: ends}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if heap.Push(&g.first, one); one.place == 0 {
+	if heap.Push(&g.running, one); one.index == 0 {
 		select {
 		case g.sooner <- struct{}{}:
 		default:
@@ -40,41 +39,41 @@ func (g *graces) begin(user string, began, ends time.Time) *grace {
 	return one
 }
 
-// end ends a grace before its time; nil is none.
+// end ends a grace before its time; nil: there is none.
 func (g *graces) end(one *grace) {
 	if one == nil {
 		return
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if one.place >= 0 {
-		heap.Remove(&g.first, one.place)
+	if one.index >= 0 {
+		heap.Remove(&g.running, one.index)
 	}
 }
 
-// take removes the graces that are over and says when the next one will be, if there is one.
-func (g *graces) take(now time.Time) (over []*grace, next time.Time, more bool) {
+// takeEnded removes the graces that are over, and returns when the next one will be; zero: none runs.
+func (g *graces) takeEnded(now time.Time) (ended []*grace, next time.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for len(g.first) > 0 && !g.first[0].ends.After(now) {
-		over = append(over, heap.Pop(&g.first).(*grace))
+	for len(g.running) > 0 && !g.running[0].ends.After(now) {
+		ended = append(ended, heap.Pop(&g.running).(*grace))
 	}
-	if len(g.first) == 0 {
-		g.first = nil // a slice keeps the size that it had once
-		return over, time.Time{}, false
+	if len(g.running) == 0 {
+		g.running = nil // a slice keeps the size that it had once
+		return ended, time.Time{}
 	}
-	return over, g.first[0].ends, true
+	return ended, g.running[0].ends
 }
 
 // EndGraces forgets users whose grace is over, until the context ends.
 func (s *Sockets) EndGraces(ctx context.Context) {
 	for {
-		over, next, more := s.graces.take(time.Now())
-		for _, one := range over {
+		ended, next := s.graces.takeEnded(time.Now())
+		for _, one := range ended {
 			s.endGrace(one)
 		}
 		var due <-chan time.Time
-		if more {
+		if !next.IsZero() {
 			due = time.After(time.Until(next))
 		}
 		select {
@@ -86,8 +85,8 @@ func (s *Sockets) EndGraces(ctx context.Context) {
 	}
 }
 
-// leaveLocked begins the grace of a user whose last socket that counted went, or ends it if the client said
-// that it will not be back.
+// leaveLocked begins the grace of a user whose last socket that counted went. If the client closed it on purpose, there
+// is a grace only until the shortest stay is over.
 func (s *Sockets) leaveLocked(user string, local *localUser, now time.Time, onPurpose bool) {
 	if local.gone {
 		return
@@ -107,20 +106,20 @@ func (s *Sockets) leaveLocked(user string, local *localUser, now time.Time, onPu
 	}
 }
 
-// endGrace forgets a user whose grace is over, unless there was a socket since.
-func (s *Sockets) endGrace(over *grace) {
-	stripe := s.stripeOf(over.user, uuid.Nil)
+// endGrace forgets a user whose grace is over, unless a socket came meanwhile.
+func (s *Sockets) endGrace(ended *grace) {
+	stripe := s.stripeOf(ended.user, uuid.Nil)
 	stripe.mu.Lock()
 	defer stripe.mu.Unlock()
-	local := stripe.users[over.user]
-	if local == nil || local.grace != over {
+	local := stripe.users[ended.user]
+	if local == nil || local.grace != ended {
 		return
 	}
 	local.grace, local.gone = nil, true
 	if len(local.sockets) == 0 {
-		delete(stripe.users, over.user)
+		delete(stripe.users, ended.user)
 	}
-	s.changed(over.user, false, false, over.began)
+	s.onChange(countChange{user: ended.user, at: ended.began})
 }
 
 // graceHeap has the grace that ends first at its top. It is a heap.Interface.
@@ -131,18 +130,18 @@ func (h graceHeap) Less(i, j int) bool { return h[i].ends.Before(h[j].ends) }
 
 func (h graceHeap) Swap(i, j int) {
 	h[i], h[j] = h[j], h[i]
-	h[i].place, h[j].place = i, j
+	h[i].index, h[j].index = i, j
 }
 
 func (h *graceHeap) Push(one any) {
-	one.(*grace).place = len(*h)
+	one.(*grace).index = len(*h)
 	*h = append(*h, one.(*grace))
 }
 
 func (h *graceHeap) Pop() any {
 	last := len(*h) - 1
 	one := (*h)[last]
-	one.place = -1
+	one.index = -1
 	(*h)[last] = nil // lets go of the name
 	*h = (*h)[:last]
 	return one

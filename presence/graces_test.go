@@ -17,7 +17,7 @@ func TestAUserWhoComesAndGoesAllTheTimeChangesTwiceASecondAtMost(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var s *Sockets
-				s = NewSockets(Redis{MinStay: time.Second, Keys: NewKeys("", 1)}, func(string, bool, bool, time.Time) {})
+				s = NewSockets(Redis{MinStay: time.Second, Keys: NewKeys("", 1)}, func(countChange) {})
 				ctx, stop := context.WithCancel(t.Context())
 				go s.EndGraces(ctx)
 				defer synctest.Wait()
@@ -58,7 +58,7 @@ func TestAUserWhoComesAndGoesAllTheTimeChangesTwiceASecondAtMost(t *testing.T) {
 
 func TestAUserWhoWasHereForAWhileIsGoneAtOnceOnPurpose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := NewSockets(Redis{Grace: testGrace, MinStay: time.Second, Keys: NewKeys("", 1)}, func(string, bool, bool, time.Time) {})
+		s := NewSockets(Redis{Grace: testGrace, MinStay: time.Second, Keys: NewKeys("", 1)}, func(countChange) {})
 		alice, _ := newSocket("alice")
 		s.Add(alice)
 		time.Sleep(time.Second)
@@ -72,8 +72,8 @@ func TestAUserWhoWasHereForAWhileIsGoneAtOnceOnPurpose(t *testing.T) {
 func TestAUserHasOneGraceHoweverOftenTheirSocketsDrop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ended := atomic.Int64{}
-		s := NewSockets(Redis{Grace: 24 * time.Hour, Keys: NewKeys("", 1)}, func(_ string, _, _ bool, at time.Time) {
-			if time.Since(at) > 0 {
+		s := NewSockets(Redis{Grace: 24 * time.Hour, Keys: NewKeys("", 1)}, func(c countChange) {
+			if time.Since(c.at) > 0 {
 				ended.Add(1)
 			}
 		})
@@ -93,7 +93,7 @@ func TestAUserHasOneGraceHoweverOftenTheirSocketsDrop(t *testing.T) {
 			time.Sleep(time.Second)
 		}
 		s.graces.mu.Lock()
-		running := len(s.graces.first)
+		running := len(s.graces.running)
 		s.graces.mu.Unlock()
 		if running != 12 {
 			t.Errorf("%d graces run for 12 users", running)
@@ -105,8 +105,8 @@ func TestAUserHasOneGraceHoweverOftenTheirSocketsDrop(t *testing.T) {
 		}
 		time.Sleep(500 * time.Second)
 		synctest.Wait()
-		if got := ended.Load(); got != 12 || len(s.Users()) != 0 {
-			t.Errorf("%d graces have ended, and %v are still there", got, s.Users())
+		if got := ended.Load(); got != 12 || len(s.appendUsers(nil, 0)) != 0 {
+			t.Errorf("%d graces have ended, and %v are still there", got, s.appendUsers(nil, 0))
 		}
 	})
 }

@@ -233,8 +233,9 @@ func leaseExpired(shard int, redisIs string) string {
 func (m *Mirror) LiveInstances() int { return int(max(1, m.live.Load())) }
 
 // markChanged has Redis told of a user whose count has changed.
-func (m *Mirror) markChanged(user string, came, left bool, at time.Time) {
-	m.shardOf(user).writes.mark(user, dirtyUser{changedAt: at, leftOnPurpose: left, mirroredBefore: !came})
+func (m *Mirror) markChanged(c countChange) {
+	dirty := dirtyUser{changedAt: c.at, leftOnPurpose: c.leftOnPurpose, mirroredBefore: !c.came}
+	m.shardOf(c.user).writes.mark(c.user, dirty)
 }
 
 func (m *Mirror) shardOf(user string) *shard { return m.shards[m.redis.Keys.ShardOf(user)] }

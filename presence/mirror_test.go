@@ -102,7 +102,7 @@ func TestAWriteWhoseReplyWasLostIsSettledByItsVersion(t *testing.T) {
 					t.Errorf("version %d, epoch %d, %v; want version %d, epoch 1", s.version, s.incarnation.Epoch, err, version)
 				}
 				// and the delayed duplicate has no effect
-				m.markChanged("bob", true, false, time.Now())
+				m.markChanged(countChange{user: "bob", came: true, at: time.Now()})
 				if err := s.step(t.Context(), false); err != nil {
 					t.Fatal(err)
 				}

@@ -3,7 +3,6 @@ package presence
 import (
 	"hash/maphash"
 	"slices"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -11,94 +10,18 @@ import (
 	"github.com/google/uuid"
 )
 
-// Conn is the connection under a socket.
-type Conn interface {
-	// Send sends text frames, in this order, or queues them, and never blocks. It reports false if some will not be sent: the socket is
-	// closed, or is closed now because it is too slow. Tallies are told what becomes of their frames, whatever that is.
-	Send(messages ...Message) bool
-	// Close sends a close frame after what waits to be written, and closes. It never blocks.
-	Close(code int, reason string)
-	// Reachable tells the client that pushes from every instance find it from now on.
-	Reachable()
-}
-
-// Message is a frame for a socket.
-type Message struct {
-	Frame   []byte   // shared: nobody may change it
-	Shared  *Shared  // of a frame that many users' sockets get; nil: there is nothing to share
-	Tracker *Tracker // is told what becomes of it; nil: nobody is
-}
-
-// Shared holds the form in which a frame is written, once the first of the sockets that get it has made it.
-type Shared struct {
-	once sync.Once
-	form any
-}
-
-// Form returns what was made, or makes it.
-func (s *Shared) Form(make func() any) any {
-	s.once.Do(func() { s.form = make() })
-	return s.form
-}
-
-// Socket is one WebSocket connection.
-type Socket struct {
-	ID   uuid.UUID
-	User string // empty: anonymous
-	Conn Conn
-
-	retired bool // guarded by the map: counts no more, but still gets what is pushed
-}
-
-// Audience is who an emit is for.
-type Audience int
-
-const (
-	Everybody     Audience = iota // every socket
-	Authenticated                 // every socket that has a user
-)
-
-// Count is what this instance has of a user.
-type Count struct {
-	Kind    Kind
-	Sockets int // above 0 if the kind is HasSockets, else 0
-}
-
-// Kind says what an instance has of a user. Sockets knows the first three. The others are what the mirror
-// tells Redis when there is more to say. All but HasSockets, for which the number itself stands, are words of
-// mirror.lua, whose header explains them with examples.
-type Kind string
-
-const (
-	HasSockets Kind = ""
-	InGrace    Kind = "grace" // no sockets, but the time to come back is not over
-	Gone       Kind = "gone"  // neither sockets nor a grace
-
-	left           Kind = "left"             // gone on purpose: graces on other instances end too
-	graceIfPresent Kind = "grace-if-present" // in a grace, unless Redis says that the user is offline
-	leftEarly      Kind = "left-early"       // the same, but left on purpose: graces on other instances end
-)
-
-// String is the count as mirror.lua takes it: 3, grace, gone.
-func (c Count) String() string {
-	if c.Kind == HasSockets {
-		return strconv.Itoa(c.Sockets)
-	}
-	return string(c.Kind)
-}
-
-// Sockets are this instance's own sockets: the truth that everything else copies. Maps are striped, so that connects, pushes and
-// emits on different users do not wait for each other.
+// Sockets are this instance's own sockets: the truth that everything else copies. The map is split into stripes, so that
+// connects, pushes and emits on different users do not wait for each other.
 type Sockets struct {
 	// static after construction
-	seed    maphash.Seed
-	grace   time.Duration
-	minStay time.Duration                                    // see Redis.MinStay
-	changed func(user string, came, left bool, at time.Time) // see NewSockets
-	keys    Keys
-	stripes []stripe // as many for each shard, which holds the users of no other, one shard after the other
+	seed     maphash.Seed
+	grace    time.Duration
+	minStay  time.Duration // see Redis.MinStay
+	onChange func(countChange)
+	keys     Keys
+	stripes  []stripe // those of shard 0, then as many of shard 1, …: a stripe holds users of one shard only
 
-	sockets, users atomic.Int64
+	sockets, users atomic.Int64 // users: with at least one socket that counts
 
 	graces graces
 }
@@ -110,26 +33,36 @@ type stripe struct {
 	anonymous map[*Socket]struct{}
 }
 
-// localUser is a user who has sockets here, or had until a moment ago.
+// localUser is a user who has sockets here, or had some until a moment ago.
 type localUser struct {
 	sockets []*Socket // replaced, never changed: readers hold it without a lock
-	retired int       // of these, such as do not count any more
+	retired int       // how many of these do not count any more
 	came    time.Time // since when the user is here, whatever short drops there were
-	grace   *grace    // with no sockets that count: the time to come back
-	gone    bool      // with no sockets that count: that is over
+	grace   *grace    // without sockets that count: the time to come back
+	gone    bool      // without sockets that count: that time is over
 }
 
 func (l *localUser) count() int { return len(l.sockets) - l.retired }
 
-// manyStripes is how many stripes there are at least: far more than the cores that could want one at once.
+// countChange is a change of what this instance has of a user.
+type countChange struct {
+	user          string
+	came          bool // the user was not here before
+	leftOnPurpose bool // the last socket was closed on purpose
+	at            time.Time
+}
+
+// manyStripes is how many stripes there are at least: far more than cores that could want one at once.
 const manyStripes = 64
 
-// NewSockets makes an empty map, for the shards, the grace and the shortest stay that redis names; it asks nothing of it. changed is called
-// at each change of a user's count, from any goroutine, while a part of the map is locked; it must not block. came says that the user was
-// not here before; left, that the last socket was closed on purpose; at is when the change was, and, if a grace has ended, when it began.
-func NewSockets(redis Redis, changed func(user string, came, left bool, at time.Time)) *Sockets {
+// NewSockets makes an empty map, for the shards, the grace and the shortest stay that redis names; it does not call Redis.
+// onChange is called at each change of a user's count, from any goroutine, while the user's stripe is locked: it must not
+// block. When a grace ends, the change is at the time when the grace began.
+func NewSockets(redis Redis, onChange func(countChange)) *Sockets {
 	keys := redis.Keys
-	s := &Sockets{seed: maphash.MakeSeed(), grace: redis.Grace, minStay: redis.MinStay, changed: changed, keys: keys}
+	s := &Sockets{
+		seed: maphash.MakeSeed(), grace: redis.Grace, minStay: redis.MinStay, onChange: onChange, keys: keys,
+	}
 	s.graces.sooner = make(chan struct{}, 1)
 	s.stripes = make([]stripe, keys.Shards()*((manyStripes+keys.Shards()-1)/keys.Shards()))
 	for i := range s.stripes {
@@ -147,7 +80,7 @@ func (s *Sockets) stripeOf(user string, id uuid.UUID) *stripe {
 	return &own[maphash.String(s.seed, user)%uint64(len(own))]
 }
 
-// stripesOf are the stripes in which the users of a shard are.
+// stripesOf are the stripes that hold the users of a shard.
 func (s *Sockets) stripesOf(shard int) []stripe {
 	each := len(s.stripes) / s.keys.Shards()
 	return s.stripes[shard*each : (shard+1)*each]
@@ -155,49 +88,47 @@ func (s *Sockets) stripesOf(shard int) []stripe {
 
 // Add makes a socket known. Pushes on this instance find it at once.
 func (s *Sockets) Add(socket *Socket) {
-	now, stripe := time.Now(), s.stripeOf(socket.User, socket.ID)
+	stripe := s.stripeOf(socket.User, socket.ID)
 	stripe.mu.Lock()
+	defer stripe.mu.Unlock()
 	s.sockets.Add(1)
 	if socket.User == "" {
 		stripe.anonymous[socket] = struct{}{}
-		stripe.mu.Unlock()
 		return
 	}
-	local := stripe.users[socket.User]
+	now, local := time.Now(), stripe.users[socket.User]
 	came := local == nil || local.gone
 	if local == nil {
-		local = &localUser{came: now}
+		local = &localUser{}
 		stripe.users[socket.User] = local
+	}
+	if came {
+		local.came, local.gone = now, false
 	}
 	if local.count() == 0 {
 		s.users.Add(1)
 	}
-	if local.gone {
-		local.came, local.gone = now, false
-	}
 	s.graces.end(local.grace)
 	local.grace = nil
 	local.sockets = append(slices.Clip(local.sockets), socket)
-	s.changed(socket.User, came, false, now)
-	stripe.mu.Unlock()
+	s.onChange(countChange{user: socket.User, came: came, at: now})
 }
 
-// Remove forgets a socket. If it was its user's last here, the user is gone at once when the client closed it on purpose (close
-// code 1000), and otherwise after the grace; but not before the least stay is over.
+// Remove forgets a socket. If it was its user's last here and the client closed it on purpose (close code 1000), the user
+// is gone at once, or when the shortest stay is over. Otherwise the user is gone after the grace.
 func (s *Sockets) Remove(socket *Socket, onPurpose bool) {
-	now, stripe := time.Now(), s.stripeOf(socket.User, socket.ID)
+	stripe := s.stripeOf(socket.User, socket.ID)
 	stripe.mu.Lock()
+	defer stripe.mu.Unlock()
 	if socket.User == "" {
-		if _, ok := stripe.anonymous[socket]; ok {
+		if _, known := stripe.anonymous[socket]; known {
 			delete(stripe.anonymous, socket)
 			s.sockets.Add(-1)
 		}
-		stripe.mu.Unlock()
 		return
 	}
-	local := stripe.users[socket.User]
+	now, local := time.Now(), stripe.users[socket.User]
 	if local == nil || !slices.Contains(local.sockets, socket) {
-		stripe.mu.Unlock()
 		return
 	}
 	s.sockets.Add(-1)
@@ -216,20 +147,20 @@ func (s *Sockets) Remove(socket *Socket, onPurpose bool) {
 	if local.gone && len(local.sockets) == 0 {
 		delete(stripe.users, socket.User)
 	}
-	s.changed(socket.User, false, last && onPurpose, now)
-	stripe.mu.Unlock()
+	s.onChange(countChange{user: socket.User, leftOnPurpose: last && onPurpose, at: now})
 }
 
-// Retire makes a socket count no more, as if it had dropped. Until it is removed it gets what is pushed: others may not know yet.
+// Retire makes a socket count no more, as if it had dropped. It still gets what is pushed until it is removed: other
+// instances may not know yet.
 func (s *Sockets) Retire(socket *Socket) {
 	if socket.User == "" {
-		return // nobody counts it
+		return // anonymous sockets are not counted
 	}
-	now, stripe := time.Now(), s.stripeOf(socket.User, socket.ID)
+	stripe := s.stripeOf(socket.User, socket.ID)
 	stripe.mu.Lock()
-	local := stripe.users[socket.User]
+	defer stripe.mu.Unlock()
+	now, local := time.Now(), stripe.users[socket.User]
 	if socket.retired || local == nil || !slices.Contains(local.sockets, socket) {
-		stripe.mu.Unlock()
 		return
 	}
 	socket.retired = true
@@ -237,8 +168,7 @@ func (s *Sockets) Retire(socket *Socket) {
 		s.users.Add(-1)
 		s.leaveLocked(socket.User, local, now, false)
 	}
-	s.changed(socket.User, false, false, now)
-	stripe.mu.Unlock()
+	s.onChange(countChange{user: socket.User, at: now})
 }
 
 // Count is what this instance has of a user.
@@ -247,7 +177,7 @@ func (s *Sockets) Count(user string) Count {
 	return count
 }
 
-// count also says when the user came, or, in the grace, when the last socket went.
+// count also says when the user came or, in the grace, when the last socket went.
 func (s *Sockets) count(user string) (count Count, at time.Time) {
 	stripe := s.stripeOf(user, uuid.Nil)
 	stripe.mu.RLock()
@@ -273,16 +203,7 @@ func (s *Sockets) Of(user string) List {
 	return nil
 }
 
-// Users are all users with sockets here or in their grace, in no order.
-func (s *Sockets) Users() []string {
-	users := make([]string, 0, s.users.Load())
-	for shard := range s.keys.Shards() {
-		users = s.appendUsers(users, shard)
-	}
-	return users
-}
-
-// appendUsers appends those of one shard.
+// appendUsers appends all users of a shard who have sockets here or are in their grace, in no order.
 func (s *Sockets) appendUsers(users []string, shard int) []string {
 	stripes := s.stripesOf(shard)
 	for i := range stripes {

@@ -7,18 +7,18 @@ import (
 	"github.com/google/uuid"
 )
 
-// DeliveryResult is what becomes of a frame at one socket.
+// DeliveryResult is what became of a frame at one socket.
 type DeliveryResult int
 
 const (
-	Written     DeliveryResult = iota // to the connection; if its client must confirm it, that is still to come
-	Acked                             // its client confirmed it
-	Dropped                           // its client is too slow: the socket is closed, and what waited for it is lost
+	Written     DeliveryResult = iota // to the connection; if the client must confirm it, another result follows
+	Acked                             // the client confirmed it
+	Dropped                           // the client is too slow: the socket is closed, and what waited for it is lost
 	Closed                            // the socket was closed before the frame was written
-	Unconfirmed                       // written, and the socket was closed before its client confirmed it
+	Unconfirmed                       // written, but the socket was closed before the client confirmed it
 )
 
-// Counts are sockets by what became of one push.
+// Counts are numbers of sockets, by what became of one push there.
 type Counts struct {
 	Written    int `json:"written"`
 	Acked      int `json:"acked"`
@@ -27,7 +27,6 @@ type Counts struct {
 	Unanswered int `json:"unanswered"` // by the deadline, or never
 }
 
-// Add adds others.
 func (c *Counts) Add(o Counts) {
 	c.Written += o.Written
 	c.Acked += o.Acked
@@ -36,118 +35,98 @@ func (c *Counts) Add(o Counts) {
 	c.Unanswered += o.Unanswered
 }
 
-// Tracker counts what becomes of one frame at the sockets of one instance. A nil Tracker may be told, and counts nothing.
+// Tracker counts what becomes of one frame at the sockets of one instance. Whoever sends the frame adds a socket
+// before each send; the connection under it reports the result. On a nil Tracker all of this does nothing.
 type Tracker struct {
 	// static after construction
-	ack  uuid.UUID // the push that clients must confirm; uuid.Nil: it is enough that it is written
-	done func(Counts)
+	ack    uuid.UUID // the push that clients must confirm; uuid.Nil: it is enough that the frame is written
+	onDone func(Counts)
 
 	mu sync.Mutex
 	// mu guards the following
-	counts Counts
-	open   int  // sockets of which there is more to come
-	over   bool // done was called
-	expiry *time.Timer
+	counts  Counts
+	pending int  // results that are still to come, and one for the sending itself
+	done    bool // onDone was called, or is about to be
+	expiry  *time.Timer
 }
 
-// NewTracker makes a tally that waits until a frame is written to each socket, or, with the id of a push, until each client has confirmed
-// it. done is called once, when all is known or the tally expires; it must not block.
-func NewTracker(ack uuid.UUID, done func(Counts)) *Tracker {
-	return &Tracker{ack: ack, done: done, open: 1} // one for the sending itself, so that it is not done before the last socket is sent to
+// NewTracker makes a tracker that is done when the frame is written to each socket or, with the id of a push, when each
+// client has confirmed that push. It then calls onDone, once, which must not block. It is also done when it expires.
+func NewTracker(ack uuid.UUID, onDone func(Counts)) *Tracker {
+	return &Tracker{ack: ack, onDone: onDone, pending: 1} // until sent: it must not be done before the last send
 }
 
 // Ack is the push that clients must confirm, if they must.
 func (t *Tracker) Ack() (push uuid.UUID, wanted bool) { return t.ack, t.ack != uuid.Nil }
 
-// Over says whether nobody wants to be told any more.
+// Over says whether the tracker is done: no result is of interest any more.
 func (t *Tracker) Over() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.over
+	return t.done
 }
 
-// add expects the fate of the frame at one more socket.
-func (t *Tracker) add() {
-	if t == nil {
-		return
-	}
-	t.mu.Lock()
-	t.open++
-	t.mu.Unlock()
+// Report tells what became of the frame at one socket.
+func (t *Tracker) Report(result DeliveryResult) {
+	t.update(func() {
+		switch result {
+		case Written:
+			t.counts.Written++
+		case Acked:
+			t.counts.Acked++
+		case Dropped:
+			t.counts.Dropped++
+		case Closed:
+			t.counts.Gone++
+		case Unconfirmed:
+			t.counts.Unanswered++
+		}
+		if _, wanted := t.Ack(); result != Written || !wanted {
+			t.pending--
+		}
+	})
 }
+
+// add says that the frame is about to be sent to one more socket.
+func (t *Tracker) add() { t.update(func() { t.pending++ }) }
 
 // sent says that there are no more sockets to add.
-func (t *Tracker) sent() {
-	if t != nil {
-		t.close(func() {})
-	}
-}
+func (t *Tracker) sent() { t.update(func() { t.pending-- }) }
 
-// Report tells the fate of the frame at one socket.
-func (t *Tracker) Report(fate DeliveryResult) {
-	if t == nil {
-		return
-	}
-	switch fate {
-	case Written:
-		if _, wanted := t.Ack(); wanted {
-			t.mu.Lock()
-			t.counts.Written++
-			t.mu.Unlock()
-			return
-		}
-		t.close(func() { t.counts.Written++ })
-	case Acked:
-		t.close(func() { t.counts.Acked++ })
-	case Dropped:
-		t.close(func() { t.counts.Dropped++ })
-	case Closed:
-		t.close(func() { t.counts.Gone++ })
-	case Unconfirmed:
-		t.close(func() { t.counts.Unanswered++ })
-	}
-}
-
-// close counts one that is no longer open.
-func (t *Tracker) close(count func()) {
-	t.mu.Lock()
-	if t.over {
-		t.mu.Unlock()
-		return
-	}
-	count()
-	t.open--
-	t.over = t.open == 0
-	over, counts := t.over, t.counts
-	if over && t.expiry != nil {
-		t.expiry.Stop()
-	}
-	t.mu.Unlock()
-	if over {
-		t.done(counts)
-	}
-}
-
-// ExpireAfter lets the tally expire if it is not done in time.
+// ExpireAfter lets the tracker expire if it is not done in time.
 func (t *Tracker) ExpireAfter(d time.Duration) {
 	t.mu.Lock()
 	t.expiry = time.AfterFunc(d, t.Expire)
 	t.mu.Unlock()
 }
 
-// Expire ends the tally: what is still open is unanswered.
+// Expire ends the tracker: sockets whose results are still to come count as unanswered.
 func (t *Tracker) Expire() {
+	t.update(func() {
+		t.counts.Unanswered += t.pending
+		t.pending = 0
+	})
+}
+
+// update changes the counts, unless the tracker is done, and ends it if nothing is pending any more. On a nil Tracker it
+// does nothing.
+func (t *Tracker) update(change func()) {
+	if t == nil {
+		return
+	}
 	t.mu.Lock()
-	if t.over {
+	if t.done {
 		t.mu.Unlock()
 		return
 	}
-	t.over = true
-	t.counts.Unanswered += t.open
-	if t.expiry != nil {
+	change()
+	t.done = t.pending == 0
+	done, counts := t.done, t.counts
+	if done && t.expiry != nil {
 		t.expiry.Stop()
 	}
-	counts := t.counts
 	t.mu.Unlock()
-	t.done(counts)
+	if done {
+		t.onDone(counts)
+	}
 }
