@@ -18,7 +18,7 @@ type Options struct {
 	Presence presenceReader // *presence.Directory
 	Router   Router
 	Receiver Receiver
-	Results  Results // *idempotency.Store
+	Results  Results            // *idempotency.Store
 	Handlers map[string]Handler // by the name of the event that they answer
 	Tokens   *Tokens
 	APIKeys  []string // each of them is good

@@ -39,7 +39,8 @@ func endOf(t *testing.T, body io.Reader, change func(*stream)) streamEnd {
 func TestAStreamSaysWhyItEndsWithoutTheWordsOfTheNetwork(t *testing.T) {
 	const line = `{"user":"alice","event":"x"}`
 	internal := iotest.ErrReader(&net.OpError{
-		Op: "read", Net: "tcp", Addr: &net.TCPAddr{IP: net.IPv4(10, 0, 0, 7), Port: 5123}, Err: errors.New("reset"),
+		Op: "read", Net: "tcp", Err: errors.New("reset"),
+		Addr: &net.TCPAddr{IP: net.IPv4(10, 0, 0, 7), Port: 5123},
 	})
 	early, silent := iotest.ErrReader(io.ErrUnexpectedEOF), iotest.ErrReader(os.ErrDeadlineExceeded)
 	then := func(text string, end io.Reader) io.Reader { return io.MultiReader(strings.NewReader(text), end) }
