@@ -1,76 +1,60 @@
 package main
 
 import (
-	"encoding/json"
-	"os"
-	"os/exec"
+	"go/ast"
+	"go/parser"
+	gotoken "go/token"
+	"io/fs"
+	"maps"
 	"path/filepath"
-	"runtime"
+	"slices"
 	"strings"
 	"testing"
-	"time"
 )
 
-func TestFaults_AnInstanceWhoseClockIsAnHourFastChangesNothing(t *testing.T) {
-	t.Parallel()
-	c := startCluster(t, 12, func(c *cluster) { c.paths[1] = buildWithWrongClock(t) })
-	c.wantWrongClock(c.nodes[1])
-	for _, f := range faults {
-		switch f.name {
-		case "clients come and go", "kill -9 of 1 of 3 instances", "FLUSHALL under load", "redis-server paused for a moment":
-			c.play(f, 1)
-		}
-	}
+// wallClock are the methods that tell the date from a time.Time. All others, such as Sub and Before, compare
+// two readings of the monotonic clock, and do not change if somebody sets the clock of the machine.
+var wallClock = []string{
+	"Unix", "UnixMilli", "UnixMicro", "UnixNano", "UTC", "Local", "Round", "Truncate",
+	"Format", "AppendFormat", "MarshalJSON", "MarshalText",
 }
 
-// buildWithWrongClock builds the service with a standard library whose time.Now is an hour fast. Go asks the kernel for the time without
-// a C library, so that there is nothing to preload; and the kernel has one real-time clock for all processes.
-func buildWithWrongClock(t *testing.T) string {
-	t.Helper()
-	dir := t.TempDir()
-	original := filepath.Join(runtime.GOROOT(), "src", "time", "time.go")
-	source, err := os.ReadFile(original)
-	if err != nil {
-		t.Fatal(err)
+// TestClock_OfAnInstanceMeasuresDurationsOnly holds that an instance whose clock is an hour fast changes nothing:
+// what it tells Redis and other instances is how long ago something was, and Redis makes a date of that. The
+// scripts read only Redis' TIME, which the tests of package lua hold.
+func TestClock_OfAnInstanceMeasuresDurationsOnly(t *testing.T) {
+	allowed := map[string]string{
+		"../presence/mirror.go: UTC":         "when an instance started, which /instances shows to people",
+		"../presence/mirror.go: Truncate":    "the same",
+		"../presence/state.go: UnixMilli":    "the date of an answer that is marked as stale: Redis cannot be asked",
+		"../presence/state.go: UTC":          "shows a date that Redis made",
+		"../presence/state.go: AppendFormat": "the same",
 	}
-	const reading = "sec, nsec, mono := runtimeNow()\n"
-	if strings.Count(string(source), reading) == 0 {
-		t.Fatalf("%s does not read the clock as it used to", original)
-	}
-	fast := filepath.Join(dir, "time.go")
-	overlay, _ := json.Marshal(map[string]any{"Replace": map[string]string{original: fast}})
-	path := filepath.Join(dir, "rollcall")
-	for file, text := range map[string][]byte{
-		fast:                               []byte(strings.ReplaceAll(string(source), reading, reading+"\tsec += 3600\n")),
-		filepath.Join(dir, "overlay.json"): overlay,
-	} {
-		if err := os.WriteFile(file, text, 0o600); err != nil {
+	read := map[string]bool{}
+	for _, folder := range []string{"../lua", "../presence", "../fanout"} {
+		err := filepath.WalkDir(folder, func(path string, _ fs.DirEntry, err error) error {
+			if filepath.Ext(path) != ".go" || strings.HasSuffix(path, "_test.go") || strings.Contains(path, "redistest") {
+				return err
+			}
+			file, err := parser.ParseFile(gotoken.NewFileSet(), path, nil, parser.SkipObjectResolution)
+			if err != nil {
+				return err
+			}
+			ast.Inspect(file, func(n ast.Node) bool {
+				if method, ok := n.(*ast.SelectorExpr); ok && slices.Contains(wallClock, method.Sel.Name) {
+					read[filepath.ToSlash(path)+": "+method.Sel.Name] = true
+				}
+				return true
+			})
+			return nil
+		})
+		if err != nil {
 			t.Fatal(err)
 		}
 	}
-	if out, err := exec.Command("go", "build", "-overlay", filepath.Join(dir, "overlay.json"), "-o", path, ".").CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
-	}
-	return path
-}
-
-// wantWrongClock wants an instance to believe that it started an hour from now.
-func (c *cluster) wantWrongClock(n *clusterNode) {
-	c.t.Helper()
-	got, _, err := c.nodes[0].call("GET", "/instances", "")
-	var listed struct {
-		Instances []struct {
-			ID        string
-			StartedAt time.Time
+	for _, place := range slices.Sorted(maps.Keys(read)) {
+		if allowed[place] == "" {
+			t.Errorf("%s reads the date of this machine's clock", place)
 		}
 	}
-	if err == nil {
-		err = json.Unmarshal([]byte(got.text), &listed)
-	}
-	for _, instance := range listed.Instances {
-		if instance.ID == n.instance().Instance && time.Until(instance.StartedAt) > 50*time.Minute {
-			return
-		}
-	}
-	c.t.Fatalf("%s should be an hour fast: %s, %v", n.instance().Instance, got.text, err)
 }
