@@ -19,10 +19,10 @@ var awayRedis = map[string]struct {
 }{
 	"down":        {func(c *cluster) { c.server.Kill() }, func(c *cluster) { c.server.Restart() }, true},
 	"hung":        {func(c *cluster) { c.server.Pause() }, func(c *cluster) { c.server.Resume() }, false},
-	"unreachable": {func(c *cluster) { c.eachNode((*clusterNode).silenceLink) }, func(c *cluster) { c.eachNode((*clusterNode).healLink) }, false},
+	"unreachable": {func(c *cluster) { c.eachNode((*node).silenceLink) }, func(c *cluster) { c.eachNode((*node).healLink) }, false},
 }
 
-func (c *cluster) eachNode(do func(*clusterNode)) {
+func (c *cluster) eachNode(do func(*node)) {
 	for _, n := range c.nodes {
 		do(n)
 	}

@@ -76,7 +76,7 @@ func (p *clientPool) comeBack(c *client) {
 }
 
 // holdSome keeps every other one of those from coming back who have sockets at these nodes alone.
-func (p *clientPool) holdSome(nodes []*clusterNode) (held []*user, clients []*client) {
+func (p *clientPool) holdSome(nodes []*node) (held []*user, clients []*client) {
 	var instances []string
 	for _, n := range nodes {
 		instances = append(instances, n.instance().Instance)

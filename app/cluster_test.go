@@ -37,7 +37,7 @@ type cluster struct {
 	paths       []string // of the binary at each node; none: all the usual one
 
 	httpClient    *http.Client
-	nodes         []*clusterNode
+	nodes         []*node
 	pool          *clientPool
 	lastLogID     string   // id of the last entry of the log that was looked at
 	othersClients []string // clients of a Redis that is not ours, which subscribed before us
@@ -64,7 +64,7 @@ func startCluster(t *testing.T, people int, change ...func(*cluster)) *cluster {
 		c.linked, c.sharesClock = true, true
 	}
 	for _, path := range c.paths {
-		n := &clusterNode{cluster: c, path: path}
+		n := &node{cluster: c, path: path}
 		if c.linked {
 			n.link = startLink(t, c.url.Host)
 		}
@@ -89,12 +89,12 @@ func (c *cluster) reachedAt(address string, direct rueidis.Client) {
 }
 
 // serving are the nodes whose instance runs.
-func (c *cluster) serving() []*clusterNode {
-	return slices.DeleteFunc(slices.Clone(c.nodes), func(n *clusterNode) bool { return !n.serves() })
+func (c *cluster) serving() []*node {
+	return slices.DeleteFunc(slices.Clone(c.nodes), func(n *node) bool { return !n.serves() })
 }
 
 // node is a place for one instance after another, with a link of its own to Redis.
-type clusterNode struct {
+type node struct {
 	cluster *cluster
 	path    string // of the binary
 	link    *link  // nil: it reaches Redis directly
@@ -108,7 +108,7 @@ type clusterNode struct {
 }
 
 // start starts a new instance here.
-func (n *clusterNode) start() {
+func (n *node) start() {
 	n.cluster.t.Helper()
 	at := *n.cluster.url
 	if n.link != nil {
@@ -120,56 +120,56 @@ func (n *clusterNode) start() {
 	n.comeUp(p)
 }
 
-func (n *clusterNode) state() (p *process, up bool, stops int) {
+func (n *node) state() (p *process, up bool, stops int) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.process, n.up, n.stops
 }
 
-func (n *clusterNode) instance() *process {
+func (n *node) instance() *process {
 	p, _, _ := n.state()
 	return p
 }
 
-func (n *clusterNode) serves() bool {
+func (n *node) serves() bool {
 	_, up, _ := n.state()
 	return up
 }
 
-func (n *clusterNode) comeUp(p *process) {
+func (n *node) comeUp(p *process) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.process, n.up = p, true
 }
 
-func (n *clusterNode) goDown() {
+func (n *node) goDown() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.up = false
 	n.stops++
 }
 
-func (n *clusterNode) addCutOff(d time.Duration) {
+func (n *node) addCutOff(d time.Duration) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.cutOff += d
 }
 
-func (n *clusterNode) cutOffFor() time.Duration {
+func (n *node) cutOffFor() time.Duration {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.cutOff
 }
 
 // kill ends the instance as a crash does.
-func (n *clusterNode) kill() {
+func (n *node) kill() {
 	n.goDown()
 	n.cluster.endedInstances.Store(n.instance().Instance, true)
 	n.instance().killInstance()
 }
 
 // leave tells the instance to stop, and waits until it has.
-func (n *clusterNode) leave() {
+func (n *node) leave() {
 	n.cluster.t.Helper()
 	n.goDown()
 	n.cluster.endedInstances.Store(n.instance().Instance, true)
@@ -178,11 +178,11 @@ func (n *clusterNode) leave() {
 }
 
 // freeze makes the instance hang, as a machine does that swaps; thaw ends that.
-func (n *clusterNode) freeze() { n.goDown(); n.instance().signal(syscall.SIGSTOP) }
-func (n *clusterNode) thaw()   { n.instance().signal(syscall.SIGCONT); n.comeUp(n.instance()) }
+func (n *node) freeze() { n.goDown(); n.instance().signal(syscall.SIGSTOP) }
+func (n *node) thaw()   { n.instance().signal(syscall.SIGCONT); n.comeUp(n.instance()) }
 
 // call asks the instance as a backend does. ok: the instance ran throughout, so there must be an answer.
-func (n *clusterNode) call(method, path, body string) (got answer, ok bool, err error) {
+func (n *node) call(method, path, body string) (got answer, ok bool, err error) {
 	p, up, stops := n.state()
 	began := time.Now()
 	got, err = n.cluster.ask(p.App, method, path, body)

@@ -13,21 +13,21 @@ import (
 
 // killInstances kills instances. Of those who have sockets there alone, every other one does not come back; how long it takes until
 // they are believed to be online no more, and are swept, is noted. Then there are new instances.
-func (run *faultRun) killInstances(nodes ...*clusterNode) {
+func (run *faultRun) killInstances(nodes ...*node) {
 	run.cluster.t.Helper()
 	run.awaitSwept(run.crash(nodes))
 }
 
 // killedInstances are instances that were killed, and those who do not come back.
 type killedInstances struct {
-	nodes   []*clusterNode
+	nodes   []*node
 	users   []*user
 	clients []*client
 	killed  time.Time // the first
 	over    time.Time // the last
 }
 
-func (run *faultRun) crash(nodes []*clusterNode) *killedInstances {
+func (run *faultRun) crash(nodes []*node) *killedInstances {
 	d := &killedInstances{nodes: nodes}
 	d.users, d.clients = run.cluster.pool.holdSome(nodes)
 	d.killed = time.Now()
@@ -70,7 +70,7 @@ func (run *faultRun) awaitSwept(d *killedInstances) {
 
 // wantSeen wants it to be told of users that they were last seen when their instance was killed, or until when it was believed; its
 // last renewal may have been on its way.
-func (c *cluster) wantSeen(node *clusterNode, d *killedInstances) {
+func (c *cluster) wantSeen(node *node, d *killedInstances) {
 	c.t.Helper()
 	for _, u := range d.users {
 		users, _, err := node.readPresence("/presence?user=" + u.name)
@@ -82,7 +82,7 @@ func (c *cluster) wantSeen(node *clusterNode, d *killedInstances) {
 }
 
 // pauseInstance makes an instance hang for a time.
-func (run *faultRun) pauseInstance(n *clusterNode, d time.Duration) {
+func (run *faultRun) pauseInstance(n *node, d time.Duration) {
 	n.freeze()
 	began := time.Now()
 	lapse(d)
@@ -92,11 +92,11 @@ func (run *faultRun) pauseInstance(n *clusterNode, d time.Duration) {
 }
 
 // killWithoutRedis kills an instance while Redis hangs.
-func (run *faultRun) killWithoutRedis(n *clusterNode, d time.Duration) {
+func (run *faultRun) killWithoutRedis(n *node, d time.Duration) {
 	run.cluster.t.Helper()
 	run.unreachable = true
 	run.cluster.server.Pause()
-	dead := run.crash([]*clusterNode{n})
+	dead := run.crash([]*node{n})
 	lapse(d)
 	run.cluster.server.Resume()
 	dead.over = time.Now() // Redis does only now what the instance had asked for before, such as to renew its lease
@@ -104,19 +104,19 @@ func (run *faultRun) killWithoutRedis(n *clusterNode, d time.Duration) {
 }
 
 // replaceWithoutRedis stops an instance politely while Redis is out of reach of all, and starts another when it is not.
-func (run *faultRun) replaceWithoutRedis(n *clusterNode, d time.Duration) {
+func (run *faultRun) replaceWithoutRedis(n *node, d time.Duration) {
 	run.cluster.t.Helper()
 	run.unreachable = true
-	run.cluster.eachNode((*clusterNode).cutLink)
+	run.cluster.eachNode((*node).cutLink)
 	n.leave()
 	lapse(d)
-	run.cluster.eachNode((*clusterNode).healLink)
+	run.cluster.eachNode((*node).healLink)
 	n.start()
 	run.faultEnded = time.Now()
 }
 
 // emptyRedisBehind empties Redis while an instance hangs.
-func (run *faultRun) emptyRedisBehind(n *clusterNode, d time.Duration) {
+func (run *faultRun) emptyRedisBehind(n *node, d time.Duration) {
 	run.cluster.t.Helper()
 	n.freeze()
 	began := time.Now()
@@ -129,7 +129,7 @@ func (run *faultRun) emptyRedisBehind(n *clusterNode, d time.Duration) {
 
 // stallClient opens a socket that does not read, and pushes to it until its instance has closed it. That its user is not told to be
 // online says nothing: a lease may have lapsed for a moment.
-func (run *faultRun) stallClient(n *clusterNode) {
+func (run *faultRun) stallClient(n *node) {
 	c := run.cluster
 	c.t.Helper()
 	before := n.tooSlow()
@@ -143,7 +143,7 @@ func (run *faultRun) stallClient(n *clusterNode) {
 }
 
 // tooSlow is the instance's count of clients that were too slow, as /metrics tells it.
-func (n *clusterNode) tooSlow() string {
+func (n *node) tooSlow() string {
 	n.cluster.t.Helper()
 	return redistest.Eventually(n.cluster.t, "the instance to count slow clients", func() (string, bool) {
 		got, _, _ := n.call("GET", "/metrics", "")
@@ -154,7 +154,7 @@ func (n *clusterNode) tooSlow() string {
 }
 
 // replaceInstance stops an instance politely, and starts another.
-func (run *faultRun) replaceInstance(n *clusterNode) {
+func (run *faultRun) replaceInstance(n *node) {
 	run.cluster.t.Helper()
 	n.leave()
 	n.start()
@@ -162,7 +162,7 @@ func (run *faultRun) replaceInstance(n *clusterNode) {
 }
 
 // partition does something to the links of nodes for a time.
-func (run *faultRun) partition(how func(*clusterNode), d time.Duration, nodes ...*clusterNode) {
+func (run *faultRun) partition(how func(*node), d time.Duration, nodes ...*node) {
 	run.cluster.t.Helper()
 	run.unreachable = len(nodes) == len(run.cluster.nodes)
 	began := time.Now()
@@ -276,7 +276,7 @@ func (c *cluster) subscribers() (ids []string) {
 }
 
 // overflowSubscription stalls what one instance listens to until Redis has enough of it and closes the connection.
-func (run *faultRun) overflowSubscription(n *clusterNode) {
+func (run *faultRun) overflowSubscription(n *node) {
 	c := run.cluster
 	c.t.Helper()
 	run.lostMessages = true

@@ -48,7 +48,7 @@ type deliveredPush struct {
 
 // offlineRead is a user who was told not to be online.
 type offlineRead struct {
-	node        *clusterNode
+	node        *node
 	user, state string
 }
 
@@ -101,7 +101,7 @@ func each(ctx context.Context, pace time.Duration, f func(turn int)) {
 }
 
 // push pushes numbered events to random users through one node.
-func (run *faultRun) push(ctx context.Context, n *clusterNode) {
+func (run *faultRun) push(ctx context.Context, n *node) {
 	each(ctx, 5*time.Millisecond, func(turn int) {
 		if !n.serves() {
 			return
@@ -211,7 +211,7 @@ func (run *faultRun) finish() {
 
 // wantFencePassed pushes to everybody through a node until the answer says that all their instances took it, and wants all to get it. What
 // was pushed there before has come by then, or never will.
-func (c *cluster) wantFencePassed(n *clusterNode) {
+func (c *cluster) wantFencePassed(n *node) {
 	c.t.Helper()
 	truth, _ := c.pool.connected()
 	users := slices.Sorted(maps.Keys(truth))

@@ -34,19 +34,19 @@ var faults = []fault{
 	{"SIGSTOP beyond lease and grace", anywhere, func(run *faultRun, r *rand.Rand) { run.pauseInstance(run.cluster.one(r), long(r)) }},
 	{"SCRIPT FLUSH", anywhere, func(run *faultRun, r *rand.Rand) { run.flushScripts() }},
 	{"CLIENT KILL TYPE pubsub", anywhere, func(run *faultRun, r *rand.Rand) { run.killSubscriptions() }},
-	{"link of 1 instance cut for a moment", onLinks, func(run *faultRun, r *rand.Rand) { run.partition((*clusterNode).cutLink, short(r), run.cluster.one(r)) }},
-	{"link of 1 instance cut beyond lease and grace", onLinks, func(run *faultRun, r *rand.Rand) { run.partition((*clusterNode).cutLink, long(r), run.cluster.one(r)) }},
+	{"link of 1 instance cut for a moment", onLinks, func(run *faultRun, r *rand.Rand) { run.partition((*node).cutLink, short(r), run.cluster.one(r)) }},
+	{"link of 1 instance cut beyond lease and grace", onLinks, func(run *faultRun, r *rand.Rand) { run.partition((*node).cutLink, long(r), run.cluster.one(r)) }},
 	{"link of 1 instance silent", onLinks, func(run *faultRun, r *rand.Rand) {
-		run.partition((*clusterNode).silenceLink, some(r), run.cluster.one(r))
+		run.partition((*node).silenceLink, some(r), run.cluster.one(r))
 	}},
 	{"link of 1 instance half-open", onLinks, func(run *faultRun, r *rand.Rand) {
-		run.partition((*clusterNode).halfOpenLink, some(r), run.cluster.one(r))
+		run.partition((*node).halfOpenLink, some(r), run.cluster.one(r))
 	}},
 	{"all links cut", onLinks, func(run *faultRun, r *rand.Rand) {
-		run.partition((*clusterNode).cutLink, some(r), run.cluster.nodes...)
+		run.partition((*node).cutLink, some(r), run.cluster.nodes...)
 	}},
 	{"all links half-open beyond lease and grace", onLinks, func(run *faultRun, r *rand.Rand) {
-		run.partition((*clusterNode).halfOpenLink, long(r), run.cluster.nodes...)
+		run.partition((*node).halfOpenLink, long(r), run.cluster.nodes...)
 	}},
 	{"all links delayed", onLinks, func(run *faultRun, r *rand.Rand) { run.delayLinks(between(r, 0, clusterLease/5), short(r)) }},
 	{"subscription stalled to its output limit", onRedis, func(run *faultRun, r *rand.Rand) { run.overflowSubscription(run.cluster.one(r)) }},
@@ -78,8 +78,8 @@ func between(r *rand.Rand, low, high time.Duration) time.Duration {
 	return low + time.Duration(r.Int64N(int64(high-low)))
 }
 
-func (c *cluster) one(r *rand.Rand) *clusterNode { return c.nodes[r.IntN(len(c.nodes))] }
+func (c *cluster) one(r *rand.Rand) *node { return c.nodes[r.IntN(len(c.nodes))] }
 
-func (c *cluster) allBut(one *clusterNode) []*clusterNode {
-	return slices.DeleteFunc(slices.Clone(c.nodes), func(n *clusterNode) bool { return n == one })
+func (c *cluster) allBut(one *node) []*node {
+	return slices.DeleteFunc(slices.Clone(c.nodes), func(n *node) bool { return n == one })
 }

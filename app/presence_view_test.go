@@ -21,7 +21,7 @@ type presenceView struct {
 }
 
 // readPresence reads presence from an instance: users by name. stale: the instance does not vouch for it.
-func (n *clusterNode) readPresence(path string) (users map[string]presenceView, stale bool, err error) {
+func (n *node) readPresence(path string) (users map[string]presenceView, stale bool, err error) {
 	users = map[string]presenceView{}
 	for next := ""; ; {
 		got, _, err := n.call("GET", path+next, "")

@@ -17,7 +17,7 @@ func TestSweep_TheSweeperMayDieWhileItSweeps(t *testing.T) {
 	c := startCluster(t, 9)
 	run := c.begin("kill -9 of the sweeper while it sweeps")
 	keys := presence.NewKeys(c.prefix, 1)
-	sweeper := slices.MinFunc(c.nodes, func(a, b *clusterNode) int { return cmp.Compare(a.instance().Instance, b.instance().Instance) })
+	sweeper := slices.MinFunc(c.nodes, func(a, b *node) int { return cmp.Compare(a.instance().Instance, b.instance().Instance) })
 	sweeper.delayLink(clusterLease / 50) // so that it takes a while; longer, and on a busy machine it would lose its lease
 	c.leaveGhosts(keys, ghosts)
 	left := func() int64 {

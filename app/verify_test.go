@@ -128,7 +128,7 @@ func (run *faultRun) verifyLogLocked(u *user, changes []logEntry, stayed bool) {
 	if u.online == 0 && !u.lastGone.IsZero() {
 		gap = max(gap, time.Since(u.lastGone))
 	}
-	cut := slices.ContainsFunc(run.cluster.nodes, func(n *clusterNode) bool { return n.cutOffFor() >= clusterGrace })
+	cut := slices.ContainsFunc(run.cluster.nodes, func(n *node) bool { return n.cutOffFor() >= clusterGrace })
 	switch {
 	case stayed && len(changes) > 0 && !u.movedLocked(run.lostState):
 		t.Errorf("%s: %s stayed, and the log has %v", run.name, u.name, changes)
