@@ -8,9 +8,9 @@ type Count struct {
 	Sockets int // above 0 if the kind is HasSockets, else 0
 }
 
-// Kind says what an instance has of a user. Sockets knows the first three. The others are what Redis is told when there
-// is more to say. All but HasSockets, for which the number itself stands, are words of mirror.lua, whose header explains
-// them with examples.
+// Kind says what an instance has of a user. Sockets knows the first three. The others are what Redis is told
+// when there is more to say. All but HasSockets, for which the number itself stands, are words of mirror.lua,
+// whose header explains them with examples.
 type Kind string
 
 const (

@@ -9,23 +9,24 @@ import (
 // List is all sockets of one user here. It is never changed.
 type List []*Socket
 
-// Deliver sends a message to all sockets of the list except one (uuid.Nil: to all), and returns how many took it.
+// Deliver sends a message to all sockets of the list except one (uuid.Nil: to all), and returns how many took
+// it.
 func (l List) Deliver(exclude uuid.UUID, message Message) int {
 	w := l.Sending(exclude, message)
 	w.Next(len(l))
 	return w.took
 }
 
-// Close closes all sockets of the list except one (uuid.Nil: all), and returns how many. The tracker counts them as
-// written.
+// Close closes all sockets of the list except one (uuid.Nil: all), and returns how many. The tracker counts
+// them as written.
 func (l List) Close(except uuid.UUID, code int, reason string, tracker *Tracker) int {
 	w := l.Closing(except, code, reason, tracker)
 	w.Next(len(l))
 	return w.took
 }
 
-// Walk goes through a list of sockets, some at a time, and sends a message to each or closes it. A user with thousands
-// of sockets must not hold up other users. The zero Walk has nothing to do.
+// Walk goes through a list of sockets, some at a time, and sends a message to each or closes it. A user with
+// thousands of sockets must not hold up other users. The zero Walk has nothing to do.
 type Walk struct {
 	to      List // the sockets still to come
 	exclude uuid.UUID
@@ -134,8 +135,8 @@ func send(socket *Socket, messages []Message) bool {
 	return socket.Conn.Send(messages...)
 }
 
-// stripeSockets are lists in which Each notes the sockets of one stripe. They are reused, so that an emit needs no
-// memory that grows with the sockets.
+// stripeSockets are lists in which Each notes the sockets of one stripe. They are reused, so that an emit
+// needs no memory that grows with the sockets.
 var stripeSockets = sync.Pool{New: func() any { return new([]*Socket) }}
 
 // Each calls f with every socket that is in the map all the time. No lock is held meanwhile.

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// flush tells Redis of the users that are dirty now. What becomes dirty meanwhile waits for the next flush, so that
-// under load one call serves many users, and an idle instance waits for nobody.
+// flush tells Redis of the users that are dirty now. What becomes dirty meanwhile waits for the next flush,
+// so that under load one call serves many users, and an idle instance waits for nobody.
 func (s *shard) flush(ctx context.Context) error {
 	inFlight, seq := s.writes.take()
 	defer s.writes.clearInFlight()

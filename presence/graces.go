@@ -19,7 +19,7 @@ type grace struct {
 
 // graces are those that run. A user has at most one. One timer serves them all.
 type graces struct {
-	sooner chan struct{} // a grace began that ends before all others. Capacity 1: one signal is enough; never closed
+	sooner chan struct{} // a grace ends before all others. Capacity 1: one signal is enough; never closed
 
 	mu sync.Mutex
 	// mu guards the following
@@ -85,8 +85,8 @@ func (s *Sockets) EndGraces(ctx context.Context) {
 	}
 }
 
-// leaveLocked begins the grace of a user whose last socket that counted went. If the client closed it on purpose, there
-// is a grace only until the shortest stay is over.
+// leaveLocked begins the grace of a user whose last socket that counted went. If the client closed it on
+// purpose, there is a grace only until the shortest stay is over.
 func (s *Sockets) leaveLocked(user string, local *localUser, now time.Time, onPurpose bool) {
 	if local.gone {
 		return

@@ -11,18 +11,20 @@ const clusterSlots = 16384
 
 // Keys names every key and channel. It is the only place where names are made.
 //
-//	<prefix>{tag}:owners           HASH    user → entry; an entry lives while a token in it is not dead
-//	<prefix>{tag}:leases           HASH    token → lease; until swept
-//	<prefix>{tag}:log              STREAM  changes of presence; capped
-//	<prefix>{tag}:seen             ZSET    user → when last online, ms, of those who are not; trimmed by age and number
-//	<prefix>{tag}:clock            STRING  when a lease was last written, ms, by Redis' clock; for ever
-//	<prefix>{tag}:to:<instance>    channel what this instance's sockets must get
-//	<prefix>{tag}:once:<hash>      STRING  what became of a request with an idempotency key; for some minutes
-//	<prefix>{0}:instances          HASH    instance → JSON for people; while it has a lease in shard 0
-//	<prefix>{0}:shards             STRING  the number of shards all instances agree on; for ever
-//	<prefix>{0}:all, …:authenticated   channels  emits
+//	<prefix>{tag}:owners         HASH    user → entry; an entry lives while an incarnation in it is not dead
+//	<prefix>{tag}:leases         HASH    incarnation → lease; until swept
+//	<prefix>{tag}:log            STREAM  changes of presence; capped
+//	<prefix>{tag}:seen           ZSET    user → when last online, ms, if not online; trimmed by age and number
+//	<prefix>{tag}:clock          STRING  when a lease was last written, ms, by Redis' clock, to notice when it
+//	                                     steps back; for ever
+//	<prefix>{tag}:to:<instance>  channel what this instance's sockets must get
+//	<prefix>{tag}:once:<hash>    STRING  the result of a request with an idempotency key; for some minutes
+//	<prefix>{0}:instances        HASH    instance → JSON for people; while it has a lease in shard 0
+//	<prefix>{0}:shards           STRING  the number of shards that all instances agree on; for ever
+//	<prefix>{0}:all              channel emits to every socket
+//	<prefix>{0}:authenticated    channel emits to every socket that has a user
 type Keys struct {
-	tags []string // of each shard, its prefix in front
+	tags []string // of each shard, with the prefix in front
 }
 
 // NewKeys names the keys of so many shards (at least 1, at most 16384).
@@ -34,7 +36,7 @@ func NewKeys(prefix string, shards int) Keys {
 	return Keys{tags: tags}
 }
 
-// Shards is how many there are.
+// Shards is how many shards there are.
 func (k Keys) Shards() int { return len(k.tags) }
 
 // ShardOf is the shard that holds a user. Every instance of every version must agree on it.
@@ -47,42 +49,27 @@ func (k Keys) ShardOf(user string) int {
 	return int(hash.Sum32() % uint32(len(k.tags)))
 }
 
-// Owners is a HASH: user → entry.
 func (k Keys) Owners(shard int) string { return k.tags[shard] + "owners" }
-
-// Leases is a HASH: token → lease.
 func (k Keys) Leases(shard int) string { return k.tags[shard] + "leases" }
-
-// Log is a STREAM: the changes of presence.
-func (k Keys) Log(shard int) string { return k.tags[shard] + "log" }
-
-// Seen is a ZSET: user → when last online, in ms, of those who are not.
-func (k Keys) Seen(shard int) string { return k.tags[shard] + "seen" }
-
-// Clock is a STRING: when a lease was last written, in ms, by which a clock that steps back is noticed.
-func (k Keys) Clock(shard int) string { return k.tags[shard] + "clock" }
+func (k Keys) Log(shard int) string    { return k.tags[shard] + "log" }
+func (k Keys) Seen(shard int) string   { return k.tags[shard] + "seen" }
+func (k Keys) Clock(shard int) string  { return k.tags[shard] + "clock" }
 
 // Channels is what the names of all instances' channels in a shard begin with; the instance's id follows.
 func (k Keys) Channels(shard int) string { return k.tags[shard] + "to:" }
 
-// Once is a STRING: what became of a request with an idempotency key, whose hash is given.
+// Once takes the hash of an idempotency key.
 func (k Keys) Once(hash string) string { return k.tags[k.ShardOf(hash)] + "once:" + hash }
 
-// Instances is a HASH: instance → JSON.
-func (k Keys) Instances() string { return k.tags[0] + "instances" }
-
-// AgreedShards is a STRING: the number of shards.
-func (k Keys) AgreedShards() string { return k.tags[0] + "shards" }
-
-// All is the channel of emits to every socket.
-func (k Keys) All() string { return k.tags[0] + "all" }
-
-// Authenticated is the channel of emits to every socket that has a user.
+func (k Keys) Instances() string     { return k.tags[0] + "instances" }
+func (k Keys) AgreedShards() string  { return k.tags[0] + "shards" }
+func (k Keys) All() string           { return k.tags[0] + "all" }
 func (k Keys) Authenticated() string { return k.tags[0] + "authenticated" }
 
-// hashTag finds the tag of a shard: the smallest number whose slot lies in the shard's own stretch of the slots, so that shards
-// are spread over a Cluster's nodes as evenly as its slots are. The first stretch begins with the slot of 0, so the tag of shard 0
-// is 0 however many shards there are: that is where instances find out that they disagree.
+// hashTag finds the tag of a shard: the smallest number whose slot lies in the shard's own stretch of the
+// slots. Shards are then spread over a Cluster's nodes as evenly as its slots are. The first stretch begins
+// with the slot of 0, so the tag of shard 0 is 0 however many shards there are: there, instances find out
+// that they disagree on the number.
 func hashTag(shard, shards int) string {
 	low, high := shard*clusterSlots/shards, (shard+1)*clusterSlots/shards
 	for n := 0; ; n++ {
@@ -109,10 +96,12 @@ func slotOf(tag string) int {
 	return int(crc) % clusterSlots
 }
 
-// Incarnation is an instance's name in one shard, for as long as what Redis holds for it there can be trusted.
+// Incarnation is the name under which an instance writes in one shard: 7f3a9c1e.3 is the instance 7f3a9c1e in
+// its third epoch. The instance goes on to the next epoch when what Redis holds under its name can't be
+// trusted any more.
 type Incarnation struct {
 	Instance string
 	Epoch    int
 }
 
-func (t Incarnation) String() string { return fmt.Sprintf("%s.%d", t.Instance, t.Epoch) }
+func (i Incarnation) String() string { return fmt.Sprintf("%s.%d", i.Instance, i.Epoch) }

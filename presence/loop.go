@@ -11,8 +11,8 @@ import (
 	"rollcall/lua"
 )
 
-// run is the loop of a shard. It tells Redis of dirty users and renews the lease; one call is under way at a time. It
-// returns when the context ends, and has ended the lease by then.
+// run is the loop of a shard. It tells Redis of dirty users and renews the lease; one call is under way at a
+// time. It returns when the context ends, and has ended the lease by then.
 func (s *shard) run(ctx context.Context) {
 	renew := time.NewTicker(s.mirror.redis.RenewEvery())
 	defer renew.Stop()
@@ -37,7 +37,8 @@ func (s *shard) run(ctx context.Context) {
 	}
 }
 
-// next says what the loop waits for after a step: after an error for a while, however much is marked meanwhile.
+// next says what the loop waits for after a step: after an error for a while, however much is marked
+// meanwhile.
 func (s *shard) next(err error) (wake <-chan struct{}, retry <-chan time.Time) {
 	if err == nil {
 		s.failures = 0
@@ -58,8 +59,8 @@ func backoff(failures int) time.Duration {
 	return pause/2 + rand.N(pause/2+1)
 }
 
-// step does what there is to do now: it makes sure of the lease, tells Redis of dirty users, and renews the lease if
-// that is due. An answer that Redis does not have the lease leads to a new epoch.
+// step does what there is to do now: it makes sure of the lease, tells Redis of dirty users, and renews the
+// lease if that is due. An answer that Redis does not have the lease leads to a new epoch.
 func (s *shard) step(ctx context.Context, renewDue bool) error {
 	if state := s.lease(); state == leaseStarting || state == leaseLost {
 		if err := s.openLease(ctx); err != nil {
@@ -91,8 +92,8 @@ func (s *shard) mirrorAndRenew(ctx context.Context, renewDue bool) error {
 	return nil
 }
 
-// raiseEpoch gives the lease up for lost. In the next step a new incarnation opens one, under which all local users
-// are written again.
+// raiseEpoch gives the lease up for lost. In the next step a new incarnation opens one, under which all local
+// users are written again.
 func (s *shard) raiseEpoch() {
 	s.mirror.remirrors.Add(1)
 	s.superseded = append(s.superseded, s.incarnation.String())
@@ -109,7 +110,7 @@ func (s *shard) openLease(ctx context.Context) error {
 	sent := time.Now()
 	answer, err := s.mirror.redis.lease(ctx, s.index, s.incarnation, "", s.mirror.redis.Lease, nil)
 	if errors.Is(err, lua.ErrStaleLease) {
-		s.incarnation.Epoch++ // an earlier attempt got through after all: as if its incarnation had never been
+		s.incarnation.Epoch++ // an earlier attempt got through after all, and wrote nothing under the lease
 		return err
 	}
 	if err != nil {
@@ -128,8 +129,8 @@ func (s *shard) openLease(ctx context.Context) error {
 	return nil
 }
 
-// confirmVersion finds out whether the last write got through. If it is only late, it can't take effect after the next
-// one: Redis has another version then.
+// confirmVersion finds out whether the last write got through. If it is only late, it can't take effect after
+// the next one: Redis has another version then.
 func (s *shard) confirmVersion(ctx context.Context) error {
 	version, err := s.mirror.redis.version(ctx, s.index, s.incarnation)
 	if err != nil {
@@ -142,7 +143,8 @@ func (s *shard) confirmVersion(ctx context.Context) error {
 	return nil
 }
 
-// renew renews the lease and fences superseded incarnations. If it is this incarnation's turn to sweep, it does.
+// renew renews the lease and fences superseded incarnations. If it is this incarnation's turn to sweep, it
+// does.
 func (s *shard) renew(ctx context.Context) error {
 	sent, redis := time.Now(), s.mirror.redis
 	version := strconv.FormatInt(s.version, 10)
@@ -200,8 +202,8 @@ func (s *shard) sweep(ctx context.Context) {
 	}
 }
 
-// leave writes what is still dirty and ends the lease. If that fails, the lease expires by itself: a graceful stop is a
-// polite crash.
+// leave writes what is still dirty and ends the lease. If that fails, the lease expires by itself: a graceful
+// stop is a polite crash.
 func (s *shard) leave(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTimeout)
 	defer cancel()

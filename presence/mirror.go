@@ -2,16 +2,12 @@ package presence
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"rollcall/lua"
 )
 
 // Heartbeat is the message that every renewal of a lease sends through the instance's own channel.
@@ -28,17 +24,20 @@ type Mirror struct {
 	record   Record
 	shards   []*shard
 
-	draining atomic.Bool
-	live     atomic.Int64 // instances with a live lease, as of the last renewal of ours; 0 before it
 	loops    sync.WaitGroup
+	draining atomic.Bool
+	live     atomic.Int64 // instances with a live lease, when ours was last renewed; 0 before
+
+	errors     atomic.Int64 // failed calls of Redis since the start
+	remirrors  atomic.Int64 // times since the start that a shard's lease was lost
+	unreadable atomic.Int64 // see Stats
+
+	found  atomic.Int64 // differences that audits have found since the start
+	oldest atomic.Int64 // the age of the oldest one known, ns
 
 	auditing sync.Mutex
 	// auditing guards the following
 	differences map[string]time.Time // that the last audit found: user → when the difference was first seen
-
-	errors, remirrors, unreadable atomic.Int64 // since the start
-
-	found, oldest atomic.Int64 // differences that audits found since the start; the age of the oldest one known, ns
 }
 
 // MirrorOptions are what a Mirror needs. All are required.
@@ -49,27 +48,17 @@ type MirrorOptions struct {
 	Log      *slog.Logger
 }
 
-// Record describes an instance to people.
-type Record struct {
-	ID        string    `json:"id"`
-	Host      string    `json:"host"`
-	Addr      string    `json:"addr"`
-	StartedAt time.Time `json:"startedAt"` // by the instance's own clock
-	Sockets   int       `json:"sockets"`
-	Users     int       `json:"users"` // with at least one socket there
-	State     string    `json:"state"` // live, draining, left, or lost: its lease lapsed without a word
-}
-
 // NewMirror makes a mirror and the sockets it copies. It does nothing before Open.
 func NewMirror(o MirrorOptions) (*Mirror, *Sockets) {
 	host, _ := os.Hostname() // for people only: empty if unknown
 	now := time.Now()
+	startedAt := now.UTC().Truncate(time.Millisecond)
 	m := &Mirror{
 		instance: o.Instance,
 		redis:    o.Redis,
 		log:      o.Log,
 		started:  now,
-		record:   Record{ID: o.Instance, Host: host, Addr: o.Addr, StartedAt: now.UTC().Truncate(time.Millisecond), State: "live"},
+		record:   Record{ID: o.Instance, Host: host, Addr: o.Addr, StartedAt: startedAt, State: "live"},
 	}
 	m.redis.unreadable = &m.unreadable
 	m.sockets = NewSockets(o.Redis, m.markChanged)
@@ -89,20 +78,11 @@ func (m *Mirror) Open(ctx context.Context) error {
 			return err
 		}
 	}
-	return m.agree(ctx) // once more: without a lease, the first record may have been taken for a dead one's
+	return m.agree(ctx) // once more: before the lease, the record may have been removed as a dead instance's
 }
 
-func (m *Mirror) agree(ctx context.Context) error {
-	agreed, err := m.announce(ctx)
-	if errors.Is(err, lua.ErrOtherShards) {
-		return fmt.Errorf("presence: the instances on this Redis use %d shards, this one is set to %d: set --shards to %d, or use another --prefix",
-			agreed, len(m.shards), agreed)
-	}
-	return err
-}
-
-// Run mirrors until the context ends, and has ended the leases when it returns: what it last wrote stays, and every user who had a
-// socket here has the grace to come back.
+// Run mirrors until the context ends. When it returns it has ended the leases. What it last wrote stays:
+// every user who had a socket here has the grace to come back.
 func (m *Mirror) Run(ctx context.Context) {
 	for _, s := range m.shards {
 		m.loops.Go(func() { s.run(ctx) })
@@ -112,19 +92,19 @@ func (m *Mirror) Run(ctx context.Context) {
 	m.loops.Wait()
 }
 
-// Join adds a socket and waits until every instance can find it, or the context ends: then it returns false, and the socket's
-// connection is told as soon as it is so.
+// Join adds a socket and waits until every instance can find it. If the context ends first, it returns false,
+// and the connection's Reachable is called when they can.
 func (m *Mirror) Join(ctx context.Context, socket *Socket) (reachable bool) {
 	m.sockets.Add(socket)
 	if socket.User == "" {
-		return true // nothing of it is mirrored
+		return true // anonymous sockets are not mirrored
 	}
 	writes := &m.shardOf(socket.User).writes
 	seq := writes.lastSeq()
 	return writes.waitFlushed(ctx, seq) || !writes.awaitReachable(socket, seq)
 }
 
-// Leave removes a socket. onPurpose: its client said it will not be back.
+// Leave removes a socket. onPurpose: its client said that it will not be back.
 func (m *Mirror) Leave(socket *Socket, onPurpose bool) {
 	m.sockets.Remove(socket, onPurpose)
 	if socket.User != "" {
@@ -132,7 +112,7 @@ func (m *Mirror) Leave(socket *Socket, onPurpose bool) {
 	}
 }
 
-// Retire makes sockets count no more, and waits until no instance finds them any more, or the context ends.
+// Retire makes sockets count no more. It waits until no instance finds them, or the context ends.
 func (m *Mirror) Retire(ctx context.Context, sockets []*Socket) error {
 	seqs := map[*shard]uint64{}
 	for _, socket := range sockets {
@@ -149,106 +129,29 @@ func (m *Mirror) Retire(ctx context.Context, sockets []*Socket) error {
 	return nil
 }
 
-// MarkDirty has Redis told of a user once more: somebody saw that Redis had it wrong.
+// MarkDirty has Redis told of a user once more. Call it when Redis turned out to be wrong, for example when a
+// push came for a user who has no socket here.
 func (m *Mirror) MarkDirty(user string) { m.shardOf(user).writes.mark(user, dirtyUser{}) }
 
-// Remirror has Redis told of all users of a shard once more: for a while, this instance did not get what was sent to
-// it.
+// Remirror has Redis told of all users of a shard once more. Call it when this instance did not get for a
+// while what was sent to it.
 func (m *Mirror) Remirror(shard int) { m.shards[shard].markAllDirty() }
 
-// Incarnation is the one under which a shard's users are mirrored now; empty before Open.
+// Incarnation is the one under which the users of a shard are mirrored now, for example 7f3a9c1e.3; empty
+// before Open.
 func (m *Mirror) Incarnation(shard int) string { return m.shards[shard].currentIncarnation() }
 
-// RecoveringFromLoss says whether Redis has lost the data of a shard so lately that other instances may not have told
-// it theirs again.
+// RecoveringFromLoss says whether Redis lost the data of a shard so lately that other instances may not have
+// told it of their users again.
 func (m *Mirror) RecoveringFromLoss(shard int) bool { return m.shards[shard].recoveringFromLoss() }
 
 // Heartbeats is how many heartbeats were sent through the instance's channel in a shard since the last call.
 func (m *Mirror) Heartbeats(shard int) int64 { return m.shards[shard].heartbeats.Swap(0) }
 
-// Drain marks this instance as one that is about to leave, here and, if Redis can be told within the context, for all others.
-func (m *Mirror) Drain(ctx context.Context) {
-	m.draining.Store(true)
-	if _, err := m.announce(ctx); err != nil {
-		m.log.Warn("the others are not told that this instance drains", "error", err)
-	}
-}
-
-// Stats are how the mirror does now.
-type Stats struct {
-	Dirty     int           // users whose count is to be written
-	Lag       time.Duration // since when the oldest of them waits
-	Trust     time.Duration // how much longer other instances believe this one, in the shard where that ends first; not above 0: not
-	Errors    int64         // failed calls of Redis since the start
-	Remirrors int64         // times that Redis had lost its state, and a shard was mirrored again
-
-	Unreadable int64 // entries, leases and records that were read and made no sense, each time, since the start
-	Full       bool  // Redis has no room for more
-}
-
-// Stats tells how the mirror does now.
-func (m *Mirror) Stats() Stats {
-	now := time.Now()
-	stats := Stats{Trust: m.redis.Lease, Errors: m.errors.Load(), Remirrors: m.remirrors.Load(),
-		Unreadable: m.unreadable.Load()}
-	for _, s := range m.shards {
-		dirty, lag := s.writes.lag(now)
-		stats.Dirty += dirty
-		stats.Lag = max(stats.Lag, lag)
-		stats.Full = stats.Full || s.full.Load()
-		stats.Trust = min(stats.Trust, s.trusted(now))
-	}
-	return stats
-}
-
-// LeaseHeld says whether the lease in a shard certainly holds, so that other instances believe this one.
-func (m *Mirror) LeaseHeld(shard int) bool { return m.shards[shard].leaseHeld(time.Now()) }
-
-// NotReadyReason says why other instances do not believe this one now, or what will soon go wrong; empty if nothing
-// is.
-func (m *Mirror) NotReadyReason() string {
-	full := false
-	for shard, s := range m.shards {
-		switch {
-		case !m.LeaseHeld(shard) && s.full.Load():
-			return leaseExpired(shard, "full (maxmemory)")
-		case !m.LeaseHeld(shard):
-			return leaseExpired(shard, "out of reach")
-		}
-		full = full || s.full.Load()
-	}
-	if full {
-		return "Redis is full (maxmemory): presence and pushes go on, requests with an Idempotency-Key are refused; " +
-			"give it more memory, or remove what else it holds"
-	}
-	return ""
-}
-
-func leaseExpired(shard int, redisIs string) string {
-	const lapsed = "its lease in shard %d has lapsed, for Redis is %s: other instances do not find its sockets"
-	return fmt.Sprintf(lapsed, shard, redisIs)
-}
-
-// LiveInstances is how many instances have a live lease, as of the last renewal of ours. At least one.
-func (m *Mirror) LiveInstances() int { return int(max(1, m.live.Load())) }
-
-// markChanged has Redis told of a user whose count has changed.
+// markChanged marks a user whose count has changed. Sockets calls it under the lock of a stripe.
 func (m *Mirror) markChanged(c countChange) {
 	dirty := dirtyUser{changedAt: c.at, leftOnPurpose: c.leftOnPurpose, mirroredBefore: !c.came}
 	m.shardOf(c.user).writes.mark(c.user, dirty)
 }
 
 func (m *Mirror) shardOf(user string) *shard { return m.shards[m.redis.Keys.ShardOf(user)] }
-
-func (m *Mirror) announce(ctx context.Context) (agreedShards int, err error) {
-	record := m.record
-	record.Sockets, record.Users = m.sockets.Totals()
-	if m.draining.Load() {
-		record.State = "draining"
-	}
-	text, err := json.Marshal(record)
-	if err != nil {
-		return 0, fmt.Errorf("presence: announce: %w", err)
-	}
-	return m.redis.announce(ctx, m.instance, string(text))
-}

@@ -7,7 +7,7 @@ import (
 )
 
 const (
-	mirrorBatch = 512                    // users a call: it holds Redis up for less than 2 ms; more is hardly faster
+	mirrorBatch = 512                    // users a call: keeps Redis busy for 2 ms; more is hardly faster
 	backoffMin  = 50 * time.Millisecond  // after the first error
 	backoffMax  = 1 * time.Second        // after many
 	endTimeout  = 500 * time.Millisecond // for the last calls of an instance that leaves
@@ -19,7 +19,7 @@ type leaseState int32
 const (
 	leaseStarting  leaseState = iota // there was no lease yet
 	leaseHeld                        // the lease is open, and Redis has all local users
-	leaseLost                        // Redis does not have the lease any more: one must be opened in a new epoch
+	leaseLost                        // Redis lost the lease: one must be opened in a new epoch
 	leaseRefilling                   // opened in a new epoch: Redis must be told of all local users again
 )
 
@@ -32,7 +32,7 @@ type shard struct {
 	// owned by the run loop
 	incarnation      Incarnation
 	version          int64    // mirror writes that Redis has confirmed under this incarnation's lease
-	versionUncertain bool     // the last write may or may not have got through: read the version before the next
+	versionUncertain bool     // the last write may have got through: read the version before the next
 	superseded       []string // earlier incarnations, to be fenced when all users are written under this one
 	failures         int      // in a row
 
@@ -40,9 +40,9 @@ type shard struct {
 	state        atomic.Int32           // a leaseState
 	current      atomic.Pointer[string] // the incarnation that has a lease; nil: none had one yet
 	trustedUntil atomic.Int64           // when trust in the lease ends, ns since the mirror was made
-	lossNoticed  atomic.Int64           // when Redis was last found to have lost the lease, likewise; 0: never
+	lossNoticed  atomic.Int64           // when Redis was last found to have lost the lease; 0: never
 	full         atomic.Bool            // Redis had no room when it was last asked to write
-	sweeper      atomic.Bool            // it was this incarnation's turn to sweep when the lease was last renewed
+	sweeper      atomic.Bool            // whether this incarnation must sweep, as of the last renewal
 
 	heartbeats atomic.Int64 // sent since they were last asked for
 	sweeping   atomic.Bool  // a sweep is under way
@@ -89,8 +89,8 @@ func (s *shard) loss() dataLoss {
 
 func (s *shard) recoveringFromLoss() bool { return s.loss().recovering(time.Now()) }
 
-// trust says that the lease holds for its lifetime, counted from before the renewal was sent: the local clock is used
-// only to trust a lease for less long than Redis does.
+// trust says that the lease holds for its lifetime, counted from before the renewal was sent: the local clock
+// is used only to trust a lease for less long than Redis does.
 func (s *shard) trust(renewalSent time.Time) {
 	s.trustedUntil.Store(int64(renewalSent.Sub(s.mirror.started) + s.mirror.redis.Lease))
 }

@@ -17,9 +17,9 @@ type Socket struct {
 
 // Conn is the connection under a socket.
 type Conn interface {
-	// Send sends text frames in this order, or queues them. It never blocks. It returns false if some will not be
-	// sent: the socket is closed, or is closed now because its client is too slow. The trackers of the messages are
-	// told what becomes of their frames in any case.
+	// Send sends text frames in this order, or queues them. It never blocks. It returns false if some will
+	// not be sent: the socket is closed, or is closed now because its client is too slow. The trackers of the
+	// messages are told what becomes of their frames in any case.
 	Send(messages ...Message) bool
 	// Close sends a close frame after what waits to be written, and closes. It never blocks.
 	Close(code int, reason string)
@@ -34,8 +34,8 @@ type Message struct {
 	Tracker *Tracker // is told what becomes of the frame; nil: nobody wants to know
 }
 
-// Shared holds the form in which a frame is written, for example with its header. The first of the sockets that get
-// the frame makes it.
+// Shared holds the form in which a frame is written, for example with its header. The first of the sockets
+// that get the frame makes it.
 type Shared struct {
 	once sync.Once
 	form any

@@ -10,8 +10,8 @@ import (
 	"github.com/google/uuid"
 )
 
-// Sockets are this instance's own sockets: the truth that everything else copies. The map is split into stripes, so that
-// connects, pushes and emits on different users do not wait for each other.
+// Sockets are this instance's own sockets: the truth that everything else copies. The map is split into
+// stripes, so that connects, pushes and emits on different users do not wait for each other.
 type Sockets struct {
 	// static after construction
 	seed     maphash.Seed
@@ -55,9 +55,9 @@ type countChange struct {
 // manyStripes is how many stripes there are at least: far more than cores that could want one at once.
 const manyStripes = 64
 
-// NewSockets makes an empty map, for the shards, the grace and the shortest stay that redis names; it does not call Redis.
-// onChange is called at each change of a user's count, from any goroutine, while the user's stripe is locked: it must not
-// block. When a grace ends, the change is at the time when the grace began.
+// NewSockets makes an empty map, for the shards, the grace and the shortest stay that redis names; it does
+// not call Redis. onChange is called at each change of a user's count, from any goroutine, while the user's
+// stripe is locked: it must not block. When a grace ends, the change is at the time when the grace began.
 func NewSockets(redis Redis, onChange func(countChange)) *Sockets {
 	keys := redis.Keys
 	s := &Sockets{
@@ -114,8 +114,9 @@ func (s *Sockets) Add(socket *Socket) {
 	s.onChange(countChange{user: socket.User, came: came, at: now})
 }
 
-// Remove forgets a socket. If it was its user's last here and the client closed it on purpose (close code 1000), the user
-// is gone at once, or when the shortest stay is over. Otherwise the user is gone after the grace.
+// Remove forgets a socket. If it was its user's last here and the client closed it on purpose (close code
+// 1000), the user is gone at once, or when the shortest stay is over. Otherwise the user is gone after the
+// grace.
 func (s *Sockets) Remove(socket *Socket, onPurpose bool) {
 	stripe := s.stripeOf(socket.User, socket.ID)
 	stripe.mu.Lock()
@@ -133,7 +134,8 @@ func (s *Sockets) Remove(socket *Socket, onPurpose bool) {
 	}
 	s.sockets.Add(-1)
 	counted := local.count()
-	local.sockets = slices.DeleteFunc(slices.Clone(local.sockets), func(other *Socket) bool { return other == socket })
+	index := slices.Index(local.sockets, socket)
+	local.sockets = slices.Concat(local.sockets[:index], local.sockets[index+1:])
 	if socket.retired {
 		local.retired--
 	}
@@ -150,8 +152,8 @@ func (s *Sockets) Remove(socket *Socket, onPurpose bool) {
 	s.onChange(countChange{user: socket.User, leftOnPurpose: last && onPurpose, at: now})
 }
 
-// Retire makes a socket count no more, as if it had dropped. It still gets what is pushed until it is removed: other
-// instances may not know yet.
+// Retire makes a socket count no more, as if it had dropped. It still gets what is pushed until it is
+// removed: other instances may not know yet.
 func (s *Sockets) Retire(socket *Socket) {
 	if socket.User == "" {
 		return // anonymous sockets are not counted

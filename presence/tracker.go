@@ -11,9 +11,9 @@ import (
 type DeliveryResult int
 
 const (
-	Written     DeliveryResult = iota // to the connection; if the client must confirm it, another result follows
+	Written     DeliveryResult = iota // to the connection; if the client must confirm it, more follows
 	Acked                             // the client confirmed it
-	Dropped                           // the client is too slow: the socket is closed, and what waited for it is lost
+	Dropped                           // the client is too slow: the socket is closed, what waited is lost
 	Closed                            // the socket was closed before the frame was written
 	Unconfirmed                       // written, but the socket was closed before the client confirmed it
 )
@@ -35,8 +35,9 @@ func (c *Counts) Add(o Counts) {
 	c.Unanswered += o.Unanswered
 }
 
-// Tracker counts what becomes of one frame at the sockets of one instance. Whoever sends the frame adds a socket
-// before each send; the connection under it reports the result. On a nil Tracker all of this does nothing.
+// Tracker counts what becomes of one frame at the sockets of one instance. Whoever sends the frame adds a
+// socket before each send; the connection under it reports the result. On a nil Tracker all of this does
+// nothing.
 type Tracker struct {
 	// static after construction
 	ack    uuid.UUID // the push that clients must confirm; uuid.Nil: it is enough that the frame is written
@@ -50,10 +51,11 @@ type Tracker struct {
 	expiry  *time.Timer
 }
 
-// NewTracker makes a tracker that is done when the frame is written to each socket or, with the id of a push, when each
-// client has confirmed that push. It then calls onDone, once, which must not block. It is also done when it expires.
+// NewTracker makes a tracker that is done when the frame is written to each socket or, with the id of a push,
+// when each client has confirmed that push. It then calls onDone, once, which must not block. It is also done
+// when it expires.
 func NewTracker(ack uuid.UUID, onDone func(Counts)) *Tracker {
-	return &Tracker{ack: ack, onDone: onDone, pending: 1} // until sent: it must not be done before the last send
+	return &Tracker{ack: ack, onDone: onDone, pending: 1} // 1 until sent is called
 }
 
 // Ack is the push that clients must confirm, if they must.
@@ -108,8 +110,8 @@ func (t *Tracker) Expire() {
 	})
 }
 
-// update changes the counts, unless the tracker is done, and ends it if nothing is pending any more. On a nil Tracker it
-// does nothing.
+// update changes the counts, unless the tracker is done, and ends it if nothing is pending any more. On a nil
+// Tracker it does nothing.
 func (t *Tracker) update(change func()) {
 	if t == nil {
 		return

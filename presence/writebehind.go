@@ -21,8 +21,8 @@ import (
 //	     └──────────────────────────────│      deferred      │
 //	     requeueDeferred: lease renewed └────────────────────┘
 //
-// Each mark has a number, seq. All marks up to flushedTo are in Redis: whoever must know that Redis has what is true
-// now remembers the seq of now, and waits until flushedTo has reached it.
+// Each mark has a number, seq. All marks up to flushedTo are in Redis: whoever must know that Redis has what
+// is true now remembers the seq of now, and waits until flushedTo has reached it.
 //
 // Any goroutine marks. Only the run loop of the shard takes, acknowledges, defers and requeues.
 type writeBehind struct {
@@ -31,7 +31,7 @@ type writeBehind struct {
 	mu sync.Mutex
 	// mu guards the following
 	dirty     map[string]dirtyUser // users who must be written; at most the local users and those just gone
-	inFlight  map[string]dirtyUser // users whom the loop writes now; nil: none. The loop itself reads it without mu
+	inFlight  map[string]dirtyUser // users who are being written; nil: none. The loop reads it without mu
 	deferred  map[string]dirtyUser // users who are gone, while Redis was told that they are in a grace
 	seq       uint64               // how many marks there were
 	flushedTo uint64               // the marks up to this one are in Redis
@@ -112,9 +112,9 @@ func (w *writeBehind) lag(now time.Time) (dirty int, oldest time.Duration) {
 	return len(w.dirty), oldest
 }
 
-// take makes the dirty users those in flight. What is marked from now on has a higher seq, and waits for the next
-// take. The loop may range over what is returned without mu, although others look into it meanwhile: only the loop
-// changes it, and it locks mu to do so.
+// take makes the dirty users those in flight. What is marked from now on has a higher seq, and waits for the
+// next take. The loop may range over what is returned without mu, although others look into it meanwhile:
+// only the loop changes it, and it locks mu to do so.
 func (w *writeBehind) take() (inFlight map[string]dirtyUser, seq uint64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -219,8 +219,8 @@ func (w *writeBehind) advance(seq uint64) (reachable []*Socket) {
 	return reachable
 }
 
-// awaitReachable has a socket's client told when the marks up to a seq are in Redis. It returns false if they are
-// already.
+// awaitReachable has a socket's client told when the marks up to a seq are in Redis. It returns false if they
+// are already.
 func (w *writeBehind) awaitReachable(socket *Socket, seq uint64) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
