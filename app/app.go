@@ -41,9 +41,11 @@ type App struct {
 	stopHandling func()   // ends the context of clients' events
 }
 
-// Start starts an instance that answers clients' events with these handlers. When it returns, the instance serves,
-// others can find it, and it hears them. The context is for starting only; Close stops the instance.
-func Start(ctx context.Context, c *Config, events map[string]handlers.Handler, log *slog.Logger) (*App, error) {
+// Start starts an instance that answers clients' events with these handlers. When it returns, the instance
+// serves, others can find it, and it hears them. The context is for starting only; Close stops the instance.
+func Start(
+	ctx context.Context, c *Config, events map[string]handlers.Handler, log *slog.Logger,
+) (*App, error) {
 	a := &App{
 		base:     context.WithoutCancel(ctx),
 		Instance: uuid.NewString()[:8], // no other running instance may have it: Redis would show both as one
@@ -56,8 +58,8 @@ func Start(ctx context.Context, c *Config, events map[string]handlers.Handler, l
 	return a, nil
 }
 
-// start starts one part after the other. Each leaves a closer behind; stop calls them in the opposite order, so that
-// no part that still runs misses one that is gone.
+// start starts one part after the other. Each leaves a closer behind; stop calls them in the opposite order,
+// so that no part that still runs misses one that is gone.
 func (a *App) start(ctx context.Context) error {
 	listener, err := net.Listen("tcp", a.config.Addr)
 	if err != nil {
@@ -86,7 +88,8 @@ func (a *App) start(ctx context.Context) error {
 		Instance: a.Instance, Addr: a.Addr, Redis: shared, Log: a.log,
 	})
 	receiver := fanout.NewReceiver(fanout.ReceiverOptions{
-		Instance: a.Instance, Redis: shared, Sockets: sockets, Mirror: mirror, Dial: a.redis.Subscriber, Log: a.log,
+		Instance: a.Instance, Redis: shared, Sockets: sockets, Mirror: mirror,
+		Dial: a.redis.Subscriber, Log: a.log,
 	})
 	meter := newMetrics()
 	router := fanout.NewRouter(fanout.RouterOptions{
@@ -96,7 +99,8 @@ func (a *App) start(ctx context.Context) error {
 		Redis: shared, LiveInstances: mirror.LiveInstances, Log: a.log,
 	})
 
-	// Others may push here as soon as a lease is open. So this instance subscribes before that, and serves after it.
+	// Others may push here as soon as a lease is open. So this instance subscribes before that, and serves
+	// after it.
 	a.startJob(receiver.Run)
 	if err := awaitSubscriptions(ctx, receiver); err != nil {
 		return err
@@ -113,8 +117,9 @@ func (a *App) start(ctx context.Context) error {
 	options.Router, options.Receiver, options.Results = router, receiver, results
 	a.server = handlers.NewServer(options)
 	gate := newGate(listener, mostConnections(fileLimit()), a.server.Sockets, a.log)
-	meter.watch(mirror, a.config.Lease, sockets, router, receiver, results, a.server)
-	meter.watchLimits(a.server, gate)
+	meter.watchPresence(sockets, mirror, a.config.Lease)
+	meter.watchFanout(router, receiver, results)
+	meter.watchServer(a.server, gate)
 	if err := a.servePprof(); err != nil {
 		return err
 	}
@@ -123,8 +128,8 @@ func (a *App) start(ctx context.Context) error {
 	return nil
 }
 
-// serverOptions are the options of the server that need no other part. It also makes the context in which clients'
-// events are handled, which ends when the instance stops.
+// serverOptions are the options of the server that need no other part. It also makes the context in which
+// clients' events are handled, which ends when the instance stops.
 func (a *App) serverOptions(tokens *handlers.Tokens, meter *metrics) handlers.Options {
 	handling, stopHandling := context.WithCancel(a.base)
 	a.stopHandling = stopHandling
@@ -154,8 +159,8 @@ const (
 	startTimeout = 10 * time.Second
 	// requestTimeout is how long an HTTP request may take to arrive and be answered. It is not for sockets.
 	requestTimeout = 30 * time.Second
-	// maxHeadBytes is how long the head of a request may be. If it has very many lines, net/http makes more than
-	// ten times as much of it.
+	// maxHeadBytes is how long the head of a request may be. If it has very many lines, net/http makes more
+	// than ten times as much of it.
 	maxHeadBytes = 16 << 10
 )
 
@@ -192,8 +197,8 @@ func (a *App) serve(gate *gate) {
 // Failed tells why the instance can't go on.
 func (a *App) Failed() <-chan error { return a.failed }
 
-// Close stops the instance politely: it is no longer ready, its sockets are closed in batches and told to come back,
-// its leases end. Close waits for every goroutine.
+// Close stops the instance politely: it is no longer ready, its sockets are closed in batches and told to
+// come back, its leases end. Close waits for every goroutine.
 func (a *App) Close() {
 	a.log.Info("draining", "over", a.config.Drain.String())
 	ctx, cancel := context.WithTimeout(a.base, a.config.Drain)
@@ -220,7 +225,8 @@ func (a *App) onStop(closer func()) { a.closers = append(a.closers, closer) }
 // startJob runs a job until the instance stops.
 func (a *App) startJob(job func(context.Context)) { a.onStop(startJob(a.base, job)) }
 
-// startJob runs a job in a goroutine of its own. stop ends the job's context and waits until the job has returned.
+// startJob runs a job in a goroutine of its own. stop ends the job's context and waits until the job has
+// returned.
 func startJob(ctx context.Context, job func(context.Context)) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var running sync.WaitGroup

@@ -10,7 +10,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"rollcall/handlers"
-	"rollcall/presence"
 )
 
 // edge counts what happens between an instance and the outside.
@@ -31,7 +30,8 @@ func newEdge(registry *prometheus.Registry) edge {
 		return c
 	}
 	times := func(name, help string, labels ...string) *prometheus.HistogramVec {
-		h := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help, Buckets: latency}, labels)
+		options := prometheus.HistogramOpts{Name: name, Help: help, Buckets: latency}
+		h := prometheus.NewHistogramVec(options, labels)
 		registry.MustRegister(h)
 		return h
 	}
@@ -40,7 +40,8 @@ func newEdge(registry *prometheus.Registry) edge {
 			"HTTP requests by method, pattern of the route (none: no such path) and status; 101 is a socket.",
 			"method", "route", "status"),
 		times: times("rollcall_http_request_seconds",
-			"From the head of a request to the end of its answer; of a socket to its welcome. Streams are left out.",
+			"From the head of a request to the end of its answer; of a socket to its welcome. "+
+				"Streams are left out.",
 			"method", "route"),
 		refused: counters("rollcall_handshakes_refused_total",
 			"Sockets that were refused, by the code of the problem.", "code"),
@@ -48,15 +49,16 @@ func newEdge(registry *prometheus.Registry) edge {
 			Name: "rollcall_sockets_opened_total", Help: "Sockets that were connected.",
 		}),
 		closed: counters("rollcall_sockets_closed_total",
-			"Sockets that are gone, by who closed them first (server, client, network: the connection broke) "+
-				"and the close code or its class; 1006: without a close frame.",
+			"Sockets that are gone, by who closed them first (server, client, network: the connection "+
+				"broke) and the close code or its class; 1006: without a close frame.",
 			"by", "code"),
 		handled: counters("rollcall_client_events_total",
 			"Events of clients by handler (unknown: none has this name) and outcome: "+
 				"ok, refused (the client was told what was wrong), failed.",
 			"handler", "outcome"),
 		handling: times("rollcall_handler_seconds",
-			"From an event of a client to the end of its handler, when its answers are on their way.", "handler"),
+			"From an event of a client to the end of its handler, when its answers are on their way.",
+			"handler"),
 	}
 	registry.MustRegister(e.opened)
 	return e
@@ -87,13 +89,13 @@ func (e edge) Handled(handler, outcome string, took time.Duration) {
 	e.handling.WithLabelValues(handler).Observe(took.Seconds())
 }
 
-// closeCodes are the close codes that are counted each by itself: those of RFC 6455 that occur, and ours.
+// closeCodes are the close codes that have a label each: those of RFC 6455 that occur, and ours.
 var closeCodes = []int{
 	1000, 1001, 1002, 1003, 1005, 1006, 1007, 1008, 1009, 1011, 1012, 1013,
 	4001, 4003, 4101, 4102, 4201, 4290,
 }
 
-// closeLabel is what a close code is counted as. A client may close with any.
+// closeLabel is the label for a close code. A client may close with any code.
 func closeLabel(code int) string {
 	switch {
 	case slices.Contains(closeCodes, code):
@@ -104,55 +106,17 @@ func closeLabel(code int) string {
 	return "other"
 }
 
-// tellBuild shows which version this is.
-func tellBuild(registry *prometheus.Registry) {
+// buildInfo is 1, with labels that say which version this is.
+func buildInfo() prometheus.Gauge {
 	version := "unknown"
 	if built, ok := debug.ReadBuildInfo(); ok {
 		version = built.Main.Version
 	}
 	info := prometheus.NewGauge(prometheus.GaugeOpts{
-		Name: "rollcall_build_info", Help: "1. The labels say which version this is, and of which Go.",
+		Name:        "rollcall_build_info",
+		Help:        "1. The labels say which version this is, and of which Go.",
 		ConstLabels: prometheus.Labels{"version": version, "go": runtime.Version()},
 	})
 	info.Set(1)
-	registry.MustRegister(info)
-}
-
-// states are shown each as 1 or 0.
-type states struct{ registry *prometheus.Registry }
-
-func (s states) tell(name, help, label, value string, holds func() bool) {
-	o := prometheus.GaugeOpts{Name: name, Help: help}
-	if label != "" {
-		o.ConstLabels = prometheus.Labels{label: value}
-	}
-	s.registry.MustRegister(prometheus.NewGaugeFunc(o, func() float64 {
-		if holds() {
-			return 1
-		}
-		return 0
-	}))
-}
-
-// tellReadiness shows whether this instance should get traffic, or why not.
-func (s states) tellReadiness(server *handlers.Server) {
-	s.tell("rollcall_ready", "Whether this instance should get traffic, as /readyz says.", "", "",
-		func() bool { return server.Readiness().Ready() })
-	why := func(reason string, holds func() bool) {
-		s.tell("rollcall_not_ready", "Why this instance should get no traffic: 1 for each reason that holds.",
-			"reason", reason, holds)
-	}
-	why("draining", func() bool { return server.Readiness().Draining })
-	why("deaf", func() bool { return server.Readiness().NotReceiving })
-}
-
-// tellRedis shows how this instance stands with Redis.
-func (s states) tellRedis(mirror *presence.Mirror, lease time.Duration) {
-	is := func(state string, holds func() bool) {
-		s.tell("rollcall_redis", "How this instance stands with Redis: lease_held (other instances believe this one), "+
-			"reachable (the lease was renewed within half its life), full (it has no room for more).", "state", state, holds)
-	}
-	is("lease_held", func() bool { return mirror.Stats().Trust > 0 })
-	is("reachable", func() bool { return mirror.Stats().Trust > lease/2 })
-	is("full", func() bool { return mirror.Stats().Full })
+	return info
 }

@@ -38,7 +38,8 @@ func (a *App) sharedRedis() presence.Redis {
 		shards = clusterShards
 	}
 	return presence.Redis{
-		Client: a.redis.Client, Keys: presence.NewKeys(a.config.Prefix, max(shards, 1)), Sharded: a.redis.Cluster,
+		Client: a.redis.Client, Sharded: a.redis.Cluster,
+		Keys:  presence.NewKeys(a.config.Prefix, max(shards, 1)),
 		Lease: a.config.Lease, Grace: a.config.Grace, MinStay: minStay,
 		LogCap: logCap, SeenFor: seenFor, SeenCap: seenCap, Timeout: redis.Timeout,
 	}

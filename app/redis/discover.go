@@ -25,8 +25,8 @@ type node struct {
 // isInProcess reports whether this is the in-process Redis: all others say in which mode they run.
 func (n node) isInProcess() bool { return n.mode == "" && !n.silent }
 
-// discover finds out what is at the URL and sets the client's options for it. Another instance may have started the
-// in-process Redis; it needs the plainest of clients.
+// discover finds out what is at the URL and sets the client's options for it. Another instance may have
+// started the in-process Redis; it needs the plainest of clients.
 func (c *Connection) discover(ctx context.Context) (node, error) {
 	found, plain, err := c.firstToAnswer(ctx)
 	if err != nil {
@@ -49,14 +49,14 @@ func (c *Connection) discover(ctx context.Context) (node, error) {
 		return node{}, err
 	}
 	if !c.Cluster && len(c.option.InitAddress) > 1 {
-		return node{}, c.urlError("several addresses are for a Cluster, or with ?master_set= for Sentinels, " +
-			"and there is a single Redis")
+		return node{}, c.urlError("several addresses are for a Cluster, or with ?master_set= for " +
+			"Sentinels, and there is a single Redis")
 	}
 	return found, nil
 }
 
-// firstToAnswer asks the addresses of the URL one after the other. It returns what the first that answers is, and
-// the options that reached it.
+// firstToAnswer asks the addresses of the URL one after the other. It returns what the first that answers is,
+// and the options that reached it.
 func (c *Connection) firstToAnswer(ctx context.Context) (found node, plain rueidis.ClientOption, err error) {
 	for _, addr := range c.option.InitAddress {
 		plain = plainOption(c.option, addr)
@@ -123,8 +123,8 @@ func nodeOfInfo(info string) node {
 	}
 }
 
-// checkNodes looks at every node of a Cluster, or at the master that the Sentinels name. It refuses those that can't
-// serve, and warns of what would go wrong later.
+// checkNodes looks at every node of a Cluster, or at the master that the Sentinels name. It refuses those
+// that can't serve, and warns of what would go wrong later.
 func (c *Connection) checkNodes(ctx context.Context, log *slog.Logger) error {
 	for addr, client := range c.Client.Nodes() {
 		n, err := askNode(ctx, client)
@@ -153,8 +153,8 @@ func (c *Connection) checkNodes(ctx context.Context, log *slog.Logger) error {
 func (c *Connection) checkCompatible(n node) error {
 	switch {
 	case n.version != "" && !isAtLeast(n.version, minVersion(c.Cluster)) && c.Cluster:
-		return c.urlError(fmt.Sprintf("there is a Cluster of version %s, and a Cluster needs Redis %s or newer, "+
-			"for sharded pub/sub, or any Valkey", n.version, minVersion(true)))
+		return c.urlError(fmt.Sprintf("there is a Cluster of version %s, and a Cluster needs "+
+			"Redis %s or newer, for sharded pub/sub, or any Valkey", n.version, minVersion(true)))
 	case n.version != "" && !isAtLeast(n.version, minVersion(c.Cluster)):
 		return c.urlError(fmt.Sprintf("there is version %s: Rollcall needs Redis %s or newer, or any Valkey",
 			n.version, minVersion(false)))
@@ -164,8 +164,8 @@ func (c *Connection) checkCompatible(n node) error {
 	return nil
 }
 
-// minVersion is the first version that works. Subscriptions need RESP3, which came with 6.0; sharded pub/sub came
-// with 7.0.
+// minVersion is the first version that works. Subscriptions need RESP3, which came with 6.0; sharded pub/sub
+// came with 7.0.
 func minVersion(cluster bool) string {
 	if cluster {
 		return "7.0"

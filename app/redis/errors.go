@@ -23,32 +23,34 @@ const (
 	sentinelSetting = "--redis-sentinel-password (ROLLCALL_REDIS_SENTINEL_PASSWORD)"
 )
 
-const replicaHint = "there is a replica, which takes no writes: name its master, or Sentinels with ?master_set="
+const replicaHint = "there is a replica, which takes no writes: name its master, " +
+	"or Sentinels with ?master_set="
 
-// scriptPermission is how Redis says within a script that a user lacks a permission. Errors have no code there. The
-// first is that of 7.0 and older.
+// scriptPermission is how Redis says within a script that a user lacks a permission. Errors have no code
+// there. The first is that of 7.0 and older.
 var scriptPermission = []string{"The user executing the script can't", "ACL failure in script"}
 
-// ACLRule is all that Rollcall's user needs to be allowed, as the arguments of ACL SETUSER. INFO may be left out; then
-// Rollcall can't look at how Redis is set, and says so. ROLE is for Sentinels, CLUSTER for a Cluster. Redis 6.0 has
-// no rules for channels.
+// ACLRule is all that Rollcall's user needs to be allowed, as the arguments of ACL SETUSER. INFO may be left
+// out; then Rollcall can't look at how Redis is set, and says so. ROLE is for Sentinels, CLUSTER for a
+// Cluster. Redis 6.0 has no rules for channels.
 func ACLRule(prefix string) string {
 	return "~" + prefix + "* resetchannels &" + prefix + "*" +
 		" +@read +@write +@pubsub +@connection -@dangerous -@scripting" +
 		" +eval +evalsha +time +info +role +cluster|slots +cluster|shards"
 }
 
-// Explain says which setting to change if Redis refused something because of a setting. It returns all other errors
-// as they are.
+// Explain says which setting to change if Redis refused something because of a setting. It returns all other
+// errors as they are.
 func (c *Connection) Explain(err error) error { return cmp.Or(c.replyError(err), err) }
 
-// connectError says why there is no connection, and which setting to change. Errors of Redis may quote what Redis was
-// sent, such as a password: no error is shown before it went through here.
+// connectError says why there is no connection, and which setting to change. Errors of Redis may quote what
+// Redis was sent, such as a password: no error is shown before it went through here.
 func (c *Connection) connectError(err error) error {
 	if explained := c.replyError(err); explained != nil {
 		return explained
 	}
-	return fmt.Errorf("connect to redis at %s: %w%s", c.redactedURL(), c.hideSecrets(err), c.transportHint(err))
+	return fmt.Errorf("connect to redis at %s: %w%s",
+		c.redactedURL(), c.hideSecrets(err), c.transportHint(err))
 }
 
 // replyError explains an error with which Redis replied; nil for any other error, and for one that needs no
@@ -83,8 +85,8 @@ func (c *Connection) sentinelError(err error) error {
 			return fmt.Errorf("%s: the Sentinels ask for one; that of the servers they watch is in the URL",
 				sentinelSetting)
 		case "WRONGPASS":
-			return fmt.Errorf("%s: the Sentinels do not know the user of --redis-sentinel-username with this password",
-				sentinelSetting)
+			return fmt.Errorf("%s: the Sentinels do not know the user of --redis-sentinel-username "+
+				"with this password", sentinelSetting)
 		}
 	}
 	return c.connectError(err)
@@ -97,8 +99,9 @@ func (c *Connection) urlError(problem string) error {
 
 // permissionError says what the user of the URL must be allowed.
 func (c *Connection) permissionError(refused string) error {
-	return c.urlError(fmt.Sprintf("its user may not do all that is needed (%s); this allows it: ACL SETUSER %s %s",
-		refused, cmp.Or(c.option.Username, "default"), ACLRule(c.config.Prefix)))
+	user := cmp.Or(c.option.Username, "default")
+	return c.urlError(fmt.Sprintf("its user may not do all that is needed (%s); this allows it: "+
+		"ACL SETUSER %s %s", refused, user, ACLRule(c.config.Prefix)))
 }
 
 // transportHint says what may help if not Redis but the way to it fails; empty if nothing comes to mind.
@@ -111,7 +114,8 @@ func (c *Connection) transportHint(err error) string {
 	case errors.As(err, &authority):
 		return "; if you trust it, give the certificate of its authority with " + caSetting
 	case errors.As(err, &name):
-		return "; the URL, and the servers of a Cluster or of Sentinels, must be called by a name in their certificate"
+		return "; the URL, and the servers of a Cluster or of Sentinels, must be called by a name " +
+			"in their certificate"
 	case errors.As(err, &record), usesTLS && errors.Is(err, context.DeadlineExceeded):
 		// A server without TLS takes the handshake for the beginning of a command, and waits for the rest.
 		return "; if it does not speak TLS there, use redis:// or its TLS port"

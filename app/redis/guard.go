@@ -15,8 +15,8 @@ const (
 	maxArgumentBytes = 512 << 20
 )
 
-// guardedConn lets only well-formed commands through to the in-process Redis. Others would end the process: an empty
-// command, or a length for which there is no memory.
+// guardedConn lets only well-formed commands through to the in-process Redis. Others would end the process:
+// an empty command, or a length for which there is no memory.
 type guardedConn struct {
 	net.Conn
 	reader    *bufio.Reader

@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	// maxTempDir is the longest path of a directory that leaves room for our socket: the path of a Unix socket
-	// may have 104 bytes on some systems, 108 on others.
+	// maxTempDir is the longest path of a directory that leaves room for our socket: the path of a Unix
+	// socket may have 104 bytes on some systems, 108 on others.
 	maxTempDir = 60
 	// expireEvery is how often the in-process Redis looks for keys that have expired.
 	expireEvery = time.Second
@@ -23,8 +23,8 @@ const (
 	acceptPause = 200 * time.Millisecond
 )
 
-// inProcess is the Redis in this process. It listens on a Unix socket that only processes of the same user can open.
-// There is no password: whoever can open the socket owns the service.
+// inProcess is the Redis in this process. It listens on a Unix socket that only processes of the same user
+// can open. There is no password: whoever can open the socket owns the service.
 type inProcess struct {
 	redis    *miniredis.Miniredis
 	dir      string // has the socket in it, and nothing else
@@ -45,9 +45,8 @@ func startInProcess() (*inProcess, error) {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	path := filepath.Join(dir, "redis")
-	s := &inProcess{
-		redis: miniredis.NewMiniRedis(), dir: dir, url: (&url.URL{Scheme: "unix", Path: path}).String(), stop: stop,
-	}
+	address := url.URL{Scheme: "unix", Path: path}
+	s := &inProcess{redis: miniredis.NewMiniRedis(), dir: dir, url: address.String(), stop: stop}
 	if err := s.listen(path); err != nil {
 		s.close()
 		return nil, err

@@ -9,8 +9,8 @@ import (
 	"github.com/redis/rueidis"
 )
 
-// sentinelRefresh is how often a client asks the Sentinels who the master is. They also tell when that changes, but
-// only once.
+// sentinelRefresh is how often a client asks the Sentinels who the master is. They also tell when that
+// changes, but only once.
 const sentinelRefresh = 2 * time.Second
 
 // clientOption is how clients connect to a URL.
@@ -20,19 +20,20 @@ func clientOption(config Config, address string) (rueidis.ClientOption, error) {
 		return option, fmt.Errorf("%s: not the URL of a Redis: want redis://user:password@host:port, "+
 			"rediss:// for TLS; special characters in the password are percent-encoded", urlSetting)
 	}
-	option.DisableCache = true    // nothing is cached in the client: each answer is Redis' own
-	option.DisableRetry = true    // the caller knows what a failure means, and must notice at once that Redis is away
+	option.DisableCache = true    // each answer is Redis' own
+	option.DisableRetry = true    // the caller must notice at once that Redis is away, and knows what to do
 	option.PipelineMultiplex = -1 // one connection, so that calls stay in order
 	option.Dialer.Timeout = dialTimeout
-	option.ConnWriteTimeout = Timeout / 2 // so that a hung connection is noticed before the call that meets it ends
+	option.ConnWriteTimeout = Timeout / 2 // a hung connection is noticed before the calls over it give up
 	if err := setTrust(&option, config.CAFile); err != nil {
 		return option, err
 	}
 	return option, setSentinel(&option, config)
 }
 
-// setTrust sets whose certificates are trusted. The name in a certificate must be the address at which the server was
-// reached, not the host of the URL: the nodes of a Cluster and the servers that Sentinels name have other addresses.
+// setTrust sets whose certificates are trusted. The name in a certificate must be the address at which the
+// server was reached, not the host of the URL: the nodes of a Cluster and the servers that Sentinels name
+// have other addresses.
 func setTrust(option *rueidis.ClientOption, caFile string) error {
 	if option.TLSConfig != nil {
 		option.TLSConfig.ServerName = ""
@@ -41,7 +42,8 @@ func setTrust(option *rueidis.ClientOption, caFile string) error {
 		return nil
 	}
 	if option.TLSConfig == nil {
-		return fmt.Errorf("%s is %s: it is for TLS, which the Redis URL asks for with rediss://", caSetting, caFile)
+		return fmt.Errorf("%s is %s: it is for TLS, which the Redis URL asks for with rediss://",
+			caSetting, caFile)
 	}
 	text, err := os.ReadFile(caFile)
 	if err != nil {
@@ -57,7 +59,8 @@ func setTrust(option *rueidis.ClientOption, caFile string) error {
 // setSentinel sets how Sentinels are reached: like the servers they watch, but with a user of their own.
 func setSentinel(option *rueidis.ClientOption, config Config) error {
 	if option.Sentinel.MasterSet == "" && (config.SentinelUsername != "" || config.SentinelPassword != "") {
-		return fmt.Errorf("%s: it is for Sentinels, which the Redis URL names with ?master_set=", sentinelSetting)
+		return fmt.Errorf("%s: it is for Sentinels, which the Redis URL names with ?master_set=",
+			sentinelSetting)
 	}
 	if config.SentinelUsername != "" && config.SentinelPassword == "" {
 		return fmt.Errorf("%s: needed with --redis-sentinel-username", sentinelSetting)

@@ -1,10 +1,10 @@
-// Package redis connects an instance to its Redis, whatever kind of Redis that is: a single server, a Cluster, a
-// master that Sentinels watch, or a server in this very process.
+// Package redis connects an instance to its Redis, whatever kind of Redis that is: a single server, a
+// Cluster, a master that Sentinels watch, or a server in this very process.
 //
-// [Connect] works in four steps. It asks the first address of the URL that answers what it is; that decides which
-// client to use. It makes that client. It checks every node: a server that is too old or a replica is refused, one
-// that may evict keys is warned of. Last, it subscribes once, because a user of Redis may be allowed to write and
-// not to listen. An instance that starts has therefore been allowed all that it needs.
+// [Connect] works in four steps. It asks the first address of the URL that answers what it is; that decides
+// which client to use. It makes that client. It checks every node: a server that is too old or a replica is
+// refused, one that may evict keys is warned of. Last, it subscribes once, because a user of Redis may be
+// allowed to write and not to listen. An instance that starts has therefore been allowed all that it needs.
 //
 // Whatever fails is said in terms of the settings: which one to change, and how. No error shows a password.
 package redis
@@ -46,8 +46,8 @@ type Connection struct {
 	server *inProcess // nil: Redis is another process
 }
 
-// Connect connects to the Redis of the settings, or starts one in this process. The context is for connecting only;
-// Close ends the connection.
+// Connect connects to the Redis of the settings, or starts one in this process. The context is for connecting
+// only; Close ends the connection.
 func Connect(ctx context.Context, config Config, log *slog.Logger) (*Connection, error) {
 	c := &Connection{URL: config.URL, config: config}
 	if config.URL == "" {
@@ -92,8 +92,8 @@ func (c *Connection) connect(ctx context.Context, log *slog.Logger) error {
 	return c.trySubscribing(ctx)
 }
 
-// trySubscribing subscribes to a channel of ours, which fails if the user may not. Any other failure passes: it may
-// be over soon, and whoever subscribes later meets it again.
+// trySubscribing subscribes to a channel of ours, which fails if the user may not. Any other failure passes:
+// it may be over soon, and whoever subscribes later meets it again.
 func (c *Connection) trySubscribing(ctx context.Context) error {
 	client, err := c.Subscriber()
 	if err != nil {
@@ -134,8 +134,9 @@ func (c *Connection) Close() {
 	}
 }
 
-// clusterClient is the client of a Cluster. While a slot moves to another node, Redis refuses a command that names
-// several of its keys until all of them have arrived. Nothing was done then, so the command is sent again.
+// clusterClient is the client of a Cluster. While a slot moves to another node, Redis refuses a command that
+// names several of its keys until all of them have arrived. Nothing was done then, so the command is sent
+// again.
 type clusterClient struct{ rueidis.Client }
 
 // tryAgainPause is a good part of the time that one of our slots takes to move.
