@@ -17,6 +17,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"rollcall/app/gctune"
 	"rollcall/handlers"
 )
 
@@ -108,7 +109,7 @@ func run(c *Config, log *slog.Logger, out io.Writer) error {
 	if a.Dev != nil {
 		printDev(out, a)
 	}
-	defer startJob(context.WithoutCancel(signals), tendMemory)() // it is the process' own, so not part of an App
+	defer startJob(context.WithoutCancel(signals), gctune.Run)() // for the whole process, not for one App
 	select {
 	case <-signals.Done():
 		stop() // a second signal ends the process at once

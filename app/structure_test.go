@@ -27,7 +27,11 @@ var mayImport = map[string][]string{
 	"handlers":           {"presence", "fanout", "fanout/idempotency", "handlers/nbconn", "echo", "melody"},
 	"handlers/nbconn":    {},
 	"static":             {},
-	"app":                {"presence", "fanout", "fanout/idempotency", "handlers", "static", "app/redis"},
+	"app": {
+		"presence", "fanout", "fanout/idempotency", "handlers", "static", "app/gctune", "app/jwks", "app/redis",
+	},
+	"app/gctune":         {},
+	"app/jwks":           {"handlers"},
 	"app/redis":          {"rueidis", "miniredis"},
 	"bench":              {"lua", "presence", "fanout", "handlers", "static", "rueidis", "echo", "melody", "miniredis"},
 }
