@@ -1,10 +1,10 @@
-// Package lua holds every change of the state that instances share: one file, one transition, which Redis runs
-// as a whole or not at all. A script touches the keys of one shard, reads Redis' own clock, and never adds to a
-// count: it states what is, so it can be repeated.
+// Package lua holds every change of the state that instances share: one file, one transition, which Redis
+// runs as a whole or not at all. A script touches the keys of one shard, reads Redis' own clock, and never
+// adds to a count: it states what is, so it can be repeated.
 //
-// The header of each file is its contract: its keys, arguments and answer, and the preludes it uses. A prelude
-// is a file that is put before the scripts that name it: leases.lua and entry.lua define how leases and entries
-// are written, renewal.lua how a lease goes on.
+// The header of each file is its contract: its keys, arguments and answer, and the preludes it uses. A
+// prelude is a file that is put before the scripts that name it: leases.lua and entry.lua define how leases
+// and entries are written, renewal.lua how a lease goes on.
 package lua
 
 import (

@@ -35,15 +35,15 @@ func (m *Mirror) Audit(ctx context.Context) (Audit, error) {
 	return m.audit(ctx, func(context.Context) error { return ctx.Err() })
 }
 
-// Audits returns how many differences all audits have found since the start, and the age of the oldest one that
-// the last audit found.
+// Audits returns how many differences all audits have found since the start, and the age of the oldest one
+// that the last audit found.
 func (m *Mirror) Audits() (differences int64, oldest time.Duration) {
 	return m.found.Load(), time.Duration(m.oldest.Load())
 }
 
-// auditLoop audits again and again, with one call in the time between two renewals of a lease, so that it costs
-// the same however many users there are. After each audit this instance sweeps the shards whose sweeper it is:
-// that finds incarnations whose lease was lost with their instance, which nobody else notices.
+// auditLoop audits again and again, with one call in the time between two renewals of a lease, so that it
+// costs the same however many users there are. After each audit this instance sweeps the shards whose sweeper
+// it is: that finds incarnations whose lease was lost with their instance, which nobody else notices.
 func (m *Mirror) auditLoop(ctx context.Context) {
 	pace := func(ctx context.Context) error {
 		select {
@@ -205,8 +205,8 @@ func (s *shard) confirmSome(ctx context.Context, candidates []string) (confirmed
 	return confirmed, nil
 }
 
-// differences returns those of some users of whom Redis does not say what the map says, under the incarnation of
-// now.
+// differences returns those of some users of whom Redis does not say what the map says, under the incarnation
+// of now.
 func (s *shard) differences(ctx context.Context, users []string) (different []string, err error) {
 	entries, err := s.mirror.redis.entries(ctx, s.index, users)
 	if err != nil {

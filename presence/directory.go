@@ -14,22 +14,22 @@ import (
 // MaxLookup is how many users one Lookup may ask about.
 const MaxLookup = 1000
 
-// User is what there is to say of one user.
+// User is the presence of one user.
 type User struct {
 	Name      string   `json:"user"`
 	State     State    `json:"state"`
-	Since     Moment   `json:"since"`    // when the user came, whatever short drops there were since; Never if not present
-	LastSeen  Moment   `json:"lastSeen"` // the last moment known to be online; Never if there is none, or it was too long ago
+	Since     Moment   `json:"since"`    // when the user came; short drops do not count. Never: not present
+	LastSeen  Moment   `json:"lastSeen"` // when last known to be online; Never: unknown, or too long ago
 	Sockets   int      `json:"sockets"`  // under live leases
 	Instances []string `json:"instances"`
 }
 
-// Answer is what a read of presence brings.
+// Answer is what a read of presence returns.
 type Answer struct {
 	Users []User `json:"users"`
 	Next  string `json:"next,omitempty"` // the cursor of the next page; empty on the last
-	AsOf  Moment `json:"asOf"`           // by Redis' clock; by the instance's own if stale
-	Stale bool   `json:"stale"`          // Redis could not be asked, or has just lost what it held: this is what the instance knows by itself
+	AsOf  Moment `json:"asOf"`           // by Redis' clock; by the instance's own if Redis could not be asked
+	Stale bool   `json:"stale"`          // Redis could not be asked, or has just lost its data
 }
 
 // Directory answers who is online.
@@ -53,9 +53,10 @@ var errStateLost = errors.New("presence: redis does not hold this instance's lea
 // lookupsAtOnce is how many shards one Lookup asks at a time.
 const lookupsAtOnce = 16
 
-// Lookup returns some users (at most MaxLookup), offline ones too, in the order of their names. If a shard can't
-// be asked, the answer is stale: of its users, those with sockets here are online, and the others unknown. If a
-// shard has just lost its state, the same goes for those of its users whom Redis does not show online.
+// Lookup returns some users (at most MaxLookup), offline ones too, in the order of their names. If a shard
+// can't be asked, the answer is stale: of its users, those with sockets here are online, and the others
+// unknown. If a shard has just lost its state, the same goes for those of its users whom Redis does not show
+// online.
 func (d *Directory) Lookup(ctx context.Context, names []string) Answer {
 	byShard := map[int][]int{} // shard → places in names
 	for i, name := range names {
@@ -117,8 +118,8 @@ func (d *Directory) lookupIn(
 	return users, Moment(at.now), stale
 }
 
-// holdsOwnLease says whether Redis held this instance's lease in a shard. If it did not, it has lost more than
-// that.
+// holdsOwnLease says whether Redis held this instance's lease in a shard. If it did not, it has lost more
+// than that.
 func (d *Directory) holdsOwnLease(shard int, at snapshot) bool {
 	return at.leases.Status(d.shards[shard].currentIncarnation(), at.now, d.redis.Grace) == Live
 }
@@ -161,7 +162,8 @@ func (d *Directory) localUser(name string) User {
 	return u
 }
 
-// logRefusal logs why a read is stale if Redis itself refused it. If Redis is unreachable, the mirror logs that.
+// logRefusal logs why a read is stale if Redis itself refused it. If Redis is unreachable, the mirror logs
+// that.
 func (d *Directory) logRefusal(err error) {
 	var refusal *rueidis.RedisError
 	if errors.As(err, &refusal) {

@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// LeaseStatus says how far the incarnation that holds a lease is believed. The numbers are those of leases.lua.
+// LeaseStatus says how far the incarnation that holds a lease is believed. The numbers are those of
+// leases.lua.
 type LeaseStatus int
 
 const (
@@ -47,8 +48,8 @@ func (l Lease) Status(now int64, grace time.Duration) LeaseStatus {
 // Leases are all leases of one shard, by incarnation.
 type Leases map[string]Lease
 
-// parseLeases reads incarnation, lease, incarnation, lease, … as HGETALL answers. A lease that is not readable
-// is left out and counted: its incarnation is treated like one that has lost its lease.
+// parseLeases reads incarnation, lease, incarnation, lease, … as HGETALL answers. A lease that is not
+// readable is left out and counted: its incarnation is treated like one that has lost its lease.
 func parseLeases(flat []string) (leases Leases, unreadable int) {
 	leases = make(Leases, len(flat)/2)
 	for ; len(flat) >= 2; flat = flat[2:] {
@@ -62,8 +63,8 @@ func parseLeases(flat []string) (leases Leases, unreadable int) {
 	return leases, unreadable
 }
 
-// parseLease reads "deadline version", which "until" or "dead" may follow. lease_status in leases.lua reads the
-// same.
+// parseLease reads "deadline version", which "until" or "dead" may follow. lease_status in leases.lua reads
+// the same.
 func parseLease(text string) (lease Lease, ok bool) {
 	words := strings.Split(text, " ")
 	if len(words) < 2 || len(words) > 3 {
@@ -102,8 +103,8 @@ func (l Leases) Status(incarnation string, now int64, grace time.Duration) Lease
 }
 
 // Sweeper is the incarnation that must sweep: the first live one in sorted order; empty if there is none. All
-// instances see the same leases, so they agree without a lock. If they disagree for a moment, two sweeps at the
-// same time do no harm.
+// instances see the same leases, so they agree without a lock. If they disagree for a moment, two sweeps at
+// the same time do no harm.
 func (l Leases) Sweeper(now int64, grace time.Duration) string {
 	for _, incarnation := range slices.Sorted(maps.Keys(l)) {
 		if l[incarnation].Status(now, grace) == Live {

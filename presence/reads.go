@@ -124,8 +124,8 @@ func (r Redis) count(ctx context.Context) (present int64, at snapshot, err error
 		}
 		present += users
 	}
-	// The time and the leases come from a lookup of nobody in shard 0, since TIME may ask a node of a Cluster that
-	// is dead.
+	// The time and the leases come from a lookup of nobody in shard 0, since TIME may ask a node of a Cluster
+	// that is dead.
 	_, at, err = r.lookup(ctx, 0, []string{""})
 	return present, at, err
 }

@@ -19,9 +19,10 @@ type Redis struct {
 
 	Lease time.Duration // how long a lease lives without renewal
 	Grace time.Duration // how long a user whose last socket has dropped is reconnecting
-	// MinStay is the shortest time between coming and leaving. A user who leaves earlier, even on purpose, is in
-	// a grace until then. A user who connects and disconnects in a loop therefore causes at most two changes of
-	// presence in this time on each instance, and cannot push other users' changes out of the log. 0: none.
+	// MinStay is the shortest time between coming and leaving. A user who leaves earlier, even on purpose, is
+	// in a grace until then. A user who connects and disconnects in a loop therefore causes at most two
+	// changes of presence in this time on each instance, and cannot push other users' changes out of the log.
+	// 0: none.
 	MinStay time.Duration
 	LogCap  int           // changes of presence kept in each shard, about
 	SeenFor time.Duration // how long the last time online of an offline user is remembered
@@ -31,15 +32,16 @@ type Redis struct {
 	unreadable *atomic.Int64 // values that could not be read; nil: not counted
 }
 
-// Exec runs a script. The call takes at most Timeout. It may take effect although it fails: its answer may have
-// been lost, or it may still be on its way.
+// Exec runs a script. The call takes at most Timeout. It may take effect although it fails: its answer may
+// have been lost, or it may still be on its way.
 func (r Redis) Exec(ctx context.Context, script *lua.Script, keys, args []string) rueidis.RedisResult {
 	ctx, cancel := context.WithTimeout(ctx, r.Timeout)
 	defer cancel()
 	return script.Exec(ctx, r.Client, keys, args)
 }
 
-// Publish sends a message to a channel and returns how many subscribers got it. The call takes at most Timeout.
+// Publish sends a message to a channel and returns how many subscribers got it. The call takes at most
+// Timeout.
 func (r Redis) Publish(ctx context.Context, channel string, message []byte) (subscribers int64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, r.Timeout)
 	defer cancel()

@@ -36,8 +36,8 @@ func (r Redis) lease(
 	return answer, reply.err
 }
 
-// mirror writes changes under a lease, and renews it. lua.ErrStaleLease: Redis holds another version of it, or
-// none.
+// mirror writes changes under a lease, and renews it. lua.ErrStaleLease: Redis holds another version of it,
+// or none.
 func (r Redis) mirror(ctx context.Context, shard int, own Incarnation, version int64, changes []change) error {
 	slices.SortStableFunc(changes, mirroredBeforeFirst)
 	before := 0
@@ -68,8 +68,8 @@ func mirroredBeforeFirst(a, b change) int {
 	return 1
 }
 
-// version reads how many writes of mirror.lua Redis has counted under a lease. lua.ErrStaleLease: Redis holds no
-// such lease.
+// version reads how many writes of mirror.lua Redis has counted under a lease. lua.ErrStaleLease: Redis holds
+// no such lease.
 func (r Redis) version(ctx context.Context, shard int, own Incarnation) (int64, error) {
 	reply := r.do(ctx, shard, r.Client.B().Hget().Key(r.Keys.Leases(shard)).Field(own.String()).Build())
 	text := reply.text()
@@ -109,8 +109,8 @@ func (r Redis) sweep(ctx context.Context, shard int, from *sweepStep) (next *swe
 	return next, dropped, nil
 }
 
-// announce writes this instance's record and returns the number of shards on which all agree. If it is another
-// than ours, the error is lua.ErrOtherShards.
+// announce writes this instance's record and returns the number of shards on which all agree. If it is
+// another than ours, the error is lua.ErrOtherShards.
 func (r Redis) announce(ctx context.Context, instance, record string) (agreed int, err error) {
 	keys := []string{r.Keys.Instances(), r.Keys.Leases(0), r.Keys.AgreedShards()}
 	reply := r.run(ctx, lua.Announce, 0, keys, []string{instance, record, strconv.Itoa(r.Keys.Shards())})
