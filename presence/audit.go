@@ -15,9 +15,9 @@ type Audit struct {
 	Instance      string  `json:"instance"`
 	Users         int     `json:"users"`         // in the instance's own map
 	Entries       int     `json:"entries"`       // in Redis that name this instance
-	Missing       int     `json:"missing"`       // users in the map whom Redis lacks there, or has with another count
-	Ghosts        int     `json:"ghosts"`        // users whom Redis has there, and the map does not
-	OldestSeconds float64 `json:"oldestSeconds"` // since the oldest difference was first seen; 0: there is none
+	Missing       int     `json:"missing"`       // users in the map whom Redis lacks, or has with another count
+	Ghosts        int     `json:"ghosts"`        // users whom Redis has, and the map lacks
+	OldestSeconds float64 `json:"oldestSeconds"` // since the oldest difference was found; 0: none
 }
 
 // difference is a user of whom Redis and the map disagree.
@@ -170,7 +170,8 @@ func (s *shard) confirm(ctx context.Context, candidates []string) (confirmed []d
 	if !s.writes.waitFlushed(flushed, s.writes.lastSeq()) {
 		return nil, fmt.Errorf("presence: audit of shard %d: the mirror is behind", s.index)
 	}
-	s.mirror.auditing.Lock() // two audits at the same time would both count a difference that one of them mends
+	// Two audits at the same time would both count a difference that one of them mends.
+	s.mirror.auditing.Lock()
 	defer s.mirror.auditing.Unlock()
 	for some := range slices.Chunk(candidates, auditBatch) {
 		more, err := s.confirmSome(ctx, some)

@@ -21,7 +21,7 @@ const (
 // Lease is the right of an incarnation to be believed until a deadline of Redis' clock.
 type Lease struct {
 	Deadline      int64 // ms
-	ExtendedUntil int64 // ms; dead only from then on, since nobody could renew at the deadline. 0: not extended
+	ExtendedUntil int64 // ms; dead from then on, since nobody could renew at the deadline. 0: not extended
 	Fenced        bool  // dead whatever the deadline is, and can never be renewed
 
 	version int64 // writes of mirror.lua under it

@@ -15,7 +15,7 @@ import (
 type Redis struct {
 	Client  rueidis.Client
 	Keys    Keys
-	Sharded bool // channels are those of a Cluster's shards: SPUBLISH and SSUBSCRIBE, not PUBLISH and SUBSCRIBE
+	Sharded bool // SPUBLISH and SSUBSCRIBE, as on a Cluster; else PUBLISH and SUBSCRIBE
 
 	Lease time.Duration // how long a lease lives without renewal
 	Grace time.Duration // how long a user whose last socket has dropped is reconnecting

@@ -38,7 +38,9 @@ func (r Redis) lease(
 
 // mirror writes changes under a lease, and renews it. lua.ErrStaleLease: Redis holds another version of it,
 // or none.
-func (r Redis) mirror(ctx context.Context, shard int, own Incarnation, version int64, changes []change) error {
+func (r Redis) mirror(
+	ctx context.Context, shard int, own Incarnation, version int64, changes []change,
+) error {
 	slices.SortStableFunc(changes, mirroredBeforeFirst)
 	before := 0
 	for before < len(changes) && changes[before].mirroredBefore {
@@ -95,7 +97,9 @@ type sweepStep struct {
 
 // sweep takes one step, and returns the step to take next (nil: the pass is over) and how many entries it
 // dropped something from.
-func (r Redis) sweep(ctx context.Context, shard int, from *sweepStep) (next *sweepStep, dropped int64, err error) {
+func (r Redis) sweep(
+	ctx context.Context, shard int, from *sweepStep,
+) (next *sweepStep, dropped int64, err error) {
 	args := append([]string{from.cursor, "1000", millis(r.Grace), strconv.Itoa(r.LogCap), millis(r.SeenFor),
 		r.seenCap()}, from.dead...)
 	keys := []string{r.Keys.Owners(shard), r.Keys.Leases(shard), r.Keys.Log(shard), r.Keys.Seen(shard)}
