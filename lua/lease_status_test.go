@@ -41,16 +41,19 @@ func TestLua_DecidesTheStatusOfEveryLeaseAndTheStateOfEveryUser(t *testing.T) {
 		local status_of = lease_statuses(KEYS[1], tonumber(ARGV[2]), tonumber(ARGV[3]))
 		return readable(ARGV[1]) and entry_state(ARGV[1], status_of) or false`)
 	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
-		s := newState(t, server)
-		for token, lease := range cases.Of {
-			server.Do(s.client, "HSET", s.key("leases"), token, lease)
+		s := newShard(t, server)
+		for incarnation, lease := range cases.Of {
+			s.do("HSET", "leases", incarnation, lease)
 		}
 		decide := func(script *rueidis.Lua, text string, want *int64) {
 			t.Helper()
-			reply := script.Exec(context.Background(), s.client, []string{s.key("leases")}, []string{text, now, grace})
+			reply := script.Exec(context.Background(), s.client, s.keys("leases"), []string{text, now, grace})
 			got, err := reply.AsInt64()
-			if unreadable := rueidis.IsRedisNil(reply.Error()); unreadable != (want == nil) || want != nil && (err != nil || got != *want) {
-				t.Errorf("%q: %v, %v, want %v", text, got, err, want)
+			switch {
+			case want == nil && !rueidis.IsRedisNil(err):
+				t.Errorf("%q is read as %d, %v; it is not readable", text, got, err)
+			case want != nil && (err != nil || got != *want):
+				t.Errorf("%q is read as %d, %v, want %d", text, got, err, *want)
 			}
 		}
 		for _, c := range cases.Leases {

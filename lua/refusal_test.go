@@ -9,8 +9,8 @@ import (
 	"rollcall/lua/redistest"
 )
 
-// keyspace is all that Redis holds under the prefix of a state, by key and, in a hash, by field.
-func (s *state) keyspace() map[string]string {
+// keyspace is all that Redis holds of a shard, by key and, in a hash, by field.
+func (s *shard) keyspace() map[string]string {
 	s.t.Helper()
 	all := map[string]string{}
 	keys, err := s.server.Do(s.client, "KEYS", s.prefix+"*").AsStrSlice()
@@ -33,43 +33,56 @@ func (s *state) keyspace() map[string]string {
 	return all
 }
 
-func TestWhatIsRefusedWritesNothing(t *testing.T) {
+func TestScripts_ThatRefuseWriteNothing(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
-		lapsed := func(s *state) { // nobody is left who could renew, and all would be extended
+		nothing := func(*shard) {}
+		dead := func(s *shard) { s.age("a.1", 60000) }
+		outage := func(s *shard) { // nobody could renew: all leases would be extended
 			s.age("a.1", 60000)
 			s.age("b.1", 60000)
 		}
-		steppedBack := func(s *state) { s.stepBack(3_600_000, "a.1", "b.1") }
+		stepBack := func(s *shard) { s.stepBack(3_600_000, "a.1", "b.1") }
+		forgotten := func(s *shard) { s.do("DEL", "once") }
+
+		renew := func(incarnation, version string) func(*shard) Status {
+			return func(s *shard) Status { return s.lease(incarnation, version, 10000) }
+		}
+		write := func(incarnation, version string) func(*shard) Status {
+			return func(s *shard) Status { return s.mirror(incarnation, version, "alice", "1") }
+		}
+		store := func(claim, result string) func(*shard) Status {
+			return func(s *shard) Status { return s.storeResult(claim, result) }
+		}
+		announce := func(s *shard) Status { return s.announce("b", "2") }
+		claim := func(s *shard) Status { return s.claim("p other") }
+
 		for name, refused := range map[string]struct {
-			before func(*state)
-			call   func(*state) Status
-			want   Status
+			after func(*shard)
+			call  func(*shard) Status
+			want  Status
 		}{
-			"a renewal of a version that Redis does not have": {nil, func(s *state) Status { return s.lease("a.1", "7", 10000) }, StaleLease},
-			"a second opening":                {nil, func(s *state) Status { return s.lease("a.1", "", 10000) }, StaleLease},
-			"a renewal without a lease":       {nil, func(s *state) Status { return s.lease("x.1", "0", 10000) }, StaleLease},
-			"such a renewal after an outage":  {lapsed, func(s *state) Status { return s.lease("x.1", "0", 10000) }, StaleLease},
-			"such a renewal after a step":     {steppedBack, func(s *state) Status { return s.lease("x.1", "0", 10000) }, StaleLease},
-			"a renewal by one who is dead":    {func(s *state) { s.age("a.1", 60000) }, func(s *state) Status { return s.lease("a.1", "0", 10000) }, StaleLease},
-			"a write without a lease":         {nil, func(s *state) Status { return s.mirror("x.1", "0", "alice", "1") }, StaleLease},
-			"a write of another version":      {nil, func(s *state) Status { return s.mirror("a.1", "7", "alice", "1") }, StaleLease},
-			"such a write after an outage":    {lapsed, func(s *state) Status { return s.mirror("a.1", "7", "alice", "1") }, StaleLease},
-			"such a write after a step":       {steppedBack, func(s *state) Status { return s.mirror("a.1", "7", "alice", "1") }, StaleLease},
-			"another number of shards":        {nil, func(s *state) Status { return s.announce("b", "2") }, OtherShards},
-			"a claim that was made":           {nil, func(s *state) Status { return s.status(s.run(Claim, []string{"once"}, "p other", "60000")) }, Taken},
-			"an answer to another's claim":    {nil, func(s *state) Status { return s.storeResult("p other", "x") }, NotYours},
-			"giving up another's claim":       {nil, func(s *state) Status { return s.storeResult("p other", "") }, NotYours},
-			"an answer to what was forgotten": {func(s *state) { server.Do(s.client, "DEL", s.key("once")) }, func(s *state) Status { return s.storeResult("p mine", "x") }, NotYours},
+			"a renewal of a version that Redis does not have": {nothing, renew("a.1", "7"), StaleLease},
+			"a second opening":                      {nothing, renew("a.1", ""), StaleLease},
+			"a renewal without a lease":             {nothing, renew("x.1", "0"), StaleLease},
+			"such a renewal after an outage":        {outage, renew("x.1", "0"), StaleLease},
+			"such a renewal after a step back":      {stepBack, renew("x.1", "0"), StaleLease},
+			"a renewal of a dead lease":             {dead, renew("a.1", "0"), StaleLease},
+			"a write without a lease":               {nothing, write("x.1", "0"), StaleLease},
+			"a write of another version":            {nothing, write("a.1", "7"), StaleLease},
+			"such a write after an outage":          {outage, write("a.1", "7"), StaleLease},
+			"such a write after a step back":        {stepBack, write("a.1", "7"), StaleLease},
+			"another number of shards":              {nothing, announce, OtherShards},
+			"a claim of a claimed key":              {nothing, claim, Taken},
+			"the result of another's claim":         {nothing, store("p other", "x"), NotYours},
+			"giving up another's claim":             {nothing, store("p other", ""), NotYours},
+			"the result of a claim that is no more": {forgotten, store("p mine", "x"), NotYours},
 		} {
 			t.Run(name, func(t *testing.T) {
-				s := newState(t, server)
-				s.want(s.lease("a.1", "", 10000), OK)
-				s.want(s.lease("b.1", "", 10000), OK)
+				s := newShard(t, server)
+				s.open("a.1", "b.1")
 				s.want(s.announce("a", "1"), OK)
-				s.want(s.status(s.run(Claim, []string{"once"}, "p mine", "60000")), OK)
-				if refused.before != nil {
-					refused.before(s)
-				}
+				s.want(s.claim("p mine"), OK)
+				refused.after(s)
 				before := s.keyspace()
 				s.want(refused.call(s), refused.want)
 				if after := s.keyspace(); !maps.Equal(before, after) {
@@ -80,20 +93,11 @@ func TestWhatIsRefusedWritesNothing(t *testing.T) {
 	})
 }
 
-func (s *state) announce(instance, shards string) Status {
-	s.t.Helper()
-	return s.status(s.run(Announce, []string{"instances", "leases", "shards"}, instance, "{}", shards))
-}
-
-func (s *state) storeResult(claim, answer string) Status {
-	s.t.Helper()
-	return s.status(s.run(StoreResult, []string{"once"}, claim, answer, "60000"))
-}
-
-func TestEveryStatusIsTheSameInLuaAndInGo(t *testing.T) {
+func TestStatuses_AreTheSameInLuaAndInGo(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
-		s := newState(t, server)
-		script := rueidis.NewLuaScript(read("common") + "return {OK, STALE_LEASE, OTHER_SHARDS, TAKEN, NOT_YOURS}")
+		s := newShard(t, server)
+		const statuses = "return {OK, STALE_LEASE, OTHER_SHARDS, TAKEN, NOT_YOURS}"
+		script := rueidis.NewLuaScript(read("common") + statuses)
 		got := numbersIn(s.run(script, nil))
 		for i, want := range []Status{OK, StaleLease, OtherShards, Taken, NotYours} {
 			if Status(got[i]) != want {

@@ -8,31 +8,31 @@ import (
 	"rollcall/lua/redistest"
 )
 
-// remember has so many users seen last, some ms ago and one ms apart, the last ones latest.
-func (s *state) remember(users int, ago int64) {
+// remember records that so many users were last seen some ms ago, one ms apart, the last ones latest.
+func (s *shard) remember(users int, ago int64) {
 	s.t.Helper()
 	now, err := s.server.Do(s.client, "TIME").AsIntSlice()
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	args := []string{"ZADD", s.key("seen")}
+	var scores []string
 	for n := range users {
-		args = append(args, strconv.FormatInt(now[0]*1000-ago+int64(n), 10), fmt.Sprintf("user%d", n))
+		scores = append(scores, strconv.FormatInt(now[0]*1000-ago+int64(n), 10), fmt.Sprintf("user%d", n))
 	}
-	s.server.Do(s.client, args...)
+	s.do("ZADD", "seen", scores...)
 }
 
-func (s *state) seen() (users int64) {
+func (s *shard) seen() (users int64) {
 	s.t.Helper()
-	users, err := s.server.Do(s.client, "ZCARD", s.key("seen")).AsInt64()
+	users, err := s.do("ZCARD", "seen").AsInt64()
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	return users
 }
 
-// wantTrimmed wants users to have been forgotten, the longest unseen ones first, at most so many by one call.
-func (s *state) wantTrimmed(least, most int64, call func()) {
+// wantTrimmed wants calls to forget users until few enough are left, and no call to forget more than most.
+func (s *shard) wantTrimmed(least, most int64, call func()) {
 	s.t.Helper()
 	for {
 		before := s.seen()
@@ -50,26 +50,25 @@ func (s *state) wantTrimmed(least, most int64, call func()) {
 	}
 }
 
-func TestUsersBeyondTheCapAndUsersSeenTooLongAgoAreForgottenAFewThousandAtATime(t *testing.T) {
+func TestSeen_ForgetsUsersBeyondTheCapAndOfLongAgoAFewThousandAtATime(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
-		for name, ago := range map[string]int64{"beyond the cap of 1,000": 30_000, "longer ago than a minute": 120_000} {
-			for by, call := range map[string]func(*state, int){
-				"who leaves": func(s *state, n int) {
+		agos := map[string]int64{"beyond the cap of 1,000": 30_000, "longer ago than a minute": 120_000}
+		for name, ago := range agos {
+			for by, call := range map[string]func(*shard, int){
+				"who leaves": func(s *shard, n int) {
 					user, version := "leaver", 2*n
-					s.want(s.mirror("a.1", strconv.Itoa(version), user, "1"), OK)
-					s.want(s.mirror("a.1", strconv.Itoa(version+1), user, "left"), OK)
+					s.write("a.1", strconv.Itoa(version), user, "1")
+					s.write("a.1", strconv.Itoa(version+1), user, "left")
 				},
-				"a sweep": func(s *state, _ int) {
-					s.run(Sweep, []string{"owners", "leases", "log", "seen"}, "0", "10", "15000", "1000", "60000", "1000")
-				},
+				"a sweep": func(s *shard, _ int) { s.sweepStep("0") },
 			} {
 				t.Run(name+" by "+by, func(t *testing.T) {
-					s := newState(t, server)
+					s := newShard(t, server)
 					s.want(s.lease("a.1", "", 3_600_000), OK)
 					s.remember(9000, ago)
 					n := 0
 					s.wantTrimmed(1001, 2001, func() { call(s, n); n++ })
-					latest, _ := server.Do(s.client, "ZSCORE", s.key("seen"), "user8999").ToString()
+					latest, _ := s.do("ZSCORE", "seen", "user8999").ToString()
 					if kept := latest != ""; kept != (ago == 30_000) {
 						t.Errorf("the latest of them is remembered: %v", kept)
 					}
