@@ -63,7 +63,9 @@ func tryAppWith(t *testing.T, events map[string]handlers.Handler, flags ...strin
 	return tryAppLogging(t, testLog{t}, events, flags...)
 }
 
-func tryAppLogging(t *testing.T, log io.Writer, events map[string]handlers.Handler, flags ...string) (*App, error) {
+func tryAppLogging(
+	t *testing.T, log io.Writer, events map[string]handlers.Handler, flags ...string,
+) (*App, error) {
 	t.Helper()
 	var all commands
 	c := &all.Config
@@ -78,10 +80,14 @@ func tryAppLogging(t *testing.T, log io.Writer, events map[string]handlers.Handl
 	return Start(t.Context(), c, events, slog.New(slog.NewTextHandler(log, nil)))
 }
 
-// testFlags are settings with which instances work in tests, before those of a test. Without a Redis it is development mode.
+// testFlags are settings with which instances work in tests, before those of a test. Without a Redis it is
+// development mode.
 func testFlags(flags []string) []string {
-	common := []string{"--addr=127.0.0.1:0", "--jwt-secret=" + testSecret, "--api-keys=" + testKey, "--drain=2s", "--dev-serve-key"}
-	elsewhere := func(flag string) bool { return strings.HasPrefix(flag, "--redis-url=") || flag == "--no-dev" }
+	common := []string{"--addr=127.0.0.1:0", "--jwt-secret=" + testSecret, "--api-keys=" + testKey,
+		"--drain=2s", "--dev-serve-key"}
+	elsewhere := func(flag string) bool {
+		return strings.HasPrefix(flag, "--redis-url=") || flag == "--no-dev"
+	}
 	if !slices.ContainsFunc(flags, elsewhere) {
 		common = append(common, "--dev")
 	}
@@ -127,7 +133,8 @@ type answer struct {
 	text   string
 }
 
-// ask makes an HTTP request as a backend with a key; headers overwrite what it would send, and an empty one leaves it out.
+// ask makes an HTTP request as a backend with a key; headers overwrite what it would send, and an empty one
+// leaves it out.
 func ask(t *testing.T, a *App, method, path, body string, headers ...http.Header) answer {
 	t.Helper()
 	request, err := requestTo(context.Background(), a, method, path, body)
@@ -172,8 +179,10 @@ func requestTo(ctx context.Context, a *App, method, path, body string) (*http.Re
 func push(t *testing.T, a *App, user, body, state string, instances int) answer {
 	t.Helper()
 	got := ask(t, a, "POST", "/push/"+url.PathEscape(user), body)
-	if got.Status != http.StatusOK || got.Body["state"] != state || got.Body["instances"] != float64(instances) {
-		t.Fatalf("push to %s: %d %s, want state %s on %d instances", user, got.Status, got.text, state, instances)
+	if got.Status != http.StatusOK || got.Body["state"] != state ||
+		got.Body["instances"] != float64(instances) {
+		t.Fatalf("push to %s: %d %s, want state %s on %d instances", user, got.Status, got.text, state,
+			instances)
 	}
 	return got
 }
@@ -182,23 +191,29 @@ func push(t *testing.T, a *App, user, body, state string, instances int) answer 
 func wantProblem(t *testing.T, got answer, status int, code string) {
 	t.Helper()
 	detail, _ := got.Body["detail"].(string)
-	if got.Status != status || got.Body["code"] != code || len(detail) < 10 || got.Header.Get("Content-Type") != "application/problem+json" {
-		t.Errorf("got %d %s %s, want the problem %d %s", got.Status, got.Header.Get("Content-Type"), got.text, status, code)
+	if got.Status != status || got.Body["code"] != code || len(detail) < 10 ||
+		got.Header.Get("Content-Type") != "application/problem+json" {
+		t.Errorf("got %d %s %s, want the problem %d %s", got.Status, got.Header.Get("Content-Type"), got.text,
+			status, code)
 	}
 }
 
-// wantState wants a user's state, as soon as it is so: what one instance does is seen by another when Redis has it.
+// wantState wants a user's state, as soon as it is so: what one instance does is seen by another when Redis
+// has it.
 func wantState(t *testing.T, a *App, user, state string, sockets int) map[string]any {
 	t.Helper()
-	return redistest.Eventually(t, fmt.Sprintf("%s %s with %d sockets", user, state, sockets), func() (map[string]any, bool) {
-		got := ask(t, a, "GET", "/presence/"+url.PathEscape(user), "")
-		return got.Body, got.Status == http.StatusOK && got.Body["state"] == state && got.Body["sockets"] == float64(sockets)
-	})
+	return redistest.Eventually(t, fmt.Sprintf("%s %s with %d sockets", user, state, sockets),
+		func() (map[string]any, bool) {
+			got := ask(t, a, "GET", "/presence/"+url.PathEscape(user), "")
+			return got.Body, got.Status == http.StatusOK && got.Body["state"] == state &&
+				got.Body["sockets"] == float64(sockets)
+		})
 }
 
 func sameJSON(a, b string) bool {
 	var x, y any
-	return json.Unmarshal([]byte(a), &x) == nil && json.Unmarshal([]byte(b), &y) == nil && reflect.DeepEqual(x, y)
+	return json.Unmarshal([]byte(a), &x) == nil && json.Unmarshal([]byte(b), &y) == nil &&
+		reflect.DeepEqual(x, y)
 }
 
 // listed pages through all who are present, and wants nobody twice.
@@ -206,7 +221,8 @@ func listed(t *testing.T, a *App, limit int) []string {
 	t.Helper()
 	var users []string
 	for cursor := ""; ; {
-		got := ask(t, a, "GET", fmt.Sprintf("/presence?limit=%d&cursor=%s", limit, url.QueryEscape(cursor)), "")
+		got := ask(t, a, "GET", fmt.Sprintf("/presence?limit=%d&cursor=%s", limit, url.QueryEscape(cursor)),
+			"")
 		page, ok := got.Body["users"].([]any)
 		if !ok || len(page) > limit {
 			t.Fatalf("page: %d %s", got.Status, got.text)

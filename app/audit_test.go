@@ -24,14 +24,16 @@ func TestAudit_CommandReportsAllInstancesAndFailsIfTheyDiffer(t *testing.T) {
 	}
 	client := redis.Client()
 	redis.Do(client, "HDEL", "rollcall:1:{0}:owners", "bob")
-	if table, err := audit(); err == nil || !strings.Contains(err.Error(), "differences, which are being mended: 1") {
+	if table, err := audit(); err == nil || !strings.Contains(err.Error(),
+		"differences, which are being mended: 1") {
 		t.Errorf("%s, %v", table, err)
 	}
 	wantState(t, a, "bob", "online", 1)
 	if table, err := audit(); err != nil {
 		t.Errorf("%s, %v", table, err)
 	}
-	if err := (&auditCommand{URL: "http://" + a.Addr, APIKey: "wrong"}).run(&strings.Builder{}); err == nil || !strings.Contains(err.Error(), "API key") {
+	if err := (&auditCommand{URL: "http://" + a.Addr, APIKey: "wrong"}).run(&strings.Builder{}); err == nil ||
+		!strings.Contains(err.Error(), "API key") {
 		t.Errorf("with a wrong key: %v", err)
 	}
 }

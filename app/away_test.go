@@ -17,9 +17,11 @@ var awayRedis = map[string]struct {
 	leave, back func(c *cluster)
 	empty       bool // it comes back without what it held
 }{
-	"down":        {func(c *cluster) { c.server.Kill() }, func(c *cluster) { c.server.Restart() }, true},
-	"hung":        {func(c *cluster) { c.server.Pause() }, func(c *cluster) { c.server.Resume() }, false},
-	"unreachable": {func(c *cluster) { c.eachNode((*node).silenceLink) }, func(c *cluster) { c.eachNode((*node).healLink) }, false},
+	"down": {func(c *cluster) { c.server.Kill() }, func(c *cluster) { c.server.Restart() }, true},
+	"hung": {func(c *cluster) { c.server.Pause() }, func(c *cluster) { c.server.Resume() }, false},
+	"unreachable": {func(c *cluster) { c.eachNode((*node).silenceLink) }, func(c *cluster) {
+		c.eachNode((*node).healLink)
+	}, false},
 }
 
 func (c *cluster) eachNode(do func(*node)) {
@@ -40,12 +42,14 @@ func TestInstance_KeepsSocketsAndServesLocallyWithoutRedis(t *testing.T) {
 
 			redistest.Eventually(t, "reads to be stale", func() (answer, bool) {
 				got := ask(t, here, "GET", "/presence/count", "")
-				return got, got.Status == http.StatusOK && got.Body["stale"] == true && got.Body["present"] == 1.0
+				return got, got.Status == http.StatusOK && got.Body["stale"] == true &&
+					got.Body["present"] == 1.0
 			})
 			c.wantReadsWithoutRedis(here)
 			push(t, here, "alice", `{"event":"x"}`, "unknown", 1)
 			alice.wantFrame("x", "null")
-			wantProblem(t, ask(t, here, "POST", "/push/bob", `{"event":"x"}`), http.StatusServiceUnavailable, "redis_unreachable")
+			wantProblem(t, ask(t, here, "POST", "/push/bob", `{"event":"x"}`), http.StatusServiceUnavailable,
+				"redis_unreachable")
 			alice.send(`{"event":"events","ref":"1"}`)
 			for _, n := range []string{"1", "2", "3"} {
 				alice.wantFrame("events", n)
@@ -116,7 +120,8 @@ func summaryOf(got answer) string {
 func wantReachable(t *testing.T, welcome frame, want bool) {
 	t.Helper()
 	var data struct{ Reachable *bool }
-	if err := json.Unmarshal(welcome.Data, &data); err != nil || data.Reachable == nil || *data.Reachable != want {
+	if err := json.Unmarshal(welcome.Data, &data); err != nil || data.Reachable == nil ||
+		*data.Reachable != want {
 		t.Errorf("welcome %s, want reachable %v", welcome.Data, want)
 	}
 }
@@ -125,7 +130,8 @@ func wantReachable(t *testing.T, welcome frame, want bool) {
 func (c *cluster) wantCallsToEnd(a *App) {
 	var calls sync.WaitGroup
 	for range 750 {
-		for call, want := range map[string]string{"GET /presence/bob": "200 stale unknown", "POST /push/bob": "503 redis_unreachable"} {
+		for call, want := range map[string]string{"GET /presence/bob": "200 stale unknown",
+			"POST /push/bob": "503 redis_unreachable"} {
 			calls.Go(func() {
 				method, path, _ := strings.Cut(call, " ")
 				got, err := c.ask(a, method, path, `{"event":"x"}`)
@@ -142,7 +148,8 @@ func (c *cluster) wantCallsToEnd(a *App) {
 	calls.Wait()
 }
 
-// wantLogAfter wants the log to hold that alice, bob and cathy came, once, or what of it came after Redis was emptied: that cathy did.
+// wantLogAfter wants the log to hold that alice, bob and cathy came, once, or what of it came after Redis was
+// emptied: that cathy did.
 func (c *cluster) wantLogAfter(emptied bool) {
 	c.t.Helper()
 	changes := c.newChanges()

@@ -39,7 +39,8 @@ func startBrowser(t *testing.T) *browser {
 	ctx, quit := chromedp.NewContext(process)
 	t.Cleanup(quit)
 	if err := chromedp.Do(ctx); err != nil {
-		t.Fatalf("Chromium, in which the page is tested, does not start: %v\nOn Debian: apt-get install chromium. `make test` does it as root. "+
+		t.Fatalf("Chromium, in which the page is tested, does not start: %v\n"+
+			"On Debian: apt-get install chromium. `make deps` does it as root. "+
 			"Elsewhere, install Chromium or Google Chrome where the PATH finds it.", err)
 	}
 	return &browser{t, ctx}
@@ -63,12 +64,13 @@ type tab struct {
 	refusals []string // requests that got no answer or an error
 }
 
-// open opens the page of an instance; the address may say who to be: /?user=alice, or /?user= for nobody. At the end of the test the
-// page must have been without a fault.
+// open opens the page of an instance; the address may say who to be: /?user=alice, or /?user= for nobody. At
+// the end of the test the page must have been without a fault.
 func (b *browser) open(a *App, address string, before ...chromedp.Action[chromedp.Void]) *tab {
 	b.t.Helper()
 	origin := "http://" + a.Addr
-	return b.visit(&tab{t: b.t, origin: origin, name: fmt.Sprintf("the tab at %.20q", address)}, origin+address, before...)
+	return b.visit(&tab{t: b.t, origin: origin, name: fmt.Sprintf("the tab at %.20q", address)},
+		origin+address, before...)
 }
 
 // visit makes the tab one of this browser, at an address.
@@ -128,7 +130,8 @@ func (p *tab) notice(event any) {
 	}
 }
 
-// faultOf says what happened that a sound page does not do, if an event tells of such; refusal: the server refused or did not answer.
+// faultOf says what happened that a sound page does not do, if an event tells of such; refusal: the server
+// refused or did not answer.
 func faultOf(event any, origin string) (fault string, refusal bool) {
 	switch e := event.(type) {
 	case *runtime.EventExceptionThrown:
@@ -141,7 +144,8 @@ func faultOf(event any, origin string) (fault string, refusal bool) {
 	case *cdplog.EventEntryAdded: // among others, of the Content-Security-Policy
 		if e.Entry.Level == cdplog.EntryLevelError {
 			fault = fmt.Sprintf("caused an error: %s %s", e.Entry.Text, e.Entry.URL)
-			refusal = e.Entry.Source == cdplog.EntrySourceNetwork || strings.HasPrefix(e.Entry.Text, "WebSocket connection to")
+			refusal = e.Entry.Source == cdplog.EntrySourceNetwork ||
+				strings.HasPrefix(e.Entry.Text, "WebSocket connection to")
 		}
 	case *cdppage.EventJavascriptDialogOpening:
 		fault = "opened a dialog: " + e.Message
@@ -186,7 +190,8 @@ func (p *tab) call(function string, args ...any) (string, error) {
 	})()`, function, marshal(p.t, append([]any{}, args...))), chromedp.EvalAwaitPromise))
 }
 
-// await waits until a JavaScript function says that the page is as wanted. It looks again whenever the page changes.
+// await waits until a JavaScript function says that the page is as wanted. It looks again whenever the page
+// changes.
 func (p *tab) await(want, function string, args ...any) {
 	p.t.Helper()
 	_, err := p.call(`(...args) => new Promise((resolve) => {
@@ -216,7 +221,8 @@ func (p *tab) fill(field, text string) {
 // press presses a button as soon as that can be done.
 func (p *tab) press(button string) {
 	p.t.Helper()
-	p.await("a button "+button+" that can be pressed", `(id) => !$(id).disabled && $(id).checkVisibility()`, button)
+	p.await("a button "+button+" that can be pressed", `(id) => !$(id).disabled && $(id).checkVisibility()`,
+		button)
 	p.see(`(id) => { $(id).click(); }`, button)
 }
 
@@ -269,9 +275,11 @@ func (p *tab) wantWelcome(a *App, user string) {
 	p.t.Helper()
 	p.await(fmt.Sprintf("a welcome of %s for %q", a.Instance, user), `(instance, user) => {
 		const welcome = $("welcome").dataset;
-		return $("status").textContent === "Connected" && welcome.instance === instance && welcome.user === user &&
+		return $("status").textContent === "Connected" && welcome.instance === instance &&
+			welcome.user === user &&
 			welcome.reachable === "true" && $("welcome-socket").textContent === welcome.socket &&
-			$("welcome-user").textContent === (user || "anonymous") && $("log").querySelector("[data-event='rollcall:welcome']");
+			$("welcome-user").textContent === (user || "anonymous") &&
+			$("log").querySelector("[data-event='rollcall:welcome']");
 	}`, a.Instance, user)
 }
 
@@ -281,12 +289,13 @@ func (p *tab) wantStatus(words string) {
 	p.await("the status "+words, `(words) => $("status").textContent.startsWith(words)`, words)
 }
 
-// wantLog waits until the last of these frames has arrived, and wants exactly these to have, in this order; of the protocol's own no
-// matter which. A frame is its event, its data, and its ref if it has one.
+// wantLog waits until the last of these frames has arrived, and wants exactly these to have, in this order;
+// of the protocol's own no matter which. A frame is its event, its data, and its ref if it has one.
 func (p *tab) wantLog(want ...string) {
 	p.t.Helper()
 	const log = `rows("log").reverse().filter((li) => !li.dataset.event.startsWith("rollcall:"))
-		.map((li) => [li.dataset.event, li.dataset.data, li.dataset.ref && "ref " + li.dataset.ref].filter(Boolean).join(" "))`
+		.map((li) => [li.dataset.event, li.dataset.data, li.dataset.ref && "ref " + li.dataset.ref]
+			.filter(Boolean).join(" "))`
 	p.await("the frame "+want[len(want)-1], `(last) => `+log+`.includes(last)`, want[len(want)-1])
 	if got := p.see(`() => ` + log + `.join("\n")`); got != strings.Join(want, "\n") {
 		p.t.Errorf("%s: got the frames\n%s\nwant\n%s", p.name, got, strings.Join(want, "\n"))
@@ -296,7 +305,8 @@ func (p *tab) wantLog(want ...string) {
 // wantListed waits until the page lists a user with this state and so many sockets.
 func (p *tab) wantListed(user, state string, sockets int) {
 	p.t.Helper()
-	p.await(fmt.Sprintf("%q listed as %s with %d sockets", user, state, sockets), `(user, state, sockets) => rows("online").some((li) =>
+	p.await(fmt.Sprintf("%q listed as %s with %d sockets", user, state, sockets), `(user, state, sockets) =>
+		rows("online").some((li) =>
 		li.querySelector(".name").textContent === user && li.querySelector(".state").textContent === state &&
 		li.dataset.sockets === String(sockets))`, user, state, sockets)
 }

@@ -15,10 +15,13 @@ import (
 )
 
 var (
-	chaosFor   = flag.Duration("chaos.for", 20*time.Second, "how long TestChaos plays")
-	chaosSeed  = flag.Uint64("chaos.seed", 0, "the schedule of TestChaos; 0: any, and it says which")
-	chaosOnly  = flag.String("chaos.only", "", "what the names of the faults that TestChaos plays must contain")
-	chaosRedis = flag.String("chaos.redis", "", "URL of a Redis for TestChaos; only what can be done to it from outside is played. Without it, one of its own")
+	chaosFor  = flag.Duration("chaos.for", 20*time.Second, "how long TestChaos plays")
+	chaosSeed = flag.Uint64("chaos.seed", 0, "the schedule of TestChaos; 0: any, and it says which")
+	chaosOnly = flag.String("chaos.only", "",
+		"what the names of the faults that TestChaos plays must contain")
+	chaosRedis = flag.String("chaos.redis", "",
+		"URL of a Redis for TestChaos; only what can be done to it from outside is played. "+
+			"Without it, one of its own")
 )
 
 func TestChaos(t *testing.T) {
@@ -35,7 +38,8 @@ func TestChaos(t *testing.T) {
 	c := startCluster(t, 30, clusterForChaos)
 	r := rand.New(rand.NewPCG(seed, 0))
 	playable := slices.DeleteFunc(slices.Clone(faults), func(f fault) bool {
-		return !strings.Contains(f.name, *chaosOnly) || f.on == onRedis && c.server == nil || f.on == onLinks && !c.linked
+		return !strings.Contains(f.name, *chaosOnly) || f.on == onRedis && c.server == nil ||
+			f.on == onLinks && !c.linked
 	})
 	if len(playable) == 0 {
 		t.Fatalf("no fault that can be played here has a name with %q in it", *chaosOnly)
@@ -87,7 +91,8 @@ func (p *clientPool) churn(r *rand.Rand) {
 	}
 }
 
-// clusterForChaos puts the cluster on the Redis of the flags, if there is one, under names of its own, which it cleans up.
+// clusterForChaos puts the cluster on the Redis of the flags, if there is one, under names of its own, which
+// it cleans up.
 func clusterForChaos(c *cluster) {
 	if *chaosRedis == "" {
 		return
@@ -106,7 +111,8 @@ func clusterForChaos(c *cluster) {
 	c.t.Cleanup(func() { c.removeKeys(); direct.Close() })
 	info, _ := c.redis("INFO", "server").ToString()
 	// under TLS a link's name would not fit, and nodes of a Cluster name each other
-	c.linked = c.url.Scheme == "redis" && len(option.InitAddress) == 1 && strings.Contains(info, "redis_mode:standalone")
+	c.linked = c.url.Scheme == "redis" && len(option.InitAddress) == 1 &&
+		strings.Contains(info, "redis_mode:standalone")
 	c.othersClients = c.subscribers()
 }
 

@@ -46,7 +46,8 @@ func startClientPool(c *cluster, people int) *clientPool {
 	for i := range people {
 		u := &user{name: fmt.Sprintf("%s-%02d", []string{"alice", "bob", "cathy"}[i%3], i)}
 		for range 1 + (i+1)%3/2 {
-			c := &client{pool: p, user: u, token: token(c.t, u.name, lastsLong), wanted: true, frames: map[string]int{}}
+			c := &client{pool: p, user: u, token: token(c.t, u.name, lastsLong), wanted: true,
+				frames: map[string]int{}}
 			u.clients = append(u.clients, c)
 			p.clients = append(p.clients, c)
 		}
@@ -85,7 +86,9 @@ func (p *clientPool) holdSome(nodes []*node) (held []*user, clients []*client) {
 	defer p.mu.Unlock()
 	others := false
 	for _, u := range p.users {
-		if slices.ContainsFunc(u.clients, func(c *client) bool { return !slices.Contains(instances, c.instance) }) {
+		if slices.ContainsFunc(u.clients, func(c *client) bool {
+			return !slices.Contains(instances, c.instance)
+		}) {
 			continue
 		}
 		if others = !others; others {
@@ -133,7 +136,9 @@ func (p *clientPool) await(what string, isSoLocked func() bool) {
 
 // allConnectedLocked says whether everybody is connected who is to be, and nobody else.
 func (p *clientPool) allConnectedLocked() bool {
-	return !slices.ContainsFunc(p.clients, func(c *client) bool { return (c.wanted && !c.held) != (c.instance != "") })
+	return !slices.ContainsFunc(p.clients, func(c *client) bool {
+		return (c.wanted && !c.held) != (c.instance != "")
+	})
 }
 
 // connected is where everybody is connected: user → instance → sockets.

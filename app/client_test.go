@@ -172,7 +172,8 @@ func (c *client) closed(instance string, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if _, ended := p.cluster.endedInstances.Load(instance); !ended && !c.closing {
-		p.cluster.t.Errorf("the socket of %s was closed, and its instance %s lives: %v", c.user.name, instance, err)
+		p.cluster.t.Errorf("the socket of %s was closed, and its instance %s lives: %v", c.user.name,
+			instance, err)
 	}
 	c.breaks++
 	if websocket.IsCloseError(err, websocket.CloseServiceRestart) {
@@ -183,7 +184,8 @@ func (c *client) closed(instance string, err error) {
 	p.changedLocked()
 }
 
-// pause is how long the client waits before it comes back. Told to, it comes back over a second; it tries again soon.
+// pause is how long the client waits before it comes back. Told to, it comes back over a second; it tries
+// again soon.
 func (c *client) pause(refused, end error) time.Duration {
 	var e *websocket.CloseError
 	switch {
@@ -227,6 +229,8 @@ func (c *client) leave() {
 	c.closing, c.wanted, c.user.left = true, false, true
 	c.unreachableLocked()
 	if c.conn != nil {
-		_ = c.conn.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(websocket.CloseNormalClosure, ""), time.Now().Add(redistest.Patience))
+		_ = c.conn.WriteControl(websocket.CloseMessage,
+			websocket.FormatCloseMessage(websocket.CloseNormalClosure, ""),
+			time.Now().Add(redistest.Patience))
 	}
 }

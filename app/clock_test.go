@@ -19,21 +19,22 @@ var wallClock = []string{
 	"Format", "AppendFormat", "MarshalJSON", "MarshalText",
 }
 
-// TestClock_OfAnInstanceMeasuresDurationsOnly holds that an instance whose clock is an hour fast changes nothing:
-// what it tells Redis and other instances is how long ago something was, and Redis makes a date of that. The
-// scripts read only Redis' TIME, which the tests of package lua hold.
+// TestClock_OfAnInstanceMeasuresDurationsOnly holds that an instance whose clock is an hour fast changes
+// nothing: what it tells Redis and other instances is how long ago something was, and Redis makes a date of
+// that. The scripts read only Redis' TIME, which the tests of package lua hold.
 func TestClock_OfAnInstanceMeasuresDurationsOnly(t *testing.T) {
 	allowed := map[string]string{
 		"../presence/mirror.go: UTC":         "when an instance started, which /instances shows to people",
 		"../presence/mirror.go: Truncate":    "the same",
-		"../presence/state.go: UnixMilli":    "the date of an answer that is marked as stale: Redis cannot be asked",
+		"../presence/state.go: UnixMilli":    "the date of a stale answer: Redis cannot be asked",
 		"../presence/state.go: UTC":          "shows a date that Redis made",
 		"../presence/state.go: AppendFormat": "the same",
 	}
 	read := map[string]bool{}
 	for _, folder := range []string{"../lua", "../presence", "../fanout"} {
 		err := filepath.WalkDir(folder, func(path string, _ fs.DirEntry, err error) error {
-			if filepath.Ext(path) != ".go" || strings.HasSuffix(path, "_test.go") || strings.Contains(path, "redistest") {
+			if filepath.Ext(path) != ".go" || strings.HasSuffix(path, "_test.go") ||
+				strings.Contains(path, "redistest") {
 				return err
 			}
 			file, err := parser.ParseFile(gotoken.NewFileSet(), path, nil, parser.SkipObjectResolution)

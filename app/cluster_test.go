@@ -17,15 +17,15 @@ import (
 	"rollcall/lua/redistest"
 )
 
-// Short, so that a test need not wait long until a lease is over, and far longer than a busy machine holds up a
-// process.
+// Short, so that a test need not wait long until a lease is over, and far longer than a busy machine holds up
+// a process.
 const (
 	clusterLease = time.Second
 	clusterGrace = 2 * time.Second
 )
 
-// cluster is three instances in processes of their own, each with a link of its own to one Redis, and a pool of
-// clients that always reconnect.
+// cluster is three instances in processes of their own, each with a link of its own to one Redis, and a pool
+// of clients that always reconnect.
 type cluster struct {
 	t           *testing.T
 	server      *redistest.Server // nil: the Redis is not ours to harm, or it is more than one server
@@ -46,7 +46,8 @@ type cluster struct {
 	endedInstances sync.Map // instances that were killed or told to stop
 }
 
-// startCluster starts a cluster with so many users. It is on a Redis of its own, unless adjust chooses another.
+// startCluster starts a cluster with so many users. It is on a Redis of its own, unless adjust chooses
+// another.
 func startCluster(t *testing.T, users int, adjust ...func(*cluster)) *cluster {
 	t.Helper()
 	transport := &http.Transport{MaxIdleConnsPerHost: 32}

@@ -18,7 +18,8 @@ import (
 	"rollcall/lua/redistest"
 )
 
-// These tests are about static/rollcall.js on a page that is not ours: how it comes back, when not, and what it says of it.
+// These tests are about static/rollcall.js on a page that is not ours: how it comes back, when not, and what
+// it says of it.
 
 func TestClient_GivesUpOnATokenThatDoesNotComeAndAsksAgain(t *testing.T) {
 	t.Parallel()
@@ -29,11 +30,14 @@ func TestClient_GivesUpOnATokenThatDoesNotComeAndAsksAgain(t *testing.T) {
 		hang(w, r)
 		cancelled <- true
 	}, text(200, token(t, "alice")+"\n"))
-	p := b.enter(s, `{ url: "ws://`+a.Addr+`/ws", timeouts: { connect: 2000 }, token: ({ signal }) => asked++ === 0
+	p := b.enter(s, `{ url: "ws://`+a.Addr+`/ws", timeouts: { connect: 2000 },
+		token: ({ signal }) => asked++ === 0
 		? new Promise(() => {}) // does not care for its signal
-		: fetch("/token", { signal }).then((answer) => answer.text()) }`, `window.asked = 0; Math.random = () => 0`)
+		: fetch("/token", { signal }).then((answer) => answer.text()) }`,
+		`window.asked = 0; Math.random = () => 0`)
 	p.wantSockets(1)
-	if got := p.see(`() => rows("log").map((li) => li.dataset.status + " " + li.dataset.reason).join("\n")`); !strings.HasPrefix(got,
+	if got := p.see(`() => rows("log").map((li) => li.dataset.status + " " + li.dataset.reason)
+		.join("\n")`); !strings.HasPrefix(got,
 		strings.Repeat("connecting \nwaiting token() gave nothing within 2 s\n", 2)+"connecting ") {
 		t.Errorf("the client went through\n%s", got)
 	}
@@ -80,12 +84,17 @@ func TestClient_TakesNoErrorPageForAToken(t *testing.T) {
 	t.Parallel()
 	s := openShop(t)
 	a, b := startApp(t, "--allowed-origins="+s.URL), startBrowser(t)
-	p := b.enter(s, `{ url: "ws://`+a.Addr+`/ws", token: () => given.length > 1 ? given.shift() : given[0] }`, `Math.random = () => 0;
-		window.given = ["<!doctype html><h1>Error 500</h1>", "Not Found", "", null, { token: 1 }, undefined, "`+token(t, "alice")+`"]`)
+	p := b.enter(s, `{ url: "ws://`+a.Addr+`/ws", token: () => given.length > 1 ? given.shift() : given[0] }`,
+		`Math.random = () => 0;
+		window.given = ["<!doctype html><h1>Error 500</h1>", "Not Found", "", null, { token: 1 }, undefined,
+			"`+token(t, "alice")+`"]`)
 	p.wantSockets(1)
-	want := []string{`"<!doctype html><h1>E"`, `"Not Found"`, `""`, `"null"`, `"[object Object]"`, `"undefined"`}
-	got := p.see(`() => rows("log").filter((li) => li.dataset.status === "waiting").map((li) => li.dataset.reason).join("\n")`)
-	if want := "token() gave no token, but " + strings.Join(want, "\ntoken() gave no token, but "); !strings.HasPrefix(got, want) {
+	want := []string{`"<!doctype html><h1>E"`, `"Not Found"`, `""`, `"null"`, `"[object Object]"`,
+		`"undefined"`}
+	got := p.see(`() => rows("log").filter((li) => li.dataset.status === "waiting")
+		.map((li) => li.dataset.reason).join("\n")`)
+	if want := "token() gave no token, but " + strings.Join(want,
+		"\ntoken() gave no token, but "); !strings.HasPrefix(got, want) {
 		t.Errorf("the client said\n%s\nwant\n%s", got, want)
 	}
 	wantState(t, a, "alice", "online", 1)
@@ -97,15 +106,19 @@ func TestClient_AsksForAnotherTokenIfTheServerRefusesOne(t *testing.T) {
 	a, b := startApp(t, "--allowed-origins="+s.URL), startBrowser(t)
 	old := token(t, "alice", func(claims jwt.MapClaims) { claims["exp"] = time.Now().Add(-time.Hour).Unix() })
 	s.answer("/token", text(200, old), text(200, old), text(200, token(t, "alice")))
-	p := b.enter(s, `{ url: "ws://`+a.Addr+`/ws", token: () => fetch("/token").then((answer) => answer.text()) }`, `Math.random = () => 0`)
+	p := b.enter(s, `{ url: "ws://`+a.Addr+`/ws",
+		token: () => fetch("/token").then((answer) => answer.text()) }`,
+		`Math.random = () => 0`)
 	p.wantSockets(1)
-	got := p.see(`() => rows("log").filter((li) => li.dataset.status === "waiting").map((li) => li.dataset.delay).join(" ")`)
+	got := p.see(`() => rows("log").filter((li) => li.dataset.status === "waiting")
+		.map((li) => li.dataset.delay).join(" ")`)
 	if !strings.HasPrefix(got, "1000 2000") {
 		t.Errorf("the client waited for %s ms, want 1000 2000", got)
 	}
 	p.wantStep("waiting", "has expired")
 
-	p.see(`(token) => { client.close(); start({ url: "ws://`+a.Addr+`/ws", token }); }`, old) // one that nothing can replace
+	// one that nothing can replace
+	p.see(`(token) => { client.close(); start({ url: "ws://`+a.Addr+`/ws", token }); }`, old)
 	p.wantStep("closed", "has expired")
 }
 
@@ -115,7 +128,8 @@ func TestClient_OfAWrongOriginIsToldSoAndStops(t *testing.T) {
 	a, b := startApp(t), startBrowser(t)
 	p := b.enter(s, `{ url: "ws://`+a.Addr+`/ws" }`, ``)
 	p.wantStep("closed", fmt.Sprintf("Origin: pages of %q may not connect here", s.URL))
-	if got := p.see(`() => rows("log").map((li) => li.dataset.status).join(" ")`); got != "connecting closed" {
+	got := p.see(`() => rows("log").map((li) => li.dataset.status).join(" ")`)
+	if got != "connecting closed" {
 		t.Errorf("the client went through %s", got)
 	}
 	p.wantListeners(0)
@@ -143,11 +157,14 @@ func TestClient_WaitsAsLongAsTheServerSays(t *testing.T) {
 func TestHandshake_RefusalCanBeReadByAnyPage(t *testing.T) {
 	t.Parallel()
 	a := startApp(t, "--no-allow-anonymous")
-	for origin, code := range map[string]string{"http://" + a.Addr: "no_token", "https://elsewhere.example": "bad_origin"} {
+	for origin, code := range map[string]string{"http://" + a.Addr: "no_token",
+		"https://elsewhere.example": "bad_origin"} {
 		got := ask(t, a, "GET", "/ws", "", http.Header{"Origin": {origin}, "Authorization": nil})
 		if got.Body["code"] != code || got.Header.Get("Access-Control-Allow-Origin") != origin ||
-			got.Header.Get("Access-Control-Expose-Headers") != "Retry-After" || got.Header.Get("Vary") != "Origin" {
-			t.Errorf("%s: %s %v, want %s, and the page to be allowed to read it", origin, got.text, got.Header, code)
+			got.Header.Get("Access-Control-Expose-Headers") != "Retry-After" ||
+			got.Header.Get("Vary") != "Origin" {
+			t.Errorf("%s: %s %v, want %s, and the page to be allowed to read it", origin, got.text,
+				got.Header, code)
 		}
 	}
 }
@@ -173,7 +190,8 @@ func TestClient_LeavesADeadPathWhenTheNetworkOrThePageComesBack(t *testing.T) {
 			s := openShop(t)
 			a, b := startApp(t, "--allowed-origins="+s.URL), startBrowser(t)
 			way := openStreet(t, a.Addr)
-			p := b.enter(s, `{ url: "ws://`+way.addr+`/ws", token: "`+token(t, "alice")+`", timeouts: { pong: 500 } }`, ``)
+			p := b.enter(s, `{ url: "ws://`+way.addr+`/ws", token: "`+token(t,
+				"alice")+`", timeouts: { pong: 500 } }`, ``)
 			before := p.wantSockets(1)
 			way.loseAll()
 			p.see(`() => { ` + event + `; }`)
@@ -181,7 +199,9 @@ func TestClient_LeavesADeadPathWhenTheNetworkOrThePageComesBack(t *testing.T) {
 				t.Error("the second welcome is for the same socket")
 			}
 			p.wantStep("waiting", "nothing answered on this connection for 0.5 s")
-			if delay := p.see(`() => rows("log").find((li) => li.dataset.reason.startsWith("nothing answered")).dataset.delay`); delay != "0" {
+			delay := p.see(`() => rows("log").find((li) => li.dataset.reason.startsWith("nothing answered"))
+				.dataset.delay`)
+			if delay != "0" {
 				t.Errorf("the client waited for %s ms, want it to come back at once", delay)
 			}
 			p.see(`() => { client.on("order.paid", () => { document.body.dataset.paid = "yes"; }); }`)

@@ -24,15 +24,23 @@ func TestToken_BadOneIsRefusedAndTheAnswerSaysWhy(t *testing.T) {
 	t.Parallel()
 	a := startApp(t, "--jwt-issuer=https://id.example", "--jwt-audience=rollcall")
 	good := func(user string, change ...func(jwt.MapClaims)) string {
-		return token(t, user, append([]func(jwt.MapClaims){func(c jwt.MapClaims) { c["iss"], c["aud"] = "https://id.example", "rollcall" }}, change...)...)
+		return token(t, user, append([]func(jwt.MapClaims){func(c jwt.MapClaims) {
+			c["iss"], c["aud"] = "https://id.example", "rollcall"
+		}}, change...)...)
 	}
-	set := func(claim string, value any) func(jwt.MapClaims) { return func(c jwt.MapClaims) { c[claim] = value } }
-	anotherKey, _ := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{"sub": "alice"}).SignedString([]byte("another"))
-	none, _ := jwt.NewWithClaims(jwt.SigningMethodNone, jwt.MapClaims{"sub": "alice"}).SignedString(jwt.UnsafeAllowNoneSignatureType)
+	set := func(claim string, value any) func(jwt.MapClaims) {
+		return func(c jwt.MapClaims) { c[claim] = value }
+	}
+	anotherKey, _ := jwt.NewWithClaims(jwt.SigningMethodHS256,
+		jwt.MapClaims{"sub": "alice"}).SignedString([]byte("another"))
+	none, _ := jwt.NewWithClaims(jwt.SigningMethodNone,
+		jwt.MapClaims{"sub": "alice"}).SignedString(jwt.UnsafeAllowNoneSignatureType)
 	key, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	anotherMethod, _ := jwt.NewWithClaims(jwt.SigningMethodES256, jwt.MapClaims{"sub": "alice"}).SignedString(key)
+	anotherMethod, _ := jwt.NewWithClaims(jwt.SigningMethodES256,
+		jwt.MapClaims{"sub": "alice"}).SignedString(key)
 	words := strings.Split(good("alice"), ".")
-	tampered := words[0] + "." + base64.RawURLEncoding.EncodeToString([]byte(`{"sub":"root"}`)) + "." + words[2]
+	tampered := words[0] + "." + base64.RawURLEncoding.EncodeToString([]byte(`{"sub":"root"}`)) +
+		"." + words[2]
 
 	for name, c := range map[string]struct{ token, says string }{
 		"not a token":       {"hello", "is not a JWT"},
@@ -55,7 +63,8 @@ func TestToken_BadOneIsRefusedAndTheAnswerSaysWhy(t *testing.T) {
 		if !strings.Contains(got.text, c.says) {
 			t.Errorf("%s: %s does not say %q", name, got.text, c.says)
 		}
-		_, response, err := websocket.DefaultDialer.Dial("ws://"+a.Addr+"/ws", http.Header{"Authorization": {"Bearer " + c.token}})
+		_, response, err := websocket.DefaultDialer.Dial("ws://"+a.Addr+"/ws",
+			http.Header{"Authorization": {"Bearer " + c.token}})
 		if !errors.Is(err, websocket.ErrBadHandshake) || response.StatusCode != http.StatusUnauthorized {
 			t.Errorf("%s: connected: %v", name, err)
 		}
@@ -66,7 +75,8 @@ func TestToken_MayComeInTheQueryOrTheHeaderWithOrWithoutBearer(t *testing.T) {
 	t.Parallel()
 	a := startApp(t)
 	alice := token(t, "alice")
-	for query, header := range map[string]string{"?token=" + alice: "", "": "Bearer " + alice, "?": alice, "?token=": "bearer  " + alice, "?token=" + alice + "&": alice} {
+	for query, header := range map[string]string{"?token=" + alice: "", "": "Bearer " + alice, "?": alice,
+		"?token=": "bearer  " + alice, "?token=" + alice + "&": alice} {
 		h := http.Header{}
 		if header != "" {
 			h.Set("Authorization", header)
@@ -85,16 +95,19 @@ func TestCredentials_AmbiguousOnesAreRefused(t *testing.T) {
 		status int
 		code   string
 	}{
-		"/ws":                                  {[]string{"Bearer " + alice, "Bearer " + alice}, 400, "bad_authorization"},
+		"/ws": {[]string{"Bearer " + alice, "Bearer " + alice}, 400,
+			"bad_authorization"},
 		"/ws?":                                 {[]string{"Bearer"}, 401, "bad_authorization"},
 		"/ws?token=":                           {[]string{"Basic YTpi YTpi"}, 401, "bad_authorization"},
 		"/ws?token=" + alice:                   {[]string{"Bearer " + bob}, 400, "bad_token"},
 		"/ws?token=" + alice + "&token=" + bob: {nil, 400, "bad_token"},
 		"/presence":                            {nil, 401, "no_api_key"},
 		"/presence?":                           {[]string{"Bearer wrong"}, 401, "bad_api_key"},
-		"/presence?limit=1":                    {[]string{"Bearer " + testKey, "Bearer " + testKey}, 400, "bad_authorization"},
-		"/presence?limit=2":                    {[]string{"Bearer Bearer " + testKey}, 401, "bad_authorization"},
-		"/instances":                           {[]string{"Bearer " + alice}, 401, "bad_api_key"},
+		"/presence?limit=1": {[]string{"Bearer " + testKey, "Bearer " + testKey}, 400,
+			"bad_authorization"},
+		"/presence?limit=2": {[]string{"Bearer Bearer " + testKey}, 401,
+			"bad_authorization"},
+		"/instances": {[]string{"Bearer " + alice}, 401, "bad_api_key"},
 	} {
 		got := ask(t, a, "GET", path, "", http.Header{"Authorization": c.header})
 		wantProblem(t, got, c.status, c.code)
@@ -103,16 +116,19 @@ func TestCredentials_AmbiguousOnesAreRefused(t *testing.T) {
 		}
 	}
 	for _, path := range []string{"/push/alice", "/push", "/emit/all", "/emit/authenticated"} {
-		wantProblem(t, ask(t, a, "POST", path, `{"event":"x"}`, http.Header{"Authorization": nil}), 401, "no_api_key")
+		wantProblem(t, ask(t, a, "POST", path, `{"event":"x"}`, http.Header{"Authorization": nil}), 401,
+			"no_api_key")
 	}
 }
 
 func TestCredentials_EveryKeyAndSecretOfARotationWorks(t *testing.T) {
 	t.Parallel()
-	a := startApp(t, "--api-keys=the-old-key-of-tests,"+testKey, "--jwt-secret=the-old-secret-of-tests,"+testSecret)
+	a := startApp(t, "--api-keys=the-old-key-of-tests,"+testKey,
+		"--jwt-secret=the-old-secret-of-tests,"+testSecret)
 	connect(t, a, "alice")
 	for _, key := range []string{"the-old-key-of-tests", testKey} {
-		if got := ask(t, a, "GET", "/presence/alice", "", http.Header{"Authorization": {"Bearer " + key}}); got.Body["state"] != "online" {
+		if got := ask(t, a, "GET", "/presence/alice", "",
+			http.Header{"Authorization": {"Bearer " + key}}); got.Body["state"] != "online" {
 			t.Errorf("with key %s: %d %s", key, got.Status, got.text)
 		}
 	}
@@ -126,7 +142,8 @@ func publicKeyFile(t *testing.T, key *ecdsa.PublicKey) string {
 		t.Fatal(err)
 	}
 	file := filepath.Join(t.TempDir(), "key.pem")
-	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), 0o600); err != nil {
+	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}),
+		0o600); err != nil {
 		t.Fatal(err)
 	}
 	return file
@@ -146,7 +163,8 @@ func TestToken_OfAPublicKeyIsVerified(t *testing.T) {
 	// the public key is no secret: it must not verify as one
 	pemText, _ := os.ReadFile(file)
 	forged, _ := jwt.NewWithClaims(jwt.SigningMethodHS256, lasting).SignedString(pemText)
-	wantProblem(t, ask(t, a, "GET", "/ws?token="+forged, "", http.Header{"Authorization": nil}), 401, "bad_token")
+	wantProblem(t, ask(t, a, "GET", "/ws?token="+forged, "", http.Header{"Authorization": nil}), 401,
+		"bad_token")
 }
 
 func TestHandshake_AnonymousSocketsCanBeForbidden(t *testing.T) {
@@ -159,8 +177,10 @@ func TestHandshake_AnonymousSocketsCanBeForbidden(t *testing.T) {
 func TestHandshake_OnlyPagesOfAllowedOriginsMayConnect(t *testing.T) {
 	t.Parallel()
 	a := startApp(t, "--allowed-origins=https://app.example")
-	for origin, status := range map[string]int{"http://" + a.Addr: 426, "https://app.example": 426, "https://evil.example": 403, "null": 403, "https://app.example.evil": 403} {
-		if got := ask(t, a, "GET", "/ws", "", http.Header{"Authorization": nil, "Origin": {origin}}); got.Status != status {
+	for origin, status := range map[string]int{"http://" + a.Addr: 426, "https://app.example": 426,
+		"https://evil.example": 403, "null": 403, "https://app.example.evil": 403} {
+		if got := ask(t, a, "GET", "/ws", "",
+			http.Header{"Authorization": nil, "Origin": {origin}}); got.Status != status {
 			t.Errorf("origin %s: %d, want %d", origin, got.Status, status)
 		}
 	}

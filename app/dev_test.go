@@ -86,7 +86,8 @@ func TestDevMode_IsOnByItselfOnlyIfNothingOfProductionIsGiven(t *testing.T) {
 		{[]string{"--jwks-url=https://id.example/keys"}, false, "say --dev"},
 		{[]string{secret, key}, false, "say --dev"},
 		{[]string{secret, key, "--dev"}, true, ""},
-		{[]string{secret, key, "--no-dev"}, false, "--redis-url (ROLLCALL_REDIS_URL): is needed with --no-dev"},
+		{[]string{secret, key, "--no-dev"}, false,
+			"--redis-url (ROLLCALL_REDIS_URL): is needed with --no-dev"},
 		{[]string{"--no-dev"}, false, "is needed with --no-dev"},
 		{[]string{redis}, false, "needed to verify tokens outside dev mode"},
 		{[]string{redis, secret, key}, false, ""},
@@ -94,7 +95,8 @@ func TestDevMode_IsOnByItselfOnlyIfNothingOfProductionIsGiven(t *testing.T) {
 	} {
 		config := parsed(t, c.flags...)
 		err := config.check()
-		if config.dev() != c.dev || (err == nil) != (c.says == "") || err != nil && !strings.Contains(err.Error(), c.says) {
+		if config.dev() != c.dev || (err == nil) != (c.says == "") || err != nil &&
+			!strings.Contains(err.Error(), c.says) {
 			t.Errorf("%v: dev mode %v, %v; want %v, %q", c.flags, config.dev(), err, c.dev, c.says)
 		}
 		if config.fillDev(); err == nil && config.dev() != c.dev {
@@ -107,17 +109,20 @@ func TestConfig_RefusesASettingThatIsSetAndEmpty(t *testing.T) {
 	t.Parallel()
 	var c commands
 	parser := newParser(&c)
-	for _, variable := range []string{"REDIS_URL", "API_KEYS", "JWT_SECRET", "JWT_AUDIENCE", "ALLOWED_HOSTS", "DEV"} {
+	for _, variable := range []string{"REDIS_URL", "API_KEYS", "JWT_SECRET", "JWT_AUDIENCE", "ALLOWED_HOSTS",
+		"DEV"} {
 		err := checkEnvironment(parser, []string{"PATH=/bin", "ROLLCALL_" + variable + "="})
 		if err == nil || !strings.Contains(err.Error(), "ROLLCALL_"+variable+" is set, but empty") {
 			t.Errorf("%s: %v", variable, err)
 		}
 	}
 	// compose.yaml hands this one on even if it is empty; nobody is let in by it
-	if err := checkEnvironment(parser, []string{"ROLLCALL_ALLOWED_ORIGINS=", "ROLLCALL_DRAIN=10s", "EMPTY="}); err != nil {
+	if err := checkEnvironment(parser, []string{"ROLLCALL_ALLOWED_ORIGINS=", "ROLLCALL_DRAIN=10s",
+		"EMPTY="}); err != nil {
 		t.Error(err)
 	}
-	for flag, refused := range map[string]bool{"--redis-url=": true, "--api-keys=": true, "--allowed-origins=": false, "--lease=10s": false} {
+	for flag, refused := range map[string]bool{"--redis-url=": true, "--api-keys=": true,
+		"--allowed-origins=": false, "--lease=10s": false} {
 		var c commands
 		command, err := newParser(&c).Parse([]string{flag})
 		if err != nil {
@@ -134,17 +139,21 @@ func TestConfig_RefusesAMisspeltVariableAndSuggestsTheNearestName(t *testing.T) 
 	var c commands
 	parser := newParser(&c)
 	for misspelt, nearest := range map[string]string{
-		"ROLLCALL_REDIS_URI": "ROLLCALL_REDIS_URL", "ROLLCALL_API_KEY_S": "ROLLCALL_API_KEYS", "ROLLCALL_ALLOW_ORIGINS": "ROLLCALL_ALLOWED_ORIGINS",
-		"ROLLCALL_JWTSECRET": "ROLLCALL_JWT_SECRET", "ROLLCALL_NO_DEV": "ROLLCALL_DEV",
+		"ROLLCALL_REDIS_URI": "ROLLCALL_REDIS_URL", "ROLLCALL_API_KEY_S": "ROLLCALL_API_KEYS",
+		"ROLLCALL_ALLOW_ORIGINS": "ROLLCALL_ALLOWED_ORIGINS",
+		"ROLLCALL_JWTSECRET":     "ROLLCALL_JWT_SECRET", "ROLLCALL_NO_DEV": "ROLLCALL_DEV",
 	} {
 		err := checkEnvironment(parser, []string{misspelt + "=x"})
-		if err == nil || !strings.Contains(err.Error(), misspelt+" is no setting") || !strings.Contains(err.Error(), "do you mean "+nearest+"?") {
+		if err == nil || !strings.Contains(err.Error(), misspelt+" is no setting") ||
+			!strings.Contains(err.Error(), "do you mean "+nearest+"?") {
 			t.Errorf("%s: %v, want %s", misspelt, err, nearest)
 		}
 	}
 	for _, others := range []string{
-		"ROLLCALL_VERSION", "ROLLCALL_TEST_REDIS", "OTHER_ROLLCALL", // and what Kubernetes sets for a service called rollcall, or rollcall-web
-		"ROLLCALL_SERVICE_HOST", "ROLLCALL_SERVICE_PORT", "ROLLCALL_SERVICE_PORT_HTTP", "ROLLCALL_PORT", "ROLLCALL_PORT_8080_TCP",
+		// and what Kubernetes sets for a service called rollcall, or rollcall-web
+		"ROLLCALL_VERSION", "ROLLCALL_TEST_REDIS", "OTHER_ROLLCALL",
+		"ROLLCALL_SERVICE_HOST", "ROLLCALL_SERVICE_PORT", "ROLLCALL_SERVICE_PORT_HTTP", "ROLLCALL_PORT",
+		"ROLLCALL_PORT_8080_TCP",
 		"ROLLCALL_PORT_8080_TCP_ADDR", "ROLLCALL_WEB_SERVICE_HOST", "ROLLCALL_WEB_PORT_8080_TCP_PROTO",
 	} {
 		if err := checkEnvironment(parser, []string{others + "=x"}); err != nil {
@@ -156,7 +165,8 @@ func TestConfig_RefusesAMisspeltVariableAndSuggestsTheNearestName(t *testing.T) 
 // Else an instance that was to serve in production would begin in development mode.
 func TestConfig_KeyOfAnAuditIsNotTakenForTheKeysOfAnInstance(t *testing.T) {
 	t.Parallel()
-	const audits, instances = "ROLLCALL_API_KEY=of-an-audit-0123456789", "ROLLCALL_API_KEYS=of-backends-0123456789"
+	const audits, instances = "ROLLCALL_API_KEY=of-an-audit-0123456789",
+		"ROLLCALL_API_KEYS=of-backends-0123456789"
 	for _, c := range []struct {
 		command     []string
 		environment []string
@@ -174,7 +184,8 @@ func TestConfig_KeyOfAnAuditIsNotTakenForTheKeysOfAnInstance(t *testing.T) {
 			t.Fatal(err)
 		}
 		err = checkAuditKey(command, c.environment)
-		if (err != nil) != c.refused || err != nil && !strings.Contains(err.Error(), "do you mean ROLLCALL_API_KEYS?") {
+		if (err != nil) != c.refused || err != nil &&
+			!strings.Contains(err.Error(), "do you mean ROLLCALL_API_KEYS?") {
 			t.Errorf("%v, %v: %v", c.command, c.environment, err)
 		}
 	}
@@ -228,7 +239,8 @@ func TestDevMode_IsWarnedOf(t *testing.T) {
 func TestDevMode_ShowsNoKeyThatWasGiven(t *testing.T) {
 	t.Parallel()
 	given := startApp(t, "--no-dev-serve-key")
-	if got := ask(t, given, "GET", "/dev/key", ""); got.Status != 200 || strings.Contains(got.text, testKey) || got.Body["apiKey"] != nil {
+	if got := ask(t, given, "GET", "/dev/key", ""); got.Status != 200 ||
+		strings.Contains(got.text, testKey) || got.Body["apiKey"] != nil {
 		t.Errorf("%d %s", got.Status, got.text)
 	}
 	dial(t, "ws://"+given.Addr+"/ws?token="+tokenOf(t, given, "alice"), nil) // it is dev mode all the same
@@ -261,7 +273,8 @@ func TestDevMode_AnswersOnLocalhostOnly(t *testing.T) {
 	a := startApp(t)
 	for _, host := range []string{"evil.example", "evil.example:80", "127.0.0.1.evil.example"} {
 		for _, path := range []string{"/dev/key", "/dev/token?user=alice", "/ws", "/", "/presence"} {
-			if got := askHost(t, a, path, host); got.Status != 403 || got.Body["code"] != "bad_host" || strings.Contains(got.text, testKey) {
+			if got := askHost(t, a, path, host); got.Status != 403 || got.Body["code"] != "bad_host" ||
+				strings.Contains(got.text, testKey) {
 				t.Errorf("%s of %s: %d %s", path, host, got.Status, got.text)
 			}
 		}
@@ -275,7 +288,8 @@ func TestDevMode_AnswersOnLocalhostOnly(t *testing.T) {
 	wantProblem(t, ask(t, a, "GET", "/dev/token?user=", ""), 400, "bad_user")
 
 	strict := startApp(t, "--jwt-issuer=https://id.example", "--jwt-audience=rollcall")
-	dial(t, fmt.Sprintf("ws://%s/ws?token=%s", strict.Addr, tokenOf(t, strict, "alice")), nil) // made as this instance wants them
+	// made as this instance wants them
+	dial(t, fmt.Sprintf("ws://%s/ws?token=%s", strict.Addr, tokenOf(t, strict, "alice")), nil)
 
 	plain := startApp(t, "--redis-url="+a.RedisURL)
 	for _, path := range []string{"/dev/key", "/dev/token?user=alice"} {
@@ -325,12 +339,15 @@ func TestConfig_RefusesAnOriginThatNoBrowserSendsAndSuggestsTheOneItSends(t *tes
 		"null":                    "want scheme://host",
 	} {
 		c := parsed(t, testFlags([]string{"--allowed-origins=" + origin})...)
-		if err := c.check(); err == nil || !strings.Contains(err.Error(), "--allowed-origins") || !strings.Contains(err.Error(), says) {
+		if err := c.check(); err == nil || !strings.Contains(err.Error(), "--allowed-origins") ||
+			!strings.Contains(err.Error(), says) {
 			t.Errorf("%s: %v, want %q in it", origin, err, says)
 		}
 	}
-	fine := []string{"*", "https://app.example", "https://app.example:8443", "http://127.0.0.1:3000", "http://[::1]:3000", "chrome-extension://abcdefgh"}
-	if err := parsed(t, testFlags([]string{"--allowed-origins=" + strings.Join(fine, ",")})...).check(); err != nil {
+	fine := []string{"*", "https://app.example", "https://app.example:8443", "http://127.0.0.1:3000",
+		"http://[::1]:3000", "chrome-extension://abcdefgh"}
+	if err := parsed(t, testFlags([]string{"--allowed-origins=" + strings.Join(fine,
+		",")})...).check(); err != nil {
 		t.Error(err)
 	}
 }
@@ -343,14 +360,17 @@ func TestHandshake_OwnPageMayConnectWhateverPortItNames(t *testing.T) {
 		origin, host string
 		status       int
 	}{
-		{"https://h", "h:443", 426}, {"https://h:443", "h", 426}, {"http://h", "h:80", 426}, {"http://h:8080", "h:8080", 426}, {"https://H", "h", 426},
-		{"http://h", "h:443", 403}, {"https://h", "h:80", 403}, {"https://h:8443", "h", 403}, {"ftp://h", "h", 403}, {"https://evil", "h", 403},
+		{"https://h", "h:443", 426}, {"https://h:443", "h", 426}, {"http://h", "h:80", 426},
+		{"http://h:8080", "h:8080", 426}, {"https://H", "h", 426},
+		{"http://h", "h:443", 403}, {"https://h", "h:80", 403}, {"https://h:8443", "h", 403},
+		{"ftp://h", "h", 403}, {"https://evil", "h", 403},
 	} {
 		recorder, request := httptest.NewRecorder(), httptest.NewRequest("GET", "http://"+a.Addr+"/ws", nil)
 		request.Host = c.host
 		request.Header.Set("Origin", c.origin)
 		if a.server.ServeHTTP(recorder, request); recorder.Code != c.status {
-			t.Errorf("a page of %s on %s: %d %s, want %d", c.origin, c.host, recorder.Code, recorder.Body, c.status)
+			t.Errorf("a page of %s on %s: %d %s, want %d", c.origin, c.host, recorder.Code, recorder.Body,
+				c.status)
 		}
 	}
 }
@@ -358,8 +378,11 @@ func TestHandshake_OwnPageMayConnectWhateverPortItNames(t *testing.T) {
 func TestConfig_HelpNamesEveryVariable(t *testing.T) {
 	t.Parallel()
 	said, err := exec.Command(mustBinary(t), "--help").Output()
-	for _, name := range []string{"ROLLCALL_DEV_SERVE_KEY", "ROLLCALL_REQUIRE_EXP", "ROLLCALL_ALLOWED_HOSTS"} {
-		if err != nil || !slices.Contains(strings.FieldsFunc(string(said), func(r rune) bool { return strings.ContainsRune(" \n($),.", r) }), name) {
+	for _, name := range []string{"ROLLCALL_DEV_SERVE_KEY", "ROLLCALL_REQUIRE_EXP",
+		"ROLLCALL_ALLOWED_HOSTS"} {
+		if err != nil || !slices.Contains(strings.FieldsFunc(string(said), func(r rune) bool {
+			return strings.ContainsRune(" \n($),.", r)
+		}), name) {
 			t.Errorf("%s: %v\n%s", name, err, said)
 		}
 	}

@@ -24,7 +24,8 @@ func documents(t *testing.T) map[string]string {
 			texts[strings.TrimPrefix(filepath.ToSlash(path), "../")] = readText(t, path)
 		}
 	}
-	for _, name := range []string{"README.md", "CONTRIBUTING.md", "docs/api.md", "docs/protocol.md", "docs/limits.md"} {
+	for _, name := range []string{"README.md", "CONTRIBUTING.md", "docs/api.md", "docs/protocol.md",
+		"docs/limits.md"} {
 		if texts[name] == "" {
 			t.Fatalf("there is no %s", name)
 		}
@@ -130,10 +131,14 @@ func TestDocs_EveryRouteErrorCodeAndDropIsDocumented(t *testing.T) {
 		named             *regexp.Regexp
 		least             int // so that the expression does not go blind
 	}{
-		{"route", "docs/api.md", "../handlers/*.go", regexp.MustCompile(`(?:\be\.(?:GET|POST|DELETE)|\bs\.get)\("(/[a-z/:]*[a-z])"`), 13},
-		{"error code", "docs/api.md", "../handlers/*.go", regexp.MustCompile(`\bproblem\(\s*[\w.()]+,\s*"(\w+)"`), 30},
-		{"error code", "docs/protocol.md", "../handlers/frame.go", regexp.MustCompile(`(?m)^\s+code\w+ += "(\w+)"`), 10},
-		{"reason of a drop", "docs/limits.md", "../app/metrics.go", regexp.MustCompile(`(?m)^\t\t"(\w+)": +\w+\.`), 14},
+		{"route", "docs/api.md", "../handlers/*.go",
+			regexp.MustCompile(`(?:\be\.(?:GET|POST|DELETE)|\bs\.get)\("(/[a-z/:]*[a-z])"`), 13},
+		{"error code", "docs/api.md", "../handlers/*.go",
+			regexp.MustCompile(`\bproblem\(\s*[\w.()]+,\s*"(\w+)"`), 30},
+		{"error code", "docs/protocol.md", "../handlers/frame.go",
+			regexp.MustCompile(`(?m)^\s+code\w+ += "(\w+)"`), 10},
+		{"reason of a drop", "docs/limits.md", "../app/metrics.go",
+			regexp.MustCompile(`(?m)^\t\t"(\w+)": +\w+\.`), 14},
 	} {
 		paths, err := filepath.Glob(is.sources)
 		if err != nil {
@@ -149,17 +154,20 @@ func TestDocs_EveryRouteErrorCodeAndDropIsDocumented(t *testing.T) {
 			}
 		}
 		if len(found) < is.least {
-			t.Errorf("found %d of every %s in %s, want at least %d: this test has gone blind", len(found), is.what, is.sources, is.least)
+			t.Errorf("found %d of every %s in %s, want at least %d: this test has gone blind",
+				len(found), is.what, is.sources, is.least)
 		}
 		for name := range found {
-			if !regexp.MustCompile(`[` + "`" + ` ]` + regexp.QuoteMeta(name) + `[` + "`" + `?]`).MatchString(texts[is.in]) {
+			quoted := regexp.MustCompile("[` ]" + regexp.QuoteMeta(name) + "[`?]")
+			if !quoted.MatchString(texts[is.in]) {
 				t.Errorf("the %s %s is not in %s", is.what, name, is.in)
 			}
 		}
 	}
 }
 
-// A token function that takes the page of an error for a token is refused again and again, and nobody sees why.
+// A token function that takes the page of an error for a token is refused again and again, and nobody sees
+// why.
 func TestDocs_EveryTokenFunctionChecksItsAnswer(t *testing.T) {
 	t.Parallel()
 	shown := 0

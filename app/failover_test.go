@@ -16,7 +16,8 @@ func TestFaults_PresenceIsExactThroughASentinelFailover(t *testing.T) {
 	c := startCluster(t, 12, func(c *cluster) {
 		c.reachedAt(sentinels.URL(), sentinels.Master.Client())
 		c.sharesClock = true
-		c.flags = []string{"--redis-sentinel-username=" + sentinels.Username, "--redis-sentinel-password=" + sentinels.Password}
+		c.flags = []string{"--redis-sentinel-username=" + sentinels.Username,
+			"--redis-sentinel-password=" + sentinels.Password}
 	})
 	run := c.begin("Sentinel fails over")
 	run.failOver(sentinels.Master, sentinels.AwaitHeir)
@@ -50,7 +51,9 @@ func TestFaults_PresenceIsExactThroughAMovedSlotAndALostMasterOfACluster(t *test
 	run.finish()
 
 	run = c.begin("master of a Cluster killed")
-	lost := slices.IndexFunc(redisCluster.Masters, func(master *redistest.Server) bool { return master.Ask("HLEN", owners).Error() == nil })
+	lost := slices.IndexFunc(redisCluster.Masters, func(master *redistest.Server) bool {
+		return master.Ask("HLEN", owners).Error() == nil
+	})
 	run.failOver(redisCluster.Masters[lost], func() { redisCluster.AwaitHeir(lost) })
 	run.finish()
 	t.Logf("\n%s", c.report)

@@ -11,8 +11,9 @@ import (
 	"rollcall/lua/redistest"
 )
 
-// killInstances kills instances. Of those who have sockets there alone, every other one does not come back; how long it takes until
-// they are believed to be online no more, and are swept, is noted. Then there are new instances.
+// killInstances kills instances. Of those who have sockets there alone, every other one does not come back;
+// how long it takes until they are believed to be online no more, and are swept, is noted. Then there are new
+// instances.
 func (run *faultRun) killInstances(nodes ...*node) {
 	run.cluster.t.Helper()
 	run.awaitSwept(run.crash(nodes))
@@ -49,13 +50,14 @@ func (run *faultRun) awaitSwept(d *killedInstances) {
 		{"no longer online", func(state string, present bool) bool { return state != "online" }},
 		{"swept", func(state string, present bool) bool { return !present }},
 	} {
-		redistest.Eventually(c.t, "the users of the dead to be "+aim.name, func() (map[string]presenceView, bool) {
-			users, stale, err := survivor.readPresence("/presence?limit=1000")
-			return users, err == nil && !stale && !slices.ContainsFunc(d.users, func(u *user) bool {
-				view, present := users[u.name]
-				return !aim.reached(view.State, present)
+		redistest.Eventually(c.t, "the users of the dead to be "+aim.name,
+			func() (map[string]presenceView, bool) {
+				users, stale, err := survivor.readPresence("/presence?limit=1000")
+				return users, err == nil && !stale && !slices.ContainsFunc(d.users, func(u *user) bool {
+					view, present := users[u.name]
+					return !aim.reached(view.State, present)
+				})
 			})
-		})
 		if len(d.users) > 0 {
 			c.report.played(run.name+": "+aim.name, time.Since(d.killed))
 		}
@@ -68,15 +70,17 @@ func (run *faultRun) awaitSwept(d *killedInstances) {
 	run.faultEnded = time.Now()
 }
 
-// wantSeen wants it to be told of users that they were last seen when their instance was killed, or until when it was believed; its
-// last renewal may have been on its way.
+// wantSeen wants it to be told of users that they were last seen when their instance was killed, or until
+// when it was believed; its last renewal may have been on its way.
 func (c *cluster) wantSeen(node *node, d *killedInstances) {
 	c.t.Helper()
 	for _, u := range d.users {
 		users, _, err := node.readPresence("/presence?user=" + u.name)
 		seen := users[u.name].LastSeen
-		if err != nil || c.sharesClock && (seen == nil || seen.Before(u.lastConnected) || seen.After(d.over.Add(clusterLease+clusterLease/5))) {
-			c.t.Errorf("%s was connected from %v to %v, and is told to have been last seen at %v, %v", u.name, u.lastConnected, d.over, seen, err)
+		if err != nil || c.sharesClock && (seen == nil || seen.Before(u.lastConnected) ||
+			seen.After(d.over.Add(clusterLease+clusterLease/5))) {
+			c.t.Errorf("%s was connected from %v to %v, and is told to have been last seen at %v, %v", u.name,
+				u.lastConnected, d.over, seen, err)
 		}
 	}
 }
@@ -99,11 +103,13 @@ func (run *faultRun) killWithoutRedis(n *node, d time.Duration) {
 	dead := run.crash([]*node{n})
 	lapse(d)
 	run.cluster.server.Resume()
-	dead.over = time.Now() // Redis does only now what the instance had asked for before, such as to renew its lease
+	// Redis does only now what the instance had asked for before, such as to renew its lease
+	dead.over = time.Now()
 	run.awaitSwept(dead)
 }
 
-// replaceWithoutRedis stops an instance politely while Redis is out of reach of all, and starts another when it is not.
+// replaceWithoutRedis stops an instance politely while Redis is out of reach of all, and starts another when
+// it is not.
 func (run *faultRun) replaceWithoutRedis(n *node, d time.Duration) {
 	run.cluster.t.Helper()
 	run.unreachable = true
@@ -123,12 +129,13 @@ func (run *faultRun) emptyRedisBehind(n *node, d time.Duration) {
 	run.emptyRedis()
 	lapse(d)
 	n.thaw()
-	n.addCutOff(max(time.Since(began), clusterGrace)) // nobody but Redis knew who is there, and Redis has forgotten
+	// nobody but Redis knew who is there, and Redis has forgotten
+	n.addCutOff(max(time.Since(began), clusterGrace))
 	run.faultEnded = time.Now()
 }
 
-// stallClient opens a socket that does not read, and pushes to it until its instance has closed it. That its user is not told to be
-// online says nothing: a lease may have lapsed for a moment.
+// stallClient opens a socket that does not read, and pushes to it until its instance has closed it. That its
+// user is not told to be online says nothing: a lease may have lapsed for a moment.
 func (run *faultRun) stallClient(n *node) {
 	c := run.cluster
 	c.t.Helper()
@@ -191,7 +198,8 @@ func (run *faultRun) delayLinks(by, d time.Duration) {
 	run.faultEnded = time.Now()
 }
 
-// redis runs a command, past all links. It is tried again if the connection was lost, as after a restart of Redis.
+// redis runs a command, past all links. It is tried again if the connection was lost, as after a restart of
+// Redis.
 func (c *cluster) redis(words ...string) rueidis.RedisResult {
 	c.t.Helper()
 	result := redistest.Eventually(c.t, "Redis to answer "+words[0], func() (rueidis.RedisResult, bool) {
@@ -234,7 +242,8 @@ func (run *faultRun) pauseRedis(d time.Duration) {
 	run.faultEnded = time.Now()
 }
 
-// killSubscriptions closes the connections on which instances listen; of a Redis that is not ours, only those that came with us.
+// killSubscriptions closes the connections on which instances listen; of a Redis that is not ours, only those
+// that came with us.
 func (run *faultRun) killSubscriptions() {
 	run.lostMessages = true
 	for _, id := range run.cluster.subscribers() {
@@ -275,7 +284,8 @@ func (c *cluster) subscribers() (ids []string) {
 	return ids
 }
 
-// overflowSubscription stalls what one instance listens to until Redis has enough of it and closes the connection.
+// overflowSubscription stalls what one instance listens to until Redis has enough of it and closes the
+// connection.
 func (run *faultRun) overflowSubscription(n *node) {
 	c := run.cluster
 	c.t.Helper()

@@ -114,7 +114,8 @@ func (run *faultRun) push(ctx context.Context, n *node) {
 		case !ok:
 		case err != nil || got.Status != http.StatusOK && got.Status != http.StatusServiceUnavailable:
 			run.cluster.t.Errorf("%s: push: %d %s %v", run.name, got.Status, got.text, err)
-		case got.Status == http.StatusOK && got.Body["partial"] != true && got.Body["instances"].(float64) > 0:
+		case got.Status == http.StatusOK && got.Body["partial"] != true &&
+			got.Body["instances"].(float64) > 0:
 			run.notePush(user, []byte(got.text))
 		}
 	})
@@ -184,7 +185,8 @@ func (run *faultRun) askGateway(ctx context.Context) {
 			conn = nil
 		}
 		p.mu.Unlock()
-		if conn != nil && conn.WriteMessage(websocket.TextMessage, []byte(`{"event":"events","ref":"chaos"}`)) == nil {
+		if conn != nil && conn.WriteMessage(websocket.TextMessage,
+			[]byte(`{"event":"events","ref":"chaos"}`)) == nil {
 			p.mu.Lock()
 			c.asked++
 			p.mu.Unlock()
@@ -204,13 +206,15 @@ func (run *faultRun) finish() {
 	c.report.played(run.name, exact)
 	c.wantCleanAudit()
 	c.pool.await("every question to be answered", func() bool {
-		return !slices.ContainsFunc(c.pool.clients, func(c *client) bool { return c.breaks == 0 && c.answered < c.asked })
+		return !slices.ContainsFunc(c.pool.clients, func(c *client) bool {
+			return c.breaks == 0 && c.answered < c.asked
+		})
 	})
 	run.verify()
 }
 
-// wantFencePassed pushes to everybody through a node until the answer says that all their instances took it, and wants all to get it. What
-// was pushed there before has come by then, or never will.
+// wantFencePassed pushes to everybody through a node until the answer says that all their instances took it,
+// and wants all to get it. What was pushed there before has come by then, or never will.
 func (c *cluster) wantFencePassed(n *node) {
 	c.t.Helper()
 	truth, _ := c.pool.connected()
@@ -227,7 +231,9 @@ func (c *cluster) wantFencePassed(n *node) {
 	})
 	id := got.Body["id"].(string)
 	c.pool.await("everybody to hear what was pushed", func() bool {
-		return !slices.ContainsFunc(c.pool.clients, func(c *client) bool { return c.instance != "" && c.frames[id] == 0 })
+		return !slices.ContainsFunc(c.pool.clients, func(c *client) bool {
+			return c.instance != "" && c.frames[id] == 0
+		})
 	})
 }
 

@@ -22,11 +22,13 @@ func TestGate_SilentConnectionsKeepNobodyOut(t *testing.T) {
 	t.Parallel()
 	p := startBinary(t, withFiles(t, 64))
 	for name, head := range map[string]string{
-		"nothing":                    "",
-		"a head without its end":     "GET /healthz HTTP/1.1\r\nHost: localhost\r\n",
-		"a request and no other":     "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n",
-		"a head without its body":    "GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n",
-		"a push without key or body": "POST /push/alice HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n",
+		"nothing":                "",
+		"a head without its end": "GET /healthz HTTP/1.1\r\nHost: localhost\r\n",
+		"a request and no other": "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n",
+		"a head without its body": "GET /healthz HTTP/1.1\r\nHost: localhost\r\n" +
+			"Content-Length: 1000\r\n\r\n",
+		"a push without key or body": "POST /push/alice HTTP/1.1\r\nHost: localhost\r\n" +
+			"Content-Length: 1000\r\n\r\n",
 	} {
 		flood(t, p.App, 150, head)
 		if status := wantAnswers(t, p.App, "/healthz"); status != http.StatusOK {
@@ -46,7 +48,8 @@ func TestGate_ACallerWithoutAKeyIsAnsweredBeforeItsBody(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	fmt.Fprint(conn, "POST /push/alice HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n")
+	fmt.Fprint(conn, "POST /push/alice HTTP/1.1\r\nHost: localhost\r\n"+
+		"Content-Type: application/json\r\nContent-Length: 1000\r\n\r\n")
 	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err != nil {
 		t.Fatal(err)
@@ -60,7 +63,8 @@ func TestInstance_ThatIsFullSaysSo(t *testing.T) {
 	t.Parallel()
 	a := startApp(t, "--max-sockets=1")
 	alice := connect(t, a, "alice")
-	got := ask(t, a, "GET", "/ws", "", http.Header{"Authorization": nil, "Connection": {"Upgrade"}, "Upgrade": {"websocket"},
+	got := ask(t, a, "GET", "/ws", "", http.Header{"Authorization": nil, "Connection": {"Upgrade"},
+		"Upgrade":               {"websocket"},
 		"Sec-Websocket-Version": {"13"}, "Sec-Websocket-Key": {"dGhlIHNhbXBsZSBub25jZQ=="}})
 	wantProblem(t, got, http.StatusServiceUnavailable, "full")
 	if got.Header.Get("Retry-After") == "" {
@@ -82,7 +86,8 @@ func TestInstance_ThatIsFullSaysSo(t *testing.T) {
 func TestConfig_RefusesMoreSocketsThanFilesAllow(t *testing.T) {
 	t.Parallel()
 	out, err := exec.Command(withFiles(t, 64), "--max-sockets=17").CombinedOutput()
-	if err == nil || !strings.Contains(string(out), "--max-sockets (ROLLCALL_MAX_SOCKETS) is 17: want 0 (as many as may be) to 16") {
+	if err == nil || !strings.Contains(string(out),
+		"--max-sockets (ROLLCALL_MAX_SOCKETS) is 17: want 0 (as many as may be) to 16") {
 		t.Errorf("%v: %s", err, out)
 	}
 }
@@ -102,10 +107,12 @@ func TestGate_AHeadHas16KiBAndSomeLinesAtMost(t *testing.T) {
 		t.Errorf("%d lines: %d", len(many), got.Status)
 	}
 	lines := strings.NewReader(strings.Repeat("\n", 4000)) // those of a body are not counted
-	if response, err := http.Post("http://"+a.Addr+"/push", "application/json", lines); err != nil || response.Body.Close() != nil {
+	if response, err := http.Post("http://"+a.Addr+"/push", "application/json", lines); err != nil ||
+		response.Body.Close() != nil {
 		t.Errorf("a body of many lines: %v", err)
 	}
-	if got := ask(t, a, "GET", "/presence/count", "", head(24<<10)); got.Status != http.StatusRequestHeaderFieldsTooLarge {
+	if got := ask(t, a, "GET", "/presence/count", "",
+		head(24<<10)); got.Status != http.StatusRequestHeaderFieldsTooLarge {
 		t.Errorf("24 KiB: %d", got.Status)
 	}
 }
@@ -134,7 +141,8 @@ func flood(t *testing.T, a *App, count int, text string) {
 	}
 }
 
-const anonymousHandshake = "GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
+const anonymousHandshake = "GET /ws HTTP/1.1\r\nHost: localhost\r\n" +
+	"Connection: Upgrade\r\nUpgrade: websocket\r\n" +
 	"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 
 // wantAnswers wants an instance to answer over a new connection.
@@ -165,7 +173,8 @@ func TestInstance_WithoutFilesKeepsItsLeaseAndAnswersProbes(t *testing.T) {
 		if status := wantAnswers(t, p.App, "/healthz"); status != http.StatusOK {
 			t.Fatalf("/healthz answers %d", status)
 		}
-		if got := ask(t, other, "GET", "/presence/alice", ""); got.Body["stale"] == false && got.Body["state"] != "online" {
+		if got := ask(t, other, "GET", "/presence/alice", ""); got.Body["stale"] == false &&
+			got.Body["state"] != "online" {
 			t.Fatalf("alice is %v", got.Body)
 		}
 	}
@@ -184,7 +193,8 @@ func TestGate_CountsNoLinesOfABodyWhereverTheReadsAreCut(t *testing.T) {
 	a := startApp(t)
 	body := `{"users":["alice"],` + strings.Repeat("\n", 2*mostHeadLines) + `"event":"x"}`
 	for head := 4096 - 1; head < 4096+4; head++ { // net/http reads so many bytes at a time
-		text := fmt.Sprintf("POST /push HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\n"+
+		text := fmt.Sprintf("POST /push HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\n"+
+			"Content-Type: application/json\r\n"+
 			"Connection: close\r\nContent-Length: %d\r\nX-Long: ", a.Addr, testKey, len(body))
 		text += strings.Repeat("x", head-len(text)-4) + "\r\n\r\n" + body
 		conn, err := net.Dial("tcp", a.Addr)

@@ -10,8 +10,8 @@ import (
 	"rollcall/lua/redistest"
 )
 
-// TestPush_OneUsersClientsDoNotKeepPushesFromOthers is what one valid token could do: two sockets of mallory send
-// events as fast as they can, and each answer goes to twenty more of hers on another instance.
+// TestPush_OneUsersClientsDoNotKeepPushesFromOthers is what one valid token could do: two sockets of mallory
+// send events as fast as they can, and each answer goes to twenty more of hers on another instance.
 func TestPush_OneUsersClientsDoNotKeepPushesFromOthers(t *testing.T) {
 	t.Parallel()
 	redis := redistest.Start(t)

@@ -33,13 +33,15 @@ func TestInstance_KeepsPresenceAndPushesGoingOnAFullRedisAndNamesIt(t *testing.T
 		t.Helper()
 		redistest.Eventually(t, "readyz to say "+warning, func() (answer, bool) {
 			got := ask(t, app, "GET", "/readyz", "")
-			return got, got.Status == http.StatusOK && strings.Contains(got.text, warning) && !strings.Contains(got.text, "out of reach")
+			return got, got.Status == http.StatusOK && strings.Contains(got.text, warning) &&
+				!strings.Contains(got.text, "out of reach")
 		})
 	}
 	redis.Fill()
 	wantReady(a, "Redis is full")
 	wantReady(b, "Redis is full")
-	if got := ask(t, a, "GET", "/metrics", ""); !strings.Contains(got.text, "\nrollcall_redis{state=\"full\"} 1\n") {
+	if got := ask(t, a, "GET", "/metrics", ""); !strings.Contains(got.text,
+		"\nrollcall_redis{state=\"full\"} 1\n") {
 		t.Error("no metric says that Redis is full")
 	}
 
@@ -74,15 +76,18 @@ func TestInstance_KeepsPresenceAndPushesGoingOnAFullRedisAndNamesIt(t *testing.T
 	}
 	alice.wantFrame("x", "null")
 	for _, app := range []*App{a, b} {
-		if got := ask(t, app, "GET", "/audit", ""); strings.Contains(got.text, `"missing":1`) || strings.Contains(got.text, `"ghosts":1`) {
+		if got := ask(t, app, "GET", "/audit", ""); strings.Contains(got.text, `"missing":1`) ||
+			strings.Contains(got.text, `"ghosts":1`) {
 			t.Errorf("audit: %s", got.text)
 		}
 		if n := metric(t, app, "rollcall_audit_differences_total"); n != "0" {
 			t.Errorf("%s differences were found", n)
 		}
 	}
-	want := []string{"alice online", "bob online", "cathy online", "dave online", "bob offline", "cathy offline"}
-	if got := redis.Changes(redis.Client(), "rollcall:1:{0}:log"); strings.Join(got, ", ") != strings.Join(want, ", ") {
+	want := []string{"alice online", "bob online", "cathy online", "dave online", "bob offline",
+		"cathy offline"}
+	if got := redis.Changes(redis.Client(), "rollcall:1:{0}:log"); strings.Join(got,
+		", ") != strings.Join(want, ", ") {
 		t.Errorf("log: %q, want %q", got, want)
 	}
 }

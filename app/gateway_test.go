@@ -16,7 +16,8 @@ func TestGateway_EveryAnswerReachesTheAskerAndTheUsersOtherSocketsInOrderAndOnce
 	t.Parallel()
 	apps := startThree(t)
 	asker := connect(t, apps[0], "alice")
-	others := []*socket{connect(t, apps[0], "alice"), connect(t, apps[1], "alice"), connect(t, apps[2], "alice")}
+	others := []*socket{connect(t, apps[0], "alice"), connect(t, apps[1], "alice"),
+		connect(t, apps[2], "alice")}
 	bob := connect(t, apps[0], "bob")
 	const questions = 20
 	for n := range questions {
@@ -72,8 +73,12 @@ func withHandlers(t *testing.T, more map[string]handlers.Handler, flags ...strin
 func TestGateway_AHandlerMayAnswerInPrivateManyTimesOrNotAtAll(t *testing.T) {
 	t.Parallel()
 	a := withHandlers(t, map[string]handlers.Handler{
-		"secret": func(_ context.Context, _ handlers.Request, a *handlers.Responder) error { return a.ReplyOnly("psst") },
-		"name":   func(_ context.Context, q handlers.Request, a *handlers.Responder) error { return a.Send(q.User) },
+		"secret": func(_ context.Context, _ handlers.Request, a *handlers.Responder) error {
+			return a.ReplyOnly("psst")
+		},
+		"name": func(_ context.Context, q handlers.Request, a *handlers.Responder) error {
+			return a.Send(q.User)
+		},
 		"many": func(_ context.Context, _ handlers.Request, a *handlers.Responder) error {
 			for n := range 500 {
 				if err := a.Send(n); err != nil {
@@ -112,7 +117,9 @@ func TestGateway_AHandlerMayAnswerInPrivateManyTimesOrNotAtAll(t *testing.T) {
 func TestGateway_AHandlerThatPanicsOrFailsCostsOneAnswer(t *testing.T) {
 	t.Parallel()
 	a := withHandlers(t, map[string]handlers.Handler{
-		"panic": func(context.Context, handlers.Request, *handlers.Responder) error { panic("the password is hunter2") },
+		"panic": func(context.Context, handlers.Request, *handlers.Responder) error {
+			panic("the password is hunter2")
+		},
 		"fail": func(context.Context, handlers.Request, *handlers.Responder) error {
 			return errors.New("the password is hunter2")
 		},
@@ -146,7 +153,8 @@ func TestGateway_GoesOnAfterAMalformedPayload(t *testing.T) {
 	alice := connect(t, a, "alice")
 	client := redis.Client()
 	channel := "rollcall:1:{0}:to:" + a.Instance
-	for _, payload := range []string{"", "{}", "heartbea", "\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", "\x05hello", "\x80", strings.Repeat("\x01", 1000)} {
+	for _, payload := range []string{"", "{}", "heartbea", "\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff",
+		"\x05hello", "\x80", strings.Repeat("\x01", 1000)} {
 		for _, to := range []string{channel, "rollcall:1:{0}:all", "rollcall:1:{0}:authenticated"} {
 			redis.Do(client, "PUBLISH", to, payload)
 		}
@@ -184,15 +192,19 @@ func TestPush_APublishErrorIsNotSwallowed(t *testing.T) {
 	alice.wantFrame("x", "null")
 	wantProblem(t, ask(t, a, "POST", "/push/bob", `{"event":"x"}`), 503, "redis_unreachable")
 	many := ask(t, a, "POST", "/push", `{"event":"y","users":["alice","bob"]}`)
-	if want := `[{"user":"alice","state":"unknown","instances":1,"partial":true},{"user":"bob","state":"unknown","instances":0,"error":"redis_unreachable"}]`; !sameJSON(string(marshal(t, many.Body["results"])), want) {
+	want := `[{"user":"alice","state":"unknown","instances":1,"partial":true},
+		{"user":"bob","state":"unknown","instances":0,"error":"redis_unreachable"}]`
+	if !sameJSON(string(marshal(t, many.Body["results"])), want) {
 		t.Errorf("push to many: %s", many.text)
 	}
 	alice.wantFrame("y", "null")
-	if got := ask(t, a, "POST", "/emit/all", `{"event":"z"}`); got.Body["partial"] != true || got.Body["instances"] != 1.0 {
+	if got := ask(t, a, "POST", "/emit/all", `{"event":"z"}`); got.Body["partial"] != true ||
+		got.Body["instances"] != 1.0 {
 		t.Errorf("emit: %s", got.text)
 	}
 	alice.wantFrame("z", "null")
-	wantProblem(t, ask(t, startLonely(t, redis), "POST", "/emit/all", `{"event":"z"}`), 503, "redis_unreachable")
+	wantProblem(t, ask(t, startLonely(t, redis), "POST", "/emit/all", `{"event":"z"}`), 503,
+		"redis_unreachable")
 }
 
 // startLonely starts an instance without sockets, whose Redis is away.
@@ -217,7 +229,8 @@ func TestPresence_ReadsWithoutRedisSayThatTheyAreStale(t *testing.T) {
 		"/presence":                   `"user":"alice"`,
 		"/presence/count":             `"present":1`,
 	} {
-		if got := ask(t, a, "GET", path, ""); got.Status != 200 || got.Body["stale"] != true || !strings.Contains(got.text, want) {
+		if got := ask(t, a, "GET", path, ""); got.Status != 200 || got.Body["stale"] != true ||
+			!strings.Contains(got.text, want) {
 			t.Errorf("%s: %d %s, want it stale with %s", path, got.Status, got.text, want)
 		}
 	}
@@ -230,7 +243,8 @@ func TestSocket_ThatOpensWithoutRedisIsToldWhenItIsReachable(t *testing.T) {
 	a := startApp(t, "--redis-url="+redis.URL())
 	redis.Kill()
 	alice := dialRaw(t, a, "alice")
-	if f := alice.next(); f.Event != "rollcall:welcome" || !strings.Contains(string(f.Data), `"reachable":false`) {
+	if f := alice.next(); f.Event != "rollcall:welcome" ||
+		!strings.Contains(string(f.Data), `"reachable":false`) {
 		t.Fatalf("got %s %s", f.Event, f.Data)
 	}
 	redis.Restart()

@@ -32,8 +32,9 @@ type issuer struct {
 
 	mu sync.Mutex
 	// mu guards the following
-	keys   map[string]*ecdsa.PrivateKey
-	answer func(w http.ResponseWriter, asked int) bool // nil: answers with the keys; true if it has answered otherwise
+	keys map[string]*ecdsa.PrivateKey
+	// nil: answers with the keys; true if it has answered otherwise
+	answer func(w http.ResponseWriter, asked int) bool
 	asked  int
 }
 
@@ -82,7 +83,8 @@ func (i *issuer) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 	asked, answer := i.asked, i.answer
 	var set jwkset.JWKSMarshal
 	for _, kid := range slices.Sorted(maps.Keys(i.keys)) {
-		set.Keys = append(set.Keys, published(i.t, &i.keys[kid].PublicKey, jwkset.JWKMetadataOptions{KID: kid, ALG: jwkset.AlgES256}))
+		set.Keys = append(set.Keys, published(i.t, &i.keys[kid].PublicKey,
+			jwkset.JWKMetadataOptions{KID: kid, ALG: jwkset.AlgES256}))
 	}
 	i.mu.Unlock()
 	if answer == nil || !answer(w, asked) {
@@ -99,7 +101,8 @@ func (i *issuer) token(kid string) string {
 	if key == nil {
 		key = newECKey(i.t)
 	}
-	made := jwt.NewWithClaims(jwt.SigningMethodES256, jwt.MapClaims{"sub": "alice", "exp": time.Now().Add(time.Hour).Unix()})
+	made := jwt.NewWithClaims(jwt.SigningMethodES256,
+		jwt.MapClaims{"sub": "alice", "exp": time.Now().Add(time.Hour).Unix()})
 	if kid != "" {
 		made.Header["kid"] = kid
 	}
@@ -154,7 +157,8 @@ func wantNoKeys(t *testing.T, got answer) {
 func TestJWKS_KeysRotateOverADistanceAndFailures(t *testing.T) {
 	t.Parallel()
 	i := startIssuer(t, "one")
-	i.answers(func(w http.ResponseWriter, asked int) bool { return asked%2 == 1 && unavailable(w, asked) }) // every other time
+	// every other time
+	i.answers(func(w http.ResponseWriter, asked int) bool { return asked%2 == 1 && unavailable(w, asked) })
 	a := startApp(t, "--jwks-url="+i.url)
 	wantGood(t, a, i.token("one"))
 	for _, rotation := range [][]string{{"one", "two"}, {"two", "three"}} {
@@ -215,7 +219,9 @@ func TestJWKS_TokensOfKnownKeysDoNotWaitForAFetch(t *testing.T) {
 		}
 	}
 	close(release)
-	if got := <-waiting; got.Status != http.StatusUnauthorized && got.Status != http.StatusServiceUnavailable { // the latter on a slow machine
+	// the latter on a slow machine
+	if got := <-waiting; got.Status != http.StatusUnauthorized &&
+		got.Status != http.StatusServiceUnavailable {
 		t.Errorf("%d %s", got.Status, got.text)
 	}
 }
@@ -264,10 +270,12 @@ func TestJWKS_OnlyKeysForSignaturesVerify(t *testing.T) {
 	set := jwkset.JWKSMarshal{Keys: []jwkset.JWKMarshal{
 		published(t, key, jwkset.JWKMetadataOptions{KID: "plain"}),
 		published(t, key, jwkset.JWKMetadataOptions{KID: "sig", USE: jwkset.UseSig, ALG: jwkset.AlgES256}),
-		published(t, key, jwkset.JWKMetadataOptions{KID: "verify", KEYOPS: []jwkset.KEYOPS{jwkset.KeyOpsVerify}}),
+		published(t, key, jwkset.JWKMetadataOptions{KID: "verify",
+			KEYOPS: []jwkset.KEYOPS{jwkset.KeyOpsVerify}}),
 		published(t, &large.PublicKey, jwkset.JWKMetadataOptions{KID: "rsa", USE: jwkset.UseSig}),
 		published(t, key, jwkset.JWKMetadataOptions{KID: "enc", USE: jwkset.UseEnc}),
-		published(t, key, jwkset.JWKMetadataOptions{KID: "ops", KEYOPS: []jwkset.KEYOPS{jwkset.KeyOpsEncrypt}}),
+		published(t, key, jwkset.JWKMetadataOptions{KID: "ops",
+			KEYOPS: []jwkset.KEYOPS{jwkset.KeyOpsEncrypt}}),
 		{KTY: "oct", KID: "secret", K: "c2VjcmV0"},
 		{KTY: "unheard of", KID: "new"},
 	}}
@@ -297,9 +305,14 @@ func TestJWKS_RefusesAnAnswerThatIsNoKeySet(t *testing.T) {
 	for says, answer := range map[string]func(http.ResponseWriter){
 		"no JSON Web Key Set": func(w http.ResponseWriter) { fmt.Fprint(w, "<html>") },
 		"no JSON Web Key":     func(w http.ResponseWriter) { fmt.Fprint(w, `{"error":"try again"}`) },
-		"more than":           func(w http.ResponseWriter) { fmt.Fprintf(w, `{"keys":[],"more":%q}`, strings.Repeat("x", keysBytes)) },
-		"404":                 func(w http.ResponseWriter) { w.WriteHeader(404) },
-		"want https":          func(w http.ResponseWriter) { w.Header().Set("Location", "http://evil.example/"); w.WriteHeader(302) },
+		"more than": func(w http.ResponseWriter) {
+			fmt.Fprintf(w, `{"keys":[],"more":%q}`, strings.Repeat("x", keysBytes))
+		},
+		"404": func(w http.ResponseWriter) { w.WriteHeader(404) },
+		"want https": func(w http.ResponseWriter) {
+			w.Header().Set("Location", "http://evil.example/")
+			w.WriteHeader(302)
+		},
 	} {
 		i.answers(func(w http.ResponseWriter, _ int) bool { answer(w); return true })
 		if got, err := keys.download(t.Context()); err == nil || !strings.Contains(err.Error(), says) {
@@ -315,7 +328,8 @@ func TestJWKS_AKeyThatIsInTheFileAndTheSetMayBeEither(t *testing.T) {
 	i.answers(unavailable)
 	key := newECKey(t)
 	a := startApp(t, "--jwks-url="+i.url, "--jwt-public-key="+publicKeyFile(t, &key.PublicKey))
-	made, err := jwt.NewWithClaims(jwt.SigningMethodES256, jwt.MapClaims{"sub": "alice", "exp": time.Now().Add(time.Hour).Unix()}).SignedString(key)
+	made, err := jwt.NewWithClaims(jwt.SigningMethodES256,
+		jwt.MapClaims{"sub": "alice", "exp": time.Now().Add(time.Hour).Unix()}).SignedString(key)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -32,15 +32,18 @@ func TestInstance_ToldToStopSendsItsClientsOnAndExitsCleanly(t *testing.T) {
 		frames := s.wantClose(websocket.CloseServiceRestart)
 		var data struct{ Reconnect *int }
 		last := frames[len(frames)-1]
-		if err := json.Unmarshal(last.Data, &data); err != nil || last.Event != "rollcall:goaway" || data.Reconnect == nil {
+		if err := json.Unmarshal(last.Data, &data); err != nil || last.Event != "rollcall:goaway" ||
+			data.Reconnect == nil {
 			t.Errorf("the last frame is %s %s", last.Event, last.Data)
 		}
 	}
 	leaving.wantExit(0)
-	if got := ask(t, staying, "GET", "/instances", ""); !strings.Contains(got.text, `"sockets":0,"users":0,"state":"left"`) {
+	if got := ask(t, staying, "GET", "/instances", ""); !strings.Contains(got.text,
+		`"sockets":0,"users":0,"state":"left"`) {
 		t.Errorf("instances: %s", got.text)
 	}
-	wantState(t, staying, "alice", "reconnecting", 0) // the lease was ended: it does not take the lease's time
+	// the lease was ended: it does not take the lease's time
+	wantState(t, staying, "alice", "reconnecting", 0)
 	back := connect(t, staying, "alice")
 	push(t, staying, "alice", `{"event":"x"}`, "online", 1)
 	back.wantFrame("x", "null")
@@ -151,7 +154,8 @@ func TestDevMode_WhatMakeRunPrintsWorksWhenPasted(t *testing.T) {
 			join = line
 		}
 	}
-	if got, err := exec.Command("sh", "-c", curl).Output(); err != nil || !strings.Contains(string(got), `"instances":1`) {
+	if got, err := exec.Command("sh", "-c", curl).Output(); err != nil ||
+		!strings.Contains(string(got), `"instances":1`) {
 		t.Errorf("%s: %s, %v", curl, got, err)
 	}
 	alice.wantFrame("hello", `{"from":"curl"}`)
@@ -193,7 +197,8 @@ func TestDevMode_PrintsNoSecretThatWasGiven(t *testing.T) {
 	out.Reset()
 	const password = "sesame"
 	given := *a
-	given.config, given.RedisURL = &Config{RedisURL: "redis://:" + password + "@example:6379"}, "redis://:"+password+"@example:6379"
+	given.config, given.RedisURL = &Config{RedisURL: "redis://:" + password + "@example:6379"},
+		"redis://:"+password+"@example:6379"
 	if printDev(&out, &given); strings.Contains(out.String(), password) {
 		t.Error(out.String())
 	}

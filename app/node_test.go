@@ -33,7 +33,8 @@ func (n *node) start() {
 		"--lease=" + clusterLease.String(), "--grace=" + clusterGrace.String(),
 	}, n.cluster.flags...)
 	p := startProcess(n.cluster.t, flags...)
-	n.cluster.t.Cleanup(func() { n.cluster.endedInstances.Store(p.Instance, true) }) // before the process is killed
+	// before the process is killed
+	n.cluster.t.Cleanup(func() { n.cluster.endedInstances.Store(p.Instance, true) })
 	n.comeUp(p)
 }
 
@@ -98,8 +99,8 @@ func (n *node) leave() {
 func (n *node) freeze() { n.goDown(); n.instance().signal(syscall.SIGSTOP) }
 func (n *node) thaw()   { n.instance().signal(syscall.SIGCONT); n.comeUp(n.instance()) }
 
-// call sends a request to the instance, as a backend does. ok says that the instance ran all the time, so that
-// there must be an answer.
+// call sends a request to the instance, as a backend does. ok says that the instance ran all the time, so
+// that there must be an answer.
 func (n *node) call(method, path, body string) (got answer, ok bool, err error) {
 	p, up, stops := n.state()
 	began := time.Now()
@@ -142,7 +143,8 @@ func (n *node) narrowLink(kilobytes int) {
 func (n *node) healLink() {
 	n.cluster.t.Helper()
 	n.link.heal()
-	redistest.Eventually(n.cluster.t, "the link to be open", func() (error, bool) { // for a moment, its port may be taken
+	// for a moment, its port may be taken
+	redistest.Eventually(n.cluster.t, "the link to be open", func() (error, bool) {
 		err := n.link.open()
 		return err, err == nil
 	})

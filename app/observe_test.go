@@ -58,7 +58,8 @@ func TestMetrics_CountRequestsByRouteAndStatus(t *testing.T) {
 	)
 	metrics := ask(t, a, "GET", "/metrics", "").text
 	for _, chosen := range []string{
-		"BREW", "nothing", "wp-login", "coffee", "alice", `rollcall_http_request_seconds_count{method="POST",route="/push"}`,
+		"BREW", "nothing", "wp-login", "coffee", "alice",
+		`rollcall_http_request_seconds_count{method="POST",route="/push"}`,
 	} {
 		if strings.Contains(metrics, chosen) {
 			t.Errorf("the metrics have %s", chosen)
@@ -72,7 +73,8 @@ func TestMetrics_CountSocketsWhenTheyOpenAndByHowTheyClose(t *testing.T) {
 	closeWith := func(code int) {
 		s := connect(t, a, "bob")
 		frame := websocket.FormatCloseMessage(code, "")
-		if err := s.conn.WriteControl(websocket.CloseMessage, frame, time.Now().Add(redistest.Patience)); err != nil {
+		if err := s.conn.WriteControl(websocket.CloseMessage, frame,
+			time.Now().Add(redistest.Patience)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -110,7 +112,8 @@ func TestMetrics_CountRefusedHandshakesByCode(t *testing.T) {
 	try("?token=garbage", nil)
 	try("?token=garbage", nil)
 	try("", http.Header{"Origin": {"https://evil.example"}})
-	half := http.Header{"Authorization": nil, "Connection": {"Upgrade"}, "Upgrade": {"websocket"}} // of a handshake
+	// of a handshake
+	half := http.Header{"Authorization": nil, "Connection": {"Upgrade"}, "Upgrade": {"websocket"}}
 	ask(t, a, "GET", "/ws", "", half)
 	wantMetrics(t, a,
 		`rollcall_handshakes_refused_total{code="bad_token"} 2`,
@@ -178,9 +181,11 @@ func TestMetrics_ShowThatRedisIsAway(t *testing.T) {
 	c := startCluster(t, 0)
 	n := c.nodes[0]
 	n.cutLink()
-	wantMetrics(t, n.instance().App, `rollcall_redis{state="reachable"} 0`, `rollcall_redis{state="lease_held"} 0`)
+	wantMetrics(t, n.instance().App, `rollcall_redis{state="reachable"} 0`,
+		`rollcall_redis{state="lease_held"} 0`)
 	n.healLink()
-	wantMetrics(t, n.instance().App, `rollcall_redis{state="reachable"} 1`, `rollcall_redis{state="lease_held"} 1`)
+	wantMetrics(t, n.instance().App, `rollcall_redis{state="reachable"} 1`,
+		`rollcall_redis{state="lease_held"} 1`)
 }
 
 func TestMetrics_ShowThatAnInstanceDrains(t *testing.T) {
@@ -221,7 +226,8 @@ func TestLog_ShowsKicks(t *testing.T) {
 	alice.wantClose(4003)
 	ask(t, a, "DELETE", "/sockets/"+bob.id, "")
 	bob.wantClose(4003)
-	if !log.has("level=INFO", "kicked", "user=alice", "route=/presence/:user", "closed=1", "peer=127.0.0.1") ||
+	if !log.has("level=INFO", "kicked", "user=alice", "route=/presence/:user", "closed=1",
+		"peer=127.0.0.1") ||
 		!log.has("kicked", "socket="+bob.id, "route=/sockets/:id", "closed=1") || log.has(testKey) {
 		t.Error(log.text.String())
 	}
@@ -251,7 +257,8 @@ func TestHTTP_EveryAnswerForbidsBrowsersToGuessItsType(t *testing.T) {
 	t.Parallel()
 	a := startApp(t)
 	for _, path := range []string{
-		"/", "/rollcall.js", "/healthz", "/presence", "/presence/alice", "/metrics", "/nothing", "/push/alice", "/ws",
+		"/", "/rollcall.js", "/healthz", "/presence", "/presence/alice", "/metrics", "/nothing",
+		"/push/alice", "/ws",
 	} {
 		got := ask(t, a, "GET", path, "")
 		if got.Header.Get("X-Content-Type-Options") != "nosniff" {

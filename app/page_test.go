@@ -14,10 +14,12 @@ func TestPage_ShowsAnAnswerOnceInEachOfTheUsersTabs(t *testing.T) {
 	a, b := startApp(t), startBrowser(t)
 	asker, other := b.openAs(a, "alice"), b.openAs(a, "alice")
 	asker.send("events", `{"test": true}`)
-	withRef, without := []string{"events 1 ref 1", "events 2 ref 1", "events 3 ref 1"}, []string{"events 1", "events 2", "events 3"}
+	withRef, without := []string{"events 1 ref 1", "events 2 ref 1", "events 3 ref 1"},
+		[]string{"events 1", "events 2", "events 3"}
 	asker.wantLog(withRef...)
 	other.wantLog(without...)
-	asker.push("alice", "last", "", "alice is online, taken by 1 instance") // whatever else they got would be before this
+	// whatever else they got would be before this
+	asker.push("alice", "last", "", "alice is online, taken by 1 instance")
 	asker.wantLog(append(withRef, "last null")...)
 	other.wantLog(append(without, "last null")...)
 }
@@ -64,12 +66,15 @@ func TestPage_ShowsAHostileUserIDAsText(t *testing.T) {
 	a, b := startApp(t), startBrowser(t)
 	alice, fox := b.openAs(a, "alice"), b.openAs(a, hostile)
 	alice.wantListed(hostile, "online", 1)
-	alice.see(`(user) => { rows("online").find((li) => li.dataset.user === user).firstChild.click(); }`, hostile)
+	alice.see(`(user) => { rows("online").find((li) => li.dataset.user === user).firstChild.click(); }`,
+		hostile)
 	alice.await("the user to push to", `(user) => $("push-user").value === user`, hostile)
-	alice.pushAs("push", "<b>hi</b>", `{"html": "<img src=x onerror=alert(2)>"}`, hostile+" is online, taken by 1 instance")
+	alice.pushAs("push", "<b>hi</b>", `{"html": "<img src=x onerror=alert(2)>"}`,
+		hostile+" is online, taken by 1 instance")
 	fox.wantLog(`<b>hi</b> {"html":"<img src=x onerror=alert(2)>"}`)
 	for _, p := range []*tab{alice, fox} {
-		p.await("no more markup than the page's own", `() => document.images.length === 1 && !document.querySelector("b")`)
+		p.await("no more markup than the page's own",
+			`() => document.images.length === 1 && !document.querySelector("b")`)
 	}
 }
 
@@ -102,7 +107,8 @@ func TestPage_ReachesTabsOnAnotherInstance(t *testing.T) {
 	here.wantListed("alice", "online", 2)
 	for p, instance := range map[*tab]string{here: a.Instance, there: a2.Instance} {
 		p.await("both instances live, and this tab's marked", `(instance) => rows("instances").length === 2 &&
-			rows("instances").every((li) => li.dataset.state === "live" && li.hasAttribute("data-here") === (li.dataset.instance === instance))`, instance)
+			rows("instances").every((li) => li.dataset.state === "live" &&
+				li.hasAttribute("data-here") === (li.dataset.instance === instance))`, instance)
 	}
 }
 
@@ -131,9 +137,12 @@ func TestPage_SaysThatRedisIsOutOfReachAndGoesOn(t *testing.T) {
 	here.allowRefusals() // it asks for what only Redis knows
 	there.allowRefusals()
 	redis.Kill()
-	here.await("the news about Redis", `() => $("online-note").textContent.includes("out of reach") && $("count").hasAttribute("data-stale")`)
+	here.await("the news about Redis",
+		`() => $("online-note").textContent.includes("out of reach") &&
+			$("count").hasAttribute("data-stale")`)
 	here.wantListed("alice", "online", 2)
-	here.push("alice", "order.paid", "7", "the state of alice is unknown, taken by 1 instance, only this instance could be reached")
+	here.push("alice", "order.paid", "7",
+		"the state of alice is unknown, taken by 1 instance, only this instance could be reached")
 	here.wantLog("order.paid 7")
 	there.wantLog("order.paid 7")
 }
@@ -174,12 +183,14 @@ func TestPage_SaysHowManySocketsAPushWasWrittenToAndHowManyConfirmed(t *testing.
 	bob.wantLog("two null", "last null")
 }
 
-// kick kicks a user with the page's form, says yes when asked, and wants the page to say this about what became of it.
+// kick kicks a user with the page's form, says yes when asked, and wants the page to say this about what
+// became of it.
 func (p *tab) kick(user, want string) {
 	p.t.Helper()
 	p.fill("push-user", user)
 	p.press("kick")
-	p.await("to be asked whether to kick "+user, `(user) => $("kick-sure").open && $("kick-user").textContent === user`, user)
+	p.await("to be asked whether to kick "+user,
+		`(user) => $("kick-sure").open && $("kick-user").textContent === user`, user)
 	p.wantAnswer("kick-yes", want)
 }
 
@@ -190,7 +201,8 @@ func TestPage_ThatIsKickedSaysSoAndDoesNotComeBack(t *testing.T) {
 	for _, p := range []*tab{kicked, bob} {
 		p.see(`() => {
 			window.statuses = [];
-			new MutationObserver(() => statuses.push($("status").dataset.status)).observe($("status"), { attributeFilter: ["data-status"] });
+			new MutationObserver(() => statuses.push($("status").dataset.status))
+				.observe($("status"), { attributeFilter: ["data-status"] });
 		}`)
 	}
 	kicker.exclude(true)
@@ -201,7 +213,8 @@ func TestPage_ThatIsKickedSaysSoAndDoesNotComeBack(t *testing.T) {
 	kicker.kick("bob", "bob had no socket to close")
 	for p, user := range map[*tab]string{kicked: "alice", bob: "bob"} {
 		p.wantStatus("Not connected")
-		p.await("the reason", `() => $("why").textContent === "The server closed this socket for good (4003): kicked from Rollcall's page."`)
+		p.await("the reason", `() => $("why").textContent ===
+			"The server closed this socket for good (4003): kicked from Rollcall's page."`)
 		p.press("connect") // by hand it may
 		p.wantWelcome(a, user)
 		if got := p.see(`() => statuses.join(" ")`); got != "closed connecting open" {
@@ -221,7 +234,9 @@ func TestPage_ConfirmsAPushOnceItsListenersTookIt(t *testing.T) {
 	p.see(`async () => {
 		const { Rollcall } = await import("/rollcall.js");
 		const { token } = await (await fetch("/dev/token?user=alice")).json();
-		const log = (words) => { document.body.dataset.log = (document.body.dataset.log ?? " ") + words + " "; };
+		const log = (words) => {
+			document.body.dataset.log = (document.body.dataset.log ?? " ") + words + " ";
+		};
 		const send = WebSocket.prototype.send;
 		WebSocket.prototype.send = function (text) {
 			const { event, data } = JSON.parse(text);
@@ -253,9 +268,11 @@ func TestPage_ConfirmsAPushOnceItsListenersTookIt(t *testing.T) {
 	for _, event := range []string{"bad", "broken", "good", "unheard", "last"} {
 		push(t, a, "alice", `{"event":"`+event+`"}`, "online", 1)
 	}
-	p.await("the last of both clients", `() => [" b ", "rollcall:ack:last"].every((words) => document.body.dataset.log?.includes(words))`)
+	p.await("the last of both clients", `() =>
+		[" b ", "rollcall:ack:last"].every((words) => document.body.dataset.log?.includes(words))`)
 	got := strings.Replace(p.see(`() => document.body.dataset.log`), " b ", " ", 1)
-	want := "Uncaught thrown second Uncaught broken took rollcall:ack:good rollcall:ack:unheard a rollcall:ack:last"
+	want := "Uncaught thrown second Uncaught broken took " +
+		"rollcall:ack:good rollcall:ack:unheard a rollcall:ack:last"
 	if strings.TrimSpace(got) != want {
 		t.Errorf("the client did %s\nwant %s", got, want)
 	}
@@ -265,7 +282,8 @@ func TestPage_FitsAPhone(t *testing.T) {
 	t.Parallel()
 	a, b := startApp(t), startBrowser(t)
 	long := strings.Repeat("W", 128)
-	p := b.open(a, "/?user="+long, chromedp.EmulateViewport(390, 844, chromedp.EmulateMobile, chromedp.EmulateTouch))
+	p := b.open(a, "/?user="+long, chromedp.EmulateViewport(390, 844, chromedp.EmulateMobile,
+		chromedp.EmulateTouch))
 	p.wantWelcome(a, long)
 	p.wantListed(long, "online", 1)
 	p.push(long, long[:64], `"`+long+long+`"`, long+" is online, taken by 1 instance")
@@ -273,7 +291,8 @@ func TestPage_FitsAPhone(t *testing.T) {
 	p.send(long, "")
 	p.await("an error", `() => $("log").querySelector("[data-event='rollcall:error']")`)
 	if wide := p.see(`() => [document.documentElement, ...document.querySelectorAll("body *")]
-		.filter((e) => e.getBoundingClientRect().left < 0 || e.getBoundingClientRect().right > 390 || e === document.documentElement && e.scrollWidth > 390)
+		.filter((e) => e.getBoundingClientRect().left < 0 || e.getBoundingClientRect().right > 390 ||
+			e === document.documentElement && e.scrollWidth > 390)
 		.map((e) => e.outerHTML.slice(0, 60)).join("\n")`); wide != "" {
 		t.Errorf("wider than the phone:\n%s", wide)
 	}
@@ -284,10 +303,12 @@ func TestPage_MayConnectToNoOtherServer(t *testing.T) {
 	a, b := startApp(t), startBrowser(t)
 	elsewhere := startApp(t, "--allowed-origins=*")
 	p := b.openAs(a, "alice") // to its own it may, which the welcome shows
-	for _, address := range []string{"ws://" + elsewhere.Addr + "/ws", "http://" + elsewhere.Addr + "/healthz"} {
+	for _, address := range []string{"ws://" + elsewhere.Addr + "/ws",
+		"http://" + elsewhere.Addr + "/healthz"} {
 		got := p.see(`(address) => new Promise((resolve) => {
 			addEventListener("securitypolicyviolation", (e) => resolve(e.effectiveDirective), { once: true });
-			if (address.startsWith("ws")) new WebSocket(address).addEventListener("open", () => resolve("open"));
+			if (address.startsWith("ws")) new WebSocket(address)
+				.addEventListener("open", () => resolve("open"));
 			else fetch(address, { mode: "no-cors" }).then(() => resolve("fetched"), () => {});
 		})`, address)
 		if got != "connect-src" {
@@ -304,10 +325,13 @@ func TestPage_SaysWhyItWaitsAndUntilWhen(t *testing.T) {
 	alice := b.open(a, "/")
 	alice.allowRefusals()
 	alice.see(`() => { // a server that is full, and says so when it is asked why
-		window.WebSocket = class extends WebSocket { constructor(url) { super(new URL("/ws?token=bad", url)); } };
+		window.WebSocket = class extends WebSocket {
+			constructor(url) { super(new URL("/ws?token=bad", url)); }
+		};
 		const plain = window.fetch;
 		window.fetch = (what, ...more) => new URL(what.url ?? what).pathname !== "/ws" ? plain(what, ...more)
-			: Promise.resolve(new Response('{"detail":"this instance is full"}', { status: 503, headers: { "Retry-After": "60" } }));
+			: Promise.resolve(new Response('{"detail":"this instance is full"}',
+				{ status: 503, headers: { "Retry-After": "60" } }));
 	}`)
 	alice.fill("user", "alice")
 	alice.press("connect")

@@ -34,7 +34,8 @@ func (n *node) readPresence(path string) (users map[string]presenceView, stale b
 			err = json.Unmarshal([]byte(got.text), &page)
 		}
 		if err != nil || got.Status != http.StatusOK {
-			return nil, false, fmt.Errorf("%s answers %d %s %v", n.instance().Instance, got.Status, got.text, err)
+			return nil, false, fmt.Errorf("%s answers %d %s %v", n.instance().Instance, got.Status, got.text,
+				err)
 		}
 		stale = stale || page.Stale
 		for _, view := range page.Users {
@@ -47,8 +48,8 @@ func (n *node) readPresence(path string) (users map[string]presenceView, stale b
 	}
 }
 
-// difference compares what every instance says with what the clients know; empty: it is exact. vouched: no instance says that it is
-// stale.
+// difference compares what every instance says with what the clients know; empty: it is exact. vouched: no
+// instance says that it is stale.
 func (c *cluster) difference() (wrong string, vouched bool) {
 	vouched = true
 	truth, complete := c.pool.connected()
@@ -71,8 +72,10 @@ func (c *cluster) difference() (wrong string, vouched bool) {
 			for _, n := range at {
 				sockets += n
 			}
-			if view := users[name]; view.Sockets != sockets || !slices.Equal(view.Instances, slices.Sorted(maps.Keys(at))) {
-				return fmt.Sprintf("%s is told to be on %v with %d sockets, and is on %v", name, view.Instances, view.Sockets, at), false
+			if view := users[name]; view.Sockets != sockets ||
+				!slices.Equal(view.Instances, slices.Sorted(maps.Keys(at))) {
+				return fmt.Sprintf("%s is told to be on %v with %d sockets, and is on %v", name,
+					view.Instances, view.Sockets, at), false
 			}
 		}
 	}

@@ -83,7 +83,8 @@ func startBinary(t *testing.T, path string, flags ...string) *process {
 		t.Fatalf("the instance said nothing: %v", p.cmd.Wait())
 	}
 	var first struct{ Msg, Addr, Instance string }
-	if err := json.Unmarshal(lines.Bytes(), &first); err != nil || first.Msg != "listening" || first.Addr == "" {
+	if err := json.Unmarshal(lines.Bytes(), &first); err != nil || first.Msg != "listening" ||
+		first.Addr == "" {
 		t.Fatalf("the first line of the log is %s", lines.Bytes())
 	}
 	p.App = &App{Addr: first.Addr, Instance: first.Instance}

@@ -46,7 +46,9 @@ var proxyKinds = []proxyKind{
 	},
 	{ // of Debian, version 2.6: newer ones can be full duplex
 		program: "caddy", config: "Caddyfile", listens: "http://%s {\n", stop: syscall.SIGKILL,
-		args: func(file string) []string { return []string{"run", "--adapter", "caddyfile", "--config", file} },
+		args: func(file string) []string {
+			return []string{"run", "--adapter", "caddyfile", "--config", file}
+		},
 	},
 }
 

@@ -47,7 +47,8 @@ func TestPush_EverySocketOfAUserGetsItExactlyOnceAndOthersDoNot(t *testing.T) {
 func TestPush_LeavesOutTheExcludedSocketAlone(t *testing.T) {
 	t.Parallel()
 	apps := startThree(t)
-	here, sibling, there := connect(t, apps[0], "alice"), connect(t, apps[0], "alice"), connect(t, apps[1], "alice")
+	here, sibling, there := connect(t, apps[0], "alice"), connect(t, apps[0], "alice"),
+		connect(t, apps[1], "alice")
 	for _, a := range apps {
 		push(t, a, "alice", `{"event":"x","exclude":"`+here.id+`"}`, "online", 2)
 	}
@@ -83,10 +84,12 @@ func TestPush_ToManyAnswersForEachInTheOrderAsked(t *testing.T) {
 	t.Parallel()
 	apps := startThree(t)
 	alice, bob := connect(t, apps[0], "alice"), connect(t, apps[1], "bob")
-	got := ask(t, apps[2], "POST", "/push", `{"users":["bob","nobody","alice","bob"],"event":"x","data":{"a":[1]}}`)
+	got := ask(t, apps[2], "POST", "/push",
+		`{"users":["bob","nobody","alice","bob"],"event":"x","data":{"a":[1]}}`)
 	want := `[{"user":"bob","state":"online","instances":1},{"user":"nobody","state":"offline","instances":0},
 		{"user":"alice","state":"online","instances":1},{"user":"bob","state":"online","instances":1}]`
-	if got.Status != http.StatusOK || got.Body["id"] == "" || !sameJSON(string(marshal(t, got.Body["results"])), want) {
+	if got.Status != http.StatusOK || got.Body["id"] == "" ||
+		!sameJSON(string(marshal(t, got.Body["results"])), want) {
 		t.Errorf("got %d %s", got.Status, got.text)
 	}
 	alice.wantFrame("x", `{"a":[1]}`)
@@ -105,7 +108,8 @@ func TestPresence_AThousandUsersWithLongNamesCanBeAskedAboutAtOnce(t *testing.T)
 	}
 	users = append(users, "alice")
 	plain := string(marshal(t, map[string]any{"users": users}))
-	for spelling, body := range map[string]string{"in UTF-8": plain, "with escapes": strings.ReplaceAll(plain, "é", `\u00e9`)} {
+	for spelling, body := range map[string]string{"in UTF-8": plain,
+		"with escapes": strings.ReplaceAll(plain, "é", `\u00e9`)} {
 		got := ask(t, a, "POST", "/presence", body)
 		listed, _ := got.Body["users"].([]any)
 		if got.Status != http.StatusOK || len(listed) != len(users) || got.Body["stale"] != false {
@@ -147,7 +151,8 @@ func TestPresence_AQuestionAboutUsersHasTheSameAnswerInTheAddressAndInTheBody(t 
 func TestHTTP_HEADIsAnsweredWhereGETIs(t *testing.T) {
 	t.Parallel()
 	a := startApp(t)
-	for _, path := range []string{"/", "/rollcall.js", "/healthz", "/readyz", "/presence", "/presence/alice", "/instances", "/metrics"} {
+	for _, path := range []string{"/", "/rollcall.js", "/healthz", "/readyz", "/presence", "/presence/alice",
+		"/instances", "/metrics"} {
 		if got := ask(t, a, "HEAD", path, ""); got.Status != http.StatusOK || got.text != "" {
 			t.Errorf("%s: %d %q", path, got.Status, got.text)
 		}
@@ -168,7 +173,8 @@ func TestHTTP_PagesElsewhereMayLoadTheClientAndReadWhyASocketWasRefused(t *testi
 	}
 	got = ask(t, a, "GET", "/ws", "", http.Header{"Origin": {"https://evil.example"}, "Authorization": nil})
 	wantProblem(t, got, 403, "bad_origin")
-	if got.Header.Get("Access-Control-Allow-Origin") != "https://evil.example" || got.Header.Get("Vary") != "Origin" {
+	if got.Header.Get("Access-Control-Allow-Origin") != "https://evil.example" ||
+		got.Header.Get("Vary") != "Origin" {
 		t.Errorf("a page can't read that its origin is not allowed: %v", got.Header)
 	}
 	if credentials := got.Header.Get("Access-Control-Allow-Credentials"); credentials != "" {
@@ -185,7 +191,8 @@ func TestEmit_ToAuthenticatedReachesEveryDeviceOfEveryUserAndNoOther(t *testing.
 		anonymous = append(anonymous, connect(t, a, ""))
 	}
 	for _, a := range apps {
-		if got := ask(t, a, "POST", "/emit/authenticated?wait=written", `{"event":"secret","data":1}`); got.Body["instances"] != 3.0 || got.Body["id"] == "" {
+		if got := ask(t, a, "POST", "/emit/authenticated?wait=written",
+			`{"event":"secret","data":1}`); got.Body["instances"] != 3.0 || got.Body["id"] == "" {
 			t.Errorf("emit: %d %s", got.Status, got.text)
 		}
 	}
@@ -202,18 +209,22 @@ func TestEmit_ToAuthenticatedReachesEveryDeviceOfEveryUserAndNoOther(t *testing.
 
 func TestPush_StrangeUserIDsArePushedToAndListedLikeAnyOther(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, redis *redistest.Server) {
-		a, b := startApp(t, "--dev", "--redis-url="+redis.URL()), startApp(t, "--dev", "--redis-url="+redis.URL())
-		names := []string{"a/b", "50%", "%2F", "a:b", "{x}", "a b", " ", "a+b", "🦊", "<img src=x>", `"\`, "..", "?q=1&user=#", "count"}
+		a, b := startApp(t, "--dev", "--redis-url="+redis.URL()),
+			startApp(t, "--dev", "--redis-url="+redis.URL())
+		names := []string{"a/b", "50%", "%2F", "a:b", "{x}", "a b", " ", "a+b", "🦊", "<img src=x>", `"\`,
+			"..", "?q=1&user=#", "count"}
 		for _, name := range names {
 			s := connect(t, b, name)
-			if name != ".." { // clients make a path of it before it gets here: it can be pushed to by POST /push
+			// clients make a path of it before it gets here: it can be pushed to by POST /push
+			if name != ".." {
 				push(t, a, name, `{"event":"x"}`, "online", 1)
 				s.wantFrame("x", "null")
 			}
 			ask(t, a, "POST", "/push", `{"event":"y","users":[`+string(marshal(t, name))+`]}`)
 			s.wantFrame("y", "null")
 			got := ask(t, a, "GET", "/presence?user="+url.QueryEscape(name), "")
-			if !sameJSON(string(marshal(t, got.Body["users"].([]any)[0].(map[string]any)["user"])), string(marshal(t, name))) {
+			if !sameJSON(string(marshal(t, got.Body["users"].([]any)[0].(map[string]any)["user"])),
+				string(marshal(t, name))) {
 				t.Errorf("asked for %q, got %s", name, got.text)
 			}
 			if name != ".." && name != "count" { // which is a path of its own

@@ -16,7 +16,8 @@ func TestSocket_ThatFloodsIsRefusedAndClosedAndOthersAreNot(t *testing.T) {
 	a := startApp(t, "--client-rate=10")
 	alice, mallory := connect(t, a, "alice"), connect(t, a, "mallory")
 	go func() {
-		for n := 0; mallory.conn.WriteMessage(websocket.TextMessage, fmt.Appendf(nil, `{"event":"unknown","ref":"%d"}`, n)) == nil; n++ {
+		for n := 0; mallory.conn.WriteMessage(websocket.TextMessage,
+			fmt.Appendf(nil, `{"event":"unknown","ref":"%d"}`, n)) == nil; n++ {
 		}
 	}()
 	refused := 0
@@ -32,7 +33,8 @@ func TestSocket_ThatFloodsIsRefusedAndClosedAndOthersAreNot(t *testing.T) {
 	alice.wantError("unknown_event", "1")
 	got := ask(t, a, "GET", "/metrics", "").text
 	for _, line := range []string{
-		fmt.Sprintf(`rollcall_drops_total{reason="client_rate_limited"} %d`, refused+1), // and the one that closed it
+		// and the one that closed it
+		fmt.Sprintf(`rollcall_drops_total{reason="client_rate_limited"} %d`, refused+1),
 		`rollcall_drops_total{reason="client_too_many_frames"} 1`,
 	} {
 		if !strings.Contains(got, line) {

@@ -33,7 +33,8 @@ func TestOwnRedis_CanBeOpenedByItsUserOnly(t *testing.T) {
 	}
 	t.Cleanup(a.Close)
 	path := socketOf(t, a)
-	for name, want := range map[string]os.FileMode{path: os.ModeSocket | 0o600, filepath.Dir(path): os.ModeDir | 0o700} {
+	for name, want := range map[string]os.FileMode{path: os.ModeSocket | 0o600,
+		filepath.Dir(path): os.ModeDir | 0o700} {
 		if info, err := os.Stat(name); err != nil || info.Mode() != want {
 			t.Errorf("%s: %v, %v, want mode %v", name, info.Mode(), err, want)
 		}
@@ -51,7 +52,8 @@ func TestOwnRedis_CanBeOpenedByItsUserOnly(t *testing.T) {
 	if code := ask(uint32(os.Getuid())); code == couldNotConnect {
 		t.Error("its own user can't connect")
 	}
-	if code := ask(nobody); os.Getuid() == 0 && code != couldNotConnect { // only root can become somebody else
+	// only root can become somebody else
+	if code := ask(nobody); os.Getuid() == 0 && code != couldNotConnect {
 		t.Errorf("somebody else can connect: curl ended with %d", code)
 	}
 	connect(t, a, "alice") // HTTP did no harm
@@ -75,7 +77,8 @@ func TestOwnRedis_SurvivesWhatIsNoCommand(t *testing.T) {
 	t.Parallel()
 	a := startApp(t)
 	for _, bad := range []string{
-		"*0\r\n", "*-1\r\n", "*1\r\n$9223372036854775807\r\n", "*9223372036854775807\r\n", "*1\r\n$-1\r\n", "*1\r\n+PING\r\n", "\r\n", "\n", "PING\r\n",
+		"*0\r\n", "*-1\r\n", "*1\r\n$9223372036854775807\r\n", "*9223372036854775807\r\n", "*1\r\n$-1\r\n",
+		"*1\r\n+PING\r\n", "\r\n", "\n", "PING\r\n",
 		"*1\n$4\nPING\n", "*1\r\n*0\r\n", "GET / HTTP/1.1\r\n\r\n", strings.Repeat("x", 1<<16),
 	} {
 		conn, err := net.Dial("unix", socketOf(t, a))
@@ -96,7 +99,8 @@ func TestOwnRedis_ExpiresKeys(t *testing.T) {
 	t.Parallel()
 	a := startApp(t)
 	client := a.redis.Client
-	if err := client.Do(t.Context(), client.B().Set().Key("passing").Value("x").PxMilliseconds(1).Build()).Error(); err != nil {
+	set := client.B().Set().Key("passing").Value("x").PxMilliseconds(1).Build()
+	if err := client.Do(t.Context(), set).Error(); err != nil {
 		t.Fatal(err)
 	}
 	redistest.Eventually(t, "the key to be gone", func() (int64, bool) {

@@ -120,7 +120,8 @@ func answerCommands(conn net.Conn, answers map[string]string) {
 		}
 		answer, known := answers[strings.ToUpper(command[0])]
 		if !known {
-			answer = fmt.Sprintf("-ERR unknown command '%s', with args beginning with: '%s'", command[0], strings.Join(command[1:], "' '"))
+			answer = fmt.Sprintf("-ERR unknown command '%s', with args beginning with: '%s'", command[0],
+				strings.Join(command[1:], "' '"))
 		}
 		if _, err := io.WriteString(conn, answer+"\r\n"); err != nil {
 			return
@@ -133,10 +134,13 @@ func bulk(text string) string { return fmt.Sprintf("$%d\r\n%s", len(text), text)
 func TestRedis_ThatIsTooOldIsRefusedWithWhatItIsAndWhatIsNeeded(t *testing.T) {
 	t.Parallel()
 	for info, says := range map[string]string{
-		"redis_version:5.0.0\r\nredis_mode:standalone\r\nrole:master":                      "there is version 5.0.0: Rollcall needs Redis 6.0 or newer, or any Valkey",
-		"redis_version:2.8.24\r\nredis_mode:standalone\r\nrole:master":                     "there is version 2.8.24",
-		"redis_version:6.2.14\r\nredis_mode:cluster\r\nrole:master":                        "a Cluster of version 6.2.14, and a Cluster needs Redis 7.0 or newer",
-		"redis_version:7.2.4\r\nserver_name:valkey\r\nredis_mode:standalone\r\nrole:slave": "there is a replica",
+		"redis_version:5.0.0\r\nredis_mode:standalone\r\nrole:master": "there is version 5.0.0: " +
+			"Rollcall needs Redis 6.0 or newer, or any Valkey",
+		"redis_version:2.8.24\r\nredis_mode:standalone\r\nrole:master": "there is version 2.8.24",
+		"redis_version:6.2.14\r\nredis_mode:cluster\r\nrole:master": "a Cluster of version 6.2.14, " +
+			"and a Cluster needs Redis 7.0 or newer",
+		"redis_version:7.2.4\r\nserver_name:valkey\r\nredis_mode:standalone\r\n" +
+			"role:slave": "there is a replica",
 	} {
 		wantRefused(t, says, "--redis-url=redis://"+stubRedis(t, map[string]string{"INFO": bulk(info)}))
 	}
@@ -144,26 +148,31 @@ func TestRedis_ThatIsTooOldIsRefusedWithWhatItIsAndWhatIsNeeded(t *testing.T) {
 
 func TestRedis_VersionComesFromHELLOIfINFOIsForbidden(t *testing.T) {
 	t.Parallel()
-	const hello = "*6\r\n$7\r\nversion\r\n$5\r\n5.9.9\r\n$4\r\nmode\r\n$10\r\nstandalone\r\n$4\r\nrole\r\n$6\r\nmaster"
-	wantRefused(t, "there is version 5.9.9", "--redis-url=redis://"+stubRedis(t, map[string]string{"HELLO": hello}))
+	const hello = "*6\r\n$7\r\nversion\r\n$5\r\n5.9.9\r\n" +
+		"$4\r\nmode\r\n$10\r\nstandalone\r\n$4\r\nrole\r\n$6\r\nmaster"
+	wantRefused(t, "there is version 5.9.9",
+		"--redis-url=redis://"+stubRedis(t, map[string]string{"HELLO": hello}))
 }
 
 func TestRedis_PasswordIsNeverShown(t *testing.T) {
 	t.Parallel()
 	quoting := stubRedis(t, nil) // it does not know AUTH, and says what it was told
 	for _, address := range []string{
-		"redis://:hunter2@" + quoting, "redis://:hun/hunter2@" + quoting, "redis://u:12/hunter2@" + quoting, "redis://u:hunter2@" + quoting + "/x",
+		"redis://:hunter2@" + quoting, "redis://:hun/hunter2@" + quoting, "redis://u:12/hunter2@" + quoting,
+		"redis://u:hunter2@" + quoting + "/x",
 		"redis://u:%zzhunter2@" + quoting, "http://u:hunter2@" + quoting,
 	} {
 		wantRefused(t, "redis", "--redis-url="+address)
 	}
-	wantRefused(t, "redis", "--redis-url=redis://"+quoting+"?master_set=x", "--redis-sentinel-password=hunter2")
+	wantRefused(t, "redis", "--redis-url=redis://"+quoting+"?master_set=x",
+		"--redis-sentinel-password=hunter2")
 }
 
 func TestRedis_ThatMayEvictIsWarnedOf(t *testing.T) {
 	t.Parallel()
 	const warning = "set maxmemory-policy to noeviction"
-	if _, log := startLogged(t, "--redis-url="+redistest.Start(t, "--maxmemory-policy", "allkeys-lru").URL()); !strings.Contains(log, warning) || !strings.Contains(log, "allkeys-lru") {
+	if _, log := startLogged(t, "--redis-url="+redistest.Start(t, "--maxmemory-policy",
+		"allkeys-lru").URL()); !strings.Contains(log, warning) || !strings.Contains(log, "allkeys-lru") {
 		t.Errorf("no warning in %s", log)
 	}
 	if _, log := startLogged(t, "--redis-url="+redistest.Start(t).URL()); strings.Contains(log, "WARN") {
@@ -188,9 +197,12 @@ func TestRedis_AnotherNumberOfShardsIsRefused(t *testing.T) {
 func TestRedis_ACredentialThatDoesNotWorkIsRefusedAndTheSettingNamed(t *testing.T) {
 	t.Parallel()
 	redis := redistest.StartSecure(t, &redistest.Security{Password: "pass"})
-	wantRefused(t, "--redis-url (ROLLCALL_REDIS_URL) is redis://"+redis.Addr+": it asks for a password", "--redis-url=redis://"+redis.Addr)
-	wantRefused(t, "does not know this user with this password", "--redis-url="+userURL(t, redis.URL(), "default", "hunter2"))
-	wantRefused(t, "does not know this user with this password", "--redis-url="+userURL(t, redis.URL(), "bob", "hunter2"))
+	wantRefused(t, "--redis-url (ROLLCALL_REDIS_URL) is redis://"+redis.Addr+": it asks for a password",
+		"--redis-url=redis://"+redis.Addr)
+	wantRefused(t, "does not know this user with this password",
+		"--redis-url="+userURL(t, redis.URL(), "default", "hunter2"))
+	wantRefused(t, "does not know this user with this password",
+		"--redis-url="+userURL(t, redis.URL(), "bob", "hunter2"))
 	startApp(t, "--redis-url="+redis.URL())
 }
 
@@ -208,12 +220,14 @@ func TestRedis_TheACLRuleIsEnoughAndAnythingLessIsExplained(t *testing.T) {
 	rule := redis.ACLRule("rollcall:1:")
 	redis := redistest.Start(t)
 	setUser := func(rule string) {
-		if err := redis.Ask(append([]string{"ACL", "SETUSER", "rollcall", "reset", "on", ">hunter2"}, strings.Fields(rule)...)...).Error(); err != nil {
+		if err := redis.Ask(append([]string{"ACL", "SETUSER", "rollcall", "reset", "on", ">hunter2"},
+			strings.Fields(rule)...)...).Error(); err != nil {
 			t.Fatal(err)
 		}
 	}
 	address := "--redis-url=" + userURL(t, redis.URL(), "rollcall", "hunter2")
-	for _, missing := range []string{"~rollcall:1:*", "resetchannels &rollcall:1:*", "+@read", "+@write", "+@pubsub", "+evalsha"} {
+	for _, missing := range []string{"~rollcall:1:*", "resetchannels &rollcall:1:*", "+@read", "+@write",
+		"+@pubsub", "+evalsha"} {
 		setUser(strings.Replace(rule, missing, "", 1))
 		wantRefused(t, "ACL SETUSER rollcall "+rule, address)
 	}
@@ -237,11 +251,14 @@ func TestRedis_ATLSServerIsTrustedByItsAuthorityAlone(t *testing.T) {
 	address := "--redis-url=" + redis.URL()
 	wantRefused(t, "--redis-ca-file (ROLLCALL_REDIS_CA_FILE)", address)
 	wantRefused(t, "--redis-ca-file (ROLLCALL_REDIS_CA_FILE)", address, "--redis-ca-file="+other.CAFile)
-	wantRefused(t, "name in their certificate", strings.Replace(address, "127.0.0.1", "localhost", 1), "--redis-ca-file="+security.CAFile)
+	wantRefused(t, "name in their certificate", strings.Replace(address, "127.0.0.1", "localhost", 1),
+		"--redis-ca-file="+security.CAFile)
 	wantRefused(t, "if it speaks TLS there, use rediss://", strings.Replace(address, "rediss:", "redis:", 1))
-	wantRefused(t, "if it does not speak TLS there, use redis://", "--redis-url="+strings.Replace(redistest.Start(t).URL(), "redis:", "rediss:", 1))
+	wantRefused(t, "if it does not speak TLS there, use redis://",
+		"--redis-url="+strings.Replace(redistest.Start(t).URL(), "redis:", "rediss:", 1))
 
-	apps := []*App{startApp(t, address, "--redis-ca-file="+security.CAFile), startApp(t, address, "--redis-ca-file="+security.CAFile)}
+	apps := []*App{startApp(t, address, "--redis-ca-file="+security.CAFile),
+		startApp(t, address, "--redis-ca-file="+security.CAFile)}
 	gather(t, apps, 4).wantAllIsWell()
 }
 
@@ -252,11 +269,14 @@ func TestRedis_ASettingThatCannotWorkIsRefusedAndNamed(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, c := range []struct{ address, flag, says string }{
-		{"redis://127.0.0.1:1", "--redis-ca-file=" + empty, "--redis-ca-file (ROLLCALL_REDIS_CA_FILE) is " + empty + ": it is for TLS"},
+		{"redis://127.0.0.1:1", "--redis-ca-file=" + empty,
+			"--redis-ca-file (ROLLCALL_REDIS_CA_FILE) is " + empty + ": it is for TLS"},
 		{"rediss://127.0.0.1:1", "--redis-ca-file=" + empty, "want a PEM file"},
 		{"rediss://127.0.0.1:1", "--redis-ca-file=/nowhere.pem", "/nowhere.pem: no such file"},
-		{"redis://127.0.0.1:1", "--redis-sentinel-password=hunter2", "--redis-sentinel-password (ROLLCALL_REDIS_SENTINEL_PASSWORD): it is for Sentinels"},
-		{"redis://127.0.0.1:1?master_set=x", "--redis-sentinel-username=u", "--redis-sentinel-password (ROLLCALL_REDIS_SENTINEL_PASSWORD): needed with"},
+		{"redis://127.0.0.1:1", "--redis-sentinel-password=hunter2",
+			"--redis-sentinel-password (ROLLCALL_REDIS_SENTINEL_PASSWORD): it is for Sentinels"},
+		{"redis://127.0.0.1:1?master_set=x", "--redis-sentinel-username=u",
+			"--redis-sentinel-password (ROLLCALL_REDIS_SENTINEL_PASSWORD): needed with"},
 		{"redis://127.0.0.1:1", "--dev", "connect to redis at redis://127.0.0.1:1"},
 		{"redis://127.0.0.1:1?addr=127.0.0.1:2&master_set=x", "--dev", "connection refused"},
 	} {

@@ -30,25 +30,33 @@ func TestHTTP_ABadRequestIsToldWhatIsWrongWithIt(t *testing.T) {
 		{"POST", "/push/alice", `hello`, nil, 400, "bad_json", "at byte 1"},
 		{"POST", "/push/alice", `[1]`, nil, 400, "bad_json", "want a JSON object, not an array"},
 		{"POST", "/push/alice", `{"event":7}`, nil, 400, "bad_json", "event: want a string, not a number"},
-		{"POST", "/push/alice", `{"event":"x"}{}`, nil, 400, "bad_json", "invalid character '{' after top-level value, at byte 14"},
-		{"POST", "/push/alice", `{"event":"x","event":"y"}`, nil, 400, "bad_json", `the field "event" comes twice`},
+		{"POST", "/push/alice", `{"event":"x"}{}`, nil, 400, "bad_json",
+			"invalid character '{' after top-level value, at byte 14"},
+		{"POST", "/push/alice", `{"event":"x","event":"y"}`, nil, 400, "bad_json",
+			`the field "event" comes twice`},
 		{"POST", "/push/alice", `{"Event":"x"}`, nil, 400, "bad_json", `unknown field "Event"`},
-		{"POST", "/push/alice", `{"event":"x","data":{"a":1,"a":2}}`, nil, 400, "bad_json", `the field "a" comes twice`},
-		{"POST", "/push/alice", `{"event":true}`, nil, 400, "bad_json", "event: want a string, not a boolean"},
+		{"POST", "/push/alice", `{"event":"x","data":{"a":1,"a":2}}`, nil, 400, "bad_json",
+			`the field "a" comes twice`},
+		{"POST", "/push/alice", `{"event":true}`, nil, 400, "bad_json",
+			"event: want a string, not a boolean"},
 		{"POST", "/push/alice", `{"a/b":1}`, nil, 400, "bad_json", `unknown field "a/b"`},
 		{"POST", "/push/alice", `null`, nil, 400, "bad_json", "want a JSON object, not null"},
-		{"POST", "/push", `{"event":"x","users":["a",7]}`, nil, 400, "bad_json", "users/1: want a string, not a number"},
+		{"POST", "/push", `{"event":"x","users":["a",7]}`, nil, 400, "bad_json",
+			"users/1: want a string, not a number"},
 		{"POST", "/push/alice", `{"event":"x","exlcude":"y"}`, nil, 400, "bad_json", "exlcude"},
 		{"POST", "/push/alice", "{\"event\":\"x\",\"data\":\"\xff\"}", nil, 400, "bad_json", "UTF-8"},
 		{"POST", "/push/alice", ` `, nil, 400, "bad_json", "empty"},
 		{"POST", "/push/alice", `{}`, nil, 400, "bad_event", "is empty"},
 		{"POST", "/push/alice", `{"event":"rollcall:welcome"}`, nil, 400, "bad_event", "reserved"},
-		{"POST", "/push/alice", `{"event":"` + strings.Repeat("e", 65) + `"}`, nil, 400, "bad_event", "too long"},
+		{"POST", "/push/alice", `{"event":"` + strings.Repeat("e", 65) + `"}`, nil, 400, "bad_event",
+			"too long"},
 		{"POST", "/push/alice", `{"event":"a\u0007b"}`, nil, 400, "bad_event", "control"},
 		{"POST", "/push/alice", `{"event":"x","exclude":"me"}`, nil, 400, "bad_socket", "id of a socket"},
-		{"POST", "/push/alice", `{"event":"x","exclude":"urn:uuid:f47ac10b-58cc-4372-a567-0e02b2c3d479"}`, nil, 400, "bad_socket", "id of a socket"},
+		{"POST", "/push/alice", `{"event":"x","exclude":"urn:uuid:f47ac10b-58cc-4372-a567-0e02b2c3d479"}`,
+			nil, 400, "bad_socket", "id of a socket"},
 		{"POST", "/push/alice", `{"event":"x"}`, text, 415, "bad_content_type", "application/json"},
-		{"POST", "/push/alice", `{"event":"x"}`, http.Header{"Content-Type": nil}, 415, "bad_content_type", "application/json"},
+		{"POST", "/push/alice", `{"event":"x"}`, http.Header{"Content-Type": nil}, 415, "bad_content_type",
+			"application/json"},
 		{"POST", "/push/alice", big, nil, 413, "body_too_large", "1024"},
 		{"POST", "/push/alice?wait=forever", `{"event":"x"}`, nil, 400, "bad_wait", "wait"},
 		{"POST", "/push/alice?timeout=6s", `{"event":"x"}`, nil, 400, "bad_timeout", "5s"},
@@ -58,9 +66,12 @@ func TestHTTP_ABadRequestIsToldWhatIsWrongWithIt(t *testing.T) {
 		{"GET", "/presence?user=a;b", "", nil, 400, "bad_query", "percent-encoded"},
 		{"GET", "/presence?usr=alice", "", nil, 400, "bad_query", "usr"}, // or it would list everybody
 		{"GET", "/presence?limit=1&limit=2", "", nil, 400, "bad_query", "limit: given 2 times"},
-		{"GET", "/ws?Token=x", "", http.Header{"Authorization": nil}, 400, "bad_query", "Token"}, // or it would be anonymous
-		{"POST", "/push", `{"event":"x","users":["x\ud800"]}`, nil, 400, "bad_user", "users: a user id is UTF-8"},
-		{"POST", "/push", `{"users":["\uD83E\uDD8A","x\udfff"],"event":"x"}`, nil, 400, "bad_user", "half of a surrogate pair"},
+		// or it would be anonymous
+		{"GET", "/ws?Token=x", "", http.Header{"Authorization": nil}, 400, "bad_query", "Token"},
+		{"POST", "/push", `{"event":"x","users":["x\ud800"]}`, nil, 400, "bad_user",
+			"users: a user id is UTF-8"},
+		{"POST", "/push", `{"users":["\uD83E\uDD8A","x\udfff"],"event":"x"}`, nil, 400, "bad_user",
+			"half of a surrogate pair"},
 		{"POST", "/push/a%ED%A0%80", `{"event":"x"}`, nil, 400, "bad_user", "UTF-8"},
 		{"GET", "/presence?user=a%ED%A0%80", "", nil, 400, "bad_user", "UTF-8"},
 		{"DELETE", "/presence/alice?exclude=me", "", nil, 400, "bad_query", "exclude"},
@@ -102,18 +113,21 @@ func TestHTTP_ABadRequestIsToldWhatIsWrongWithIt(t *testing.T) {
 		{"GET", "/presence?user=a" + strings.Repeat("&user=a", 1000), "", nil, 400, "bad_users", "1001"},
 		{"POST", "/presence", `{"users":[]}`, nil, 400, "bad_users", "1 to 1000"},
 		{"POST", "/presence", `{}`, nil, 400, "bad_users", "1 to 1000"},
-		{"POST", "/presence", `{"users":["a"` + strings.Repeat(`,"a"`, 1000) + `]}`, nil, 400, "bad_users", "1001"},
+		{"POST", "/presence", `{"users":["a"` + strings.Repeat(`,"a"`, 1000) + `]}`, nil, 400, "bad_users",
+			"1001"},
 		{"POST", "/presence", `{"users":["a",""]}`, nil, 400, "bad_user", "is empty"},
 		{"POST", "/presence", `{"users":"a"}`, nil, 400, "bad_json", "users"},
 		{"POST", "/presence", `{"user":["a"]}`, nil, 400, "bad_json", `unknown field "user"`},
 		{"POST", "/presence", `{"users":["a"]}`, text, 415, "bad_content_type", "application/json"},
 		{"POST", "/presence?user=a", `{"users":["a"]}`, nil, 400, "bad_query", "nothing in the query"},
-		{"POST", "/presence", `{"users":["` + strings.Repeat("u", 600<<10) + `"]}`, nil, 413, "body_too_large", "bytes"},
+		{"POST", "/presence", `{"users":["` + strings.Repeat("u", 600<<10) + `"]}`, nil, 413,
+			"body_too_large", "bytes"},
 		{"GET", "/presence/", "", nil, 400, "bad_user", "is empty"},
 		{"GET", "/presence/" + strings.Repeat("u", 129), "", nil, 400, "bad_user", "too long"},
 		{"GET", "/nothing/here", "", nil, 404, "not_found", "nothing"},
 		{"GET", "/ws", "", http.Header{"Authorization": nil}, 426, "upgrade_required", "WebSocket"},
-		{"GET", "/ws", "", http.Header{"Authorization": nil, "Connection": {"Upgrade"}, "Upgrade": {"websocket"}}, 400, "bad_handshake", "websocket"},
+		{"GET", "/ws", "", http.Header{"Authorization": nil, "Connection": {"Upgrade"},
+			"Upgrade": {"websocket"}}, 400, "bad_handshake", "websocket"},
 	} {
 		got := ask(t, a, c.method, c.path, c.body, c.header)
 		t.Run("", func(t *testing.T) {
@@ -192,12 +206,15 @@ func TestConfig_RefusesASettingThatCannotWorkAndNamesIt(t *testing.T) {
 		"--allowed-origins=example.com":             "want scheme://host",
 		"--api-keys=" + testKey + ",,x":             "is empty",
 		"--api-keys=fifteen-letters":                "has only 15 bytes: want at least 16",
-		"--jwt-secret=" + testSecret + ",short":     "--jwt-secret (ROLLCALL_JWT_SECRET): one of the comma-separated values has only 5 bytes",
-		"--allowed-hosts=https://app.example":       "--allowed-hosts (ROLLCALL_ALLOWED_HOSTS) is https://app.example",
-		"--allowed-hosts=app.example:443":           "without scheme, port",
-		"--jwks-url=ftp://id.example/keys":          "want https://",
-		"--jwks-url=file:///etc/passwd":             "want https://",
-		"--jwks-url=http://u:hunter2@id.example/":   "--jwks-url (ROLLCALL_JWKS_URL) is http://u:xxxxx@id.example/: want https://",
+		"--jwt-secret=" + testSecret + ",short": "--jwt-secret (ROLLCALL_JWT_SECRET): " +
+			"one of the comma-separated values has only 5 bytes",
+		"--allowed-hosts=https://app.example": "--allowed-hosts (ROLLCALL_ALLOWED_HOSTS) is " +
+			"https://app.example",
+		"--allowed-hosts=app.example:443":  "without scheme, port",
+		"--jwks-url=ftp://id.example/keys": "want https://",
+		"--jwks-url=file:///etc/passwd":    "want https://",
+		"--jwks-url=http://u:hunter2@id.example/": "--jwks-url (ROLLCALL_JWKS_URL) " +
+			"is http://u:xxxxx@id.example/: want https://",
 		"--what":                 "unknown flag",
 		"--pprof-addr=0.0.0.0:0": "--pprof-addr (ROLLCALL_PPROF_ADDR) is 0.0.0.0:0",
 		"--log-level=loud":       "--log-level",
@@ -234,13 +251,16 @@ func TestBinary_PrintsItsVersionAndTakesNoneForASetting(t *testing.T) {
 
 func TestConfig_WarnsOfASecretOrKeyThatCanBeGuessed(t *testing.T) {
 	t.Parallel()
-	for secret, warned := range map[string]bool{strings.Repeat("x", safeSecret-1): true, strings.Repeat("x", safeSecret): false} {
+	for secret, warned := range map[string]bool{strings.Repeat("x", safeSecret-1): true,
+		strings.Repeat("x", safeSecret): false} {
 		var logged bytes.Buffer
-		c := &Config{RedisURL: "redis://127.0.0.1:1", JWTSecret: []string{strings.Repeat("y", safeSecret), secret}, APIKeys: []string{secret}}
+		c := &Config{RedisURL: "redis://127.0.0.1:1",
+			JWTSecret: []string{strings.Repeat("y", safeSecret), secret}, APIKeys: []string{secret}}
 		if _, _, err := newTokens(c, slog.New(slog.NewTextHandler(&logged, nil))); err != nil {
 			t.Fatal(err)
 		}
-		got := strings.Contains(logged.String(), "--jwt-secret") && strings.Contains(logged.String(), "--api-keys")
+		got := strings.Contains(logged.String(), "--jwt-secret") &&
+			strings.Contains(logged.String(), "--api-keys")
 		if got != warned || !warned && logged.Len() > 0 || strings.Contains(logged.String(), "xx") {
 			t.Errorf("%d bytes: %q", len(secret), logged.String())
 		}

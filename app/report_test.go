@@ -22,7 +22,8 @@ type report struct {
 }
 
 func newReport() *report {
-	return &report{times: map[string][]time.Duration{}, counts: map[string]map[string]int{}, calls: map[string]time.Duration{}}
+	return &report{times: map[string][]time.Duration{}, counts: map[string]map[string]int{},
+		calls: map[string]time.Duration{}}
 }
 
 // played notes how long it took until something was right.
@@ -51,20 +52,22 @@ func (r *report) called(took time.Duration) {
 	r.slowest = max(r.slowest, took)
 }
 
-// String is a table. Lost pushes were answered as taken; who is read as reconnecting or offline was connected throughout, to an instance
-// that could talk to Redis unless no instance could.
+// String is a table. Lost pushes were answered as taken; who is read as reconnecting or offline was connected
+// throughout, to an instance that could talk to Redis unless no instance could.
 func (r *report) String() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var out strings.Builder
 	table := tabwriter.NewWriter(&out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(table, "played\tmedian ms\tmax ms\tpushes\tlost\tread reconnecting\tread offline\tslowest call ms\t  fault")
+	fmt.Fprintln(table, "played\tmedian ms\tmax ms\tpushes\tlost\t"+
+		"read reconnecting\tread offline\tslowest call ms\t  fault")
 	for _, name := range slices.Sorted(maps.Keys(r.times)) {
 		times := slices.SortedFunc(slices.Values(r.times[name]), cmp.Compare)
 		median, most := times[(len(times)-1)/2].Milliseconds(), times[len(times)-1].Milliseconds()
 		if counts, whole := r.counts[name]; whole {
 			fmt.Fprintf(table, "%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t  %s\n", len(times), median, most,
-				counts["pushes"], counts["lost"], counts["reconnecting"], counts["offline"], r.calls[name].Milliseconds(), name)
+				counts["pushes"], counts["lost"], counts["reconnecting"], counts["offline"],
+				r.calls[name].Milliseconds(), name)
 		} else {
 			fmt.Fprintf(table, "%d\t%d\t%d\t\t\t\t\t\t  %s\n", len(times), median, most, name)
 		}

@@ -20,8 +20,8 @@ import (
 	"rollcall/static"
 )
 
-// shop is the web site of somebody who uses Rollcall. Its one page is empty but for rollcall.js, and for a list of what the client's
-// status was: see start. A test adds what else the shop answers.
+// shop is the web site of somebody who uses Rollcall. Its one page is empty but for rollcall.js, and for a
+// list of what the client's status was: see start. A test adds what else the shop answers.
 type shop struct {
 	*httptest.Server
 	t   *testing.T
@@ -38,7 +38,9 @@ const shopPage = `<!doctype html>
 		client.addEventListener("status", ({ detail }) => {
 			const entry = document.createElement("li");
 			const { status, reason, delay, welcome } = detail;
-			Object.assign(entry.dataset, { status, reason: reason ?? "", delay: delay ?? "", socket: welcome?.socket ?? "" });
+			Object.assign(entry.dataset, {
+				status, reason: reason ?? "", delay: delay ?? "", socket: welcome?.socket ?? "",
+			});
 			entry.textContent = JSON.stringify(detail);
 			document.getElementById("log").append(entry);
 		});
@@ -49,7 +51,9 @@ const shopPage = `<!doctype html>
 func openShop(t *testing.T) *shop {
 	t.Helper()
 	s := &shop{t: t, mux: http.NewServeMux()}
-	s.mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, shopPage) })
+	s.mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, shopPage)
+	})
 	s.mux.Handle("GET /rollcall.js", http.FileServerFS(static.Files))
 	s.Server = httptest.NewServer(s.mux)
 	t.Cleanup(func() {
@@ -79,7 +83,8 @@ func text(status int, body string) http.HandlerFunc {
 // hang gives no answer, and returns when the client gives up.
 func hang(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
 
-// enter opens the shop's page, and starts the client in it with these options, which are JavaScript. before runs first.
+// enter opens the shop's page, and starts the client in it with these options, which are JavaScript. before
+// runs first.
 func (b *browser) enter(s *shop, options, before string) *tab {
 	b.t.Helper()
 	p := b.visit(&tab{t: b.t, name: "the tab in the shop", allowsRefusals: true}, s.URL+"/")
@@ -90,18 +95,22 @@ func (b *browser) enter(s *shop, options, before string) *tab {
 // wantStep waits until the client in a shop's page has had this status, for a reason with these words in it.
 func (p *tab) wantStep(status, reason string) {
 	p.t.Helper()
-	p.await(fmt.Sprintf("the status %s with %q", status, reason), `(status, reason) => rows("log").some((li) =>
+	p.await(fmt.Sprintf("the status %s with %q", status, reason), `(status, reason) =>
+		rows("log").some((li) =>
 		li.dataset.status === status && li.dataset.reason.includes(reason))`, status, reason)
 }
 
-// wantSockets waits until the client in a shop's page was welcomed so many times, and returns the id of its last socket.
+// wantSockets waits until the client in a shop's page was welcomed so many times, and returns the id of its
+// last socket.
 func (p *tab) wantSockets(welcomes int) (socket string) {
 	p.t.Helper()
-	p.await(fmt.Sprintf("%d welcomes", welcomes), `(n) => rows("log").filter((li) => li.dataset.status === "open").length >= n`, welcomes)
+	p.await(fmt.Sprintf("%d welcomes", welcomes),
+		`(n) => rows("log").filter((li) => li.dataset.status === "open").length >= n`, welcomes)
 	return p.see(`() => rows("log").findLast((li) => li.dataset.status === "open").dataset.socket`)
 }
 
-// wantAfter dispatches an event in the page, and wants the client to have this status then, before any timer can run.
+// wantAfter dispatches an event in the page, and wants the client to have this status then, before any timer
+// can run.
 func (p *tab) wantAfter(event, status string) {
 	p.t.Helper()
 	if got := p.see(`async () => {
@@ -236,7 +245,8 @@ func (s *scripted) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	defer conn.Close()
 	s.happened <- "open"
-	welcome := fmt.Sprintf(`{"event":"rollcall:welcome","data":{"socket":"1","limits":{"heartbeatMs":%d}}}`, s.heartbeatMS)
+	welcome := fmt.Sprintf(`{"event":"rollcall:welcome","data":{"socket":"1","limits":{"heartbeatMs":%d}}}`,
+		s.heartbeatMS)
 	_ = conn.WriteMessage(websocket.TextMessage, []byte(welcome))
 	for {
 		var f frame

@@ -119,7 +119,8 @@ func (s *socket) wantError(code, ref string) {
 	s.t.Helper()
 	f := s.next()
 	var data struct{ Code, Message string }
-	if err := json.Unmarshal(f.Data, &data); err != nil || f.Event != "rollcall:error" || data.Code != code || data.Message == "" || f.Ref != ref {
+	if err := json.Unmarshal(f.Data, &data); err != nil || f.Event != "rollcall:error" || data.Code != code ||
+		data.Message == "" || f.Ref != ref {
 		s.t.Fatalf("got %s %s ref %q, want rollcall:error %s ref %q", f.Event, f.Data, f.Ref, code, ref)
 	}
 }
@@ -154,7 +155,8 @@ func (s *socket) send(text string) {
 // leave closes on purpose, with code 1000.
 func (s *socket) leave() {
 	s.t.Helper()
-	if err := s.conn.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(1000, ""), time.Now().Add(redistest.Patience)); err != nil {
+	if err := s.conn.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(1000, ""),
+		time.Now().Add(redistest.Patience)); err != nil {
 		s.t.Fatal(err)
 	}
 	s.wantClose(1000)

@@ -72,11 +72,13 @@ func TestStream_IsWholeThroughAnyGoProxyIfItIsAnsweredAfterItsEnd(t *testing.T) 
 		s := streamFrom(t, startProxy(t, a, fullDuplex), "?answers=after", lines, body)
 		for n := range count {
 			got, _ := s.answer()
-			if got["ref"] != fmt.Sprint("u", n) || got["user"] != got["ref"] || got["state"] != "offline" || got["line"] != nil {
+			if got["ref"] != fmt.Sprint("u", n) || got["user"] != got["ref"] || got["state"] != "offline" ||
+				got["line"] != nil {
 				t.Fatalf("line %d: %v", n, got)
 			}
 		}
-		if got, _ := s.answer(); got["line"] != count+1.0 || got["user"] != "alice" || got["instances"] != 1.0 {
+		if got, _ := s.answer(); got["line"] != count+1.0 || got["user"] != "alice" ||
+			got["instances"] != 1.0 {
 			t.Errorf("%v", got)
 		}
 		s.wantEnd("complete", count+1)
@@ -84,8 +86,9 @@ func TestStream_IsWholeThroughAnyGoProxyIfItIsAnsweredAfterItsEnd(t *testing.T) 
 	}
 }
 
-// Without full duplex Go's proxy throws parts of the body away, by chance more or less of it. What must hold is that the
-// caller can tell: the last line counts what came through, and no answer is taken for that of another line.
+// Without full duplex Go's proxy throws parts of the body away, by chance more or less of it. What must hold
+// is that the caller can tell: the last line counts what came through, and no answer is taken for that of
+// another line.
 func TestStream_CallerCanTellThatAGoProxyLostLines(t *testing.T) {
 	t.Parallel()
 	a := startApp(t)
@@ -201,7 +204,8 @@ func TestStream_AnAnswerNamesItsLineByItsRefOrElseByItsNumber(t *testing.T) {
 	for _, c := range []struct{ line, ref string }{
 		{`{"user":"alice","event":"x","ref":"a/1"}`, `a/1`},
 		{`{"ref":"` + long + `","user":"alice","event":"x"}`, long},
-		{`{"ref":"` + strings.Repeat(`\u00e9`, 64) + `","user":"alice","event":"x"}`, strings.Repeat("é", 64)},
+		{`{"ref":"` + strings.Repeat(`\u00e9`, 64) + `","user":"alice","event":"x"}`,
+			strings.Repeat("é", 64)},
 		{`{"ref":"\"\\","user":"alice","event":"x"}`, `"\`},
 		{`{"user":"alice","event":"rollcall:x","ref":"bad event"}`, "bad event"},
 		{`{"user":7,"event":"x","ref":"bad user"}`, "bad user"},
@@ -237,7 +241,8 @@ func TestStream_ThatIsAnsweredAfterItsEndHasALimit(t *testing.T) {
 	alice.wantFrame("after", "null")
 	lines := http.Header{"Content-Type": {"application/x-ndjson"}}
 	wantProblem(t, ask(t, a, "POST", "/push?answers=before", "", lines), 400, "bad_answers")
-	wantProblem(t, ask(t, a, "POST", "/push?answers=after", `{"users":["alice"],"event":"x"}`), 400, "bad_query")
+	wantProblem(t, ask(t, a, "POST", "/push?answers=after", `{"users":["alice"],"event":"x"}`), 400,
+		"bad_query")
 }
 
 type nopCloser struct{ io.Writer }

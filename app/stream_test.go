@@ -82,10 +82,12 @@ func TestStream_AnswersEachLineInOrderWhileItIsOpen(t *testing.T) {
 	apps := startThree(t)
 	alice, bob := connect(t, apps[0], "alice"), connect(t, apps[1], "bob")
 	s := openStream(t, apps[2], "?wait=written")
-	for n, user := range []string{"alice", "bob", "nobody", "alice"} { // each answer before the next line is sent
+	// each answer before the next line is sent
+	for n, user := range []string{"alice", "bob", "nobody", "alice"} {
 		s.send(fmt.Sprintf(`{"user":%q,"event":"n","data":%d}`, user, n))
 		got, _ := s.answer()
-		if got["user"] != user || got["id"] == nil || (got["state"] == "online") != (user != "nobody") || got["sockets"] == nil {
+		if got["user"] != user || got["id"] == nil || (got["state"] == "online") != (user != "nobody") ||
+			got["sockets"] == nil {
 			t.Errorf("line %d: %v", n, got)
 		}
 	}
@@ -100,7 +102,8 @@ func TestStream_AnswersEachLineInOrderWhileItIsOpen(t *testing.T) {
 func (s *stream) wantEnd(why string, lines int) {
 	s.t.Helper()
 	got, _ := s.answer()
-	if detail, _ := got["detail"].(string); got["end"] != why || got["lines"] != float64(lines) || (why == "complete") != (detail == "") {
+	if detail, _ := got["detail"].(string); got["end"] != why || got["lines"] != float64(lines) ||
+		(why == "complete") != (detail == "") {
 		s.t.Errorf("got %v, want the end %q after %d lines", got, why, lines)
 	}
 	if got, more := s.answer(); more || s.answers.Err() != nil {
@@ -139,7 +142,8 @@ func TestStream_GoesOnAfterABadLine(t *testing.T) {
 	if got, _ := s.answer(); got["line"] != 11.0 {
 		t.Errorf("%v, want it to be line 11", got)
 	}
-	if _, err := io.WriteString(s.lines, `{"user":"alice","event":"last"}`); err != nil { // without a newline at the end
+	// without a newline at the end
+	if _, err := io.WriteString(s.lines, `{"user":"alice","event":"last"}`); err != nil {
 		t.Fatal(err)
 	}
 	s.lines.Close()
@@ -158,7 +162,8 @@ func TestStream_PushesForOneUserArriveInOrder(t *testing.T) {
 	const pushes = 5000
 	go func() {
 		for n := range pushes {
-			if _, err := fmt.Fprintf(s.lines, "{\"user\":\"alice\",\"event\":\"n\",\"data\":%d}\n", n); err != nil {
+			if _, err := fmt.Fprintf(s.lines, "{\"user\":\"alice\",\"event\":\"n\",\"data\":%d}\n",
+				n); err != nil {
 				return
 			}
 		}
@@ -202,7 +207,8 @@ func TestStream_LeavesAConnectionThatServesRequests(t *testing.T) {
 	answers := bufio.NewReader(conn)
 	post := func(path, contentType, body string) {
 		t.Helper()
-		fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %s\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n%s",
+		fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %s\r\n"+
+			"Content-Type: %s\r\nContent-Length: %d\r\n\r\n%s",
 			path, testKey, contentType, len(body), body)
 		response, err := http.ReadResponse(answers, nil)
 		if err != nil {

@@ -33,7 +33,8 @@ var mayImport = map[string][]string{
 	"app/gctune":         {},
 	"app/jwks":           {"handlers"},
 	"app/redis":          {"rueidis", "miniredis"},
-	"bench":              {"lua", "presence", "fanout", "handlers", "static", "rueidis", "echo", "melody", "miniredis"},
+	"bench": {"lua", "presence", "fanout", "handlers", "static", "rueidis", "echo", "melody",
+		"miniredis"},
 }
 
 // shaping are the libraries that the table speaks of, by a part of their import path.
@@ -122,12 +123,14 @@ func TestTheHandlerInTheDocumentsCompiles(t *testing.T) {
 	dir := t.TempDir()
 	file, overlay := filepath.Join(dir, "whoami.go"), filepath.Join(dir, "overlay.json")
 	place, _ := filepath.Abs("../handlers/whoami.go")
-	for path, text := range map[string][]byte{file: []byte(code), overlay: marshal(t, map[string]any{"Replace": map[string]string{place: file}})} {
+	for path, text := range map[string][]byte{file: []byte(code),
+		overlay: marshal(t, map[string]any{"Replace": map[string]string{place: file}})} {
 		if err := os.WriteFile(path, text, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if out, err := exec.Command("go", "build", "-overlay", overlay, "../handlers").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-overlay", overlay,
+		"../handlers").CombinedOutput(); err != nil {
 		t.Errorf("%s", out)
 	}
 }
@@ -145,7 +148,8 @@ func sources(t *testing.T) map[string]map[string]*ast.File {
 		if testsOnly[folder] {
 			return nil
 		}
-		file, err := parser.ParseFile(gotoken.NewFileSet(), path, nil, parser.ParseComments|parser.ImportsOnly)
+		file, err := parser.ParseFile(gotoken.NewFileSet(), path, nil,
+			parser.ParseComments|parser.ImportsOnly)
 		if err != nil {
 			return err
 		}

@@ -17,8 +17,11 @@ func TestSweep_TheSweeperMayDieWhileItSweeps(t *testing.T) {
 	c := startCluster(t, 9)
 	run := c.begin("kill -9 of the sweeper while it sweeps")
 	keys := presence.NewKeys(c.prefix, 1)
-	sweeper := slices.MinFunc(c.nodes, func(a, b *node) int { return cmp.Compare(a.instance().Instance, b.instance().Instance) })
-	sweeper.delayLink(clusterLease / 50) // so that it takes a while; longer, and on a busy machine it would lose its lease
+	sweeper := slices.MinFunc(c.nodes, func(a, b *node) int {
+		return cmp.Compare(a.instance().Instance, b.instance().Instance)
+	})
+	// so that it takes a while; longer, and on a busy machine it would lose its lease
+	sweeper.delayLink(clusterLease / 50)
 	c.leaveGhosts(keys, ghosts)
 	left := func() int64 {
 		n, _ := c.redis("HLEN", keys.Owners(0)).AsInt64()
@@ -49,7 +52,7 @@ func (c *cluster) leaveGhosts(keys presence.Keys, users int) {
 		entries = append(entries, fmt.Sprintf("ghost-%d", n), fmt.Sprintf("%d ghost.1:1", died))
 	}
 	c.redis(entries...)
-	// The lease comes last. Before the entries, a pass could end between the two and take the lease away, and only
-	// an audit, a minute later, would find entries of an unknown instance.
+	// The lease comes last. Before the entries, a pass could end between the two and take the lease away, and
+	// only an audit, a minute later, would find entries of an unknown instance.
 	c.redis("HSET", keys.Leases(0), "ghost.1", fmt.Sprintf("%d 1", died))
 }

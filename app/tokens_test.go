@@ -17,7 +17,8 @@ const goodHeader = `{"alg":"HS256","typ":"JWT"}`
 
 // signed is a token of exactly this header and these claims, signed as it should be.
 func signed(header, claims string) string {
-	text := base64.RawURLEncoding.EncodeToString([]byte(header)) + "." + base64.RawURLEncoding.EncodeToString([]byte(claims))
+	text := base64.RawURLEncoding.EncodeToString([]byte(header)) + "." +
+		base64.RawURLEncoding.EncodeToString([]byte(claims))
 	mac := hmac.New(sha256.New, []byte(testSecret))
 	mac.Write([]byte(text))
 	return text + "." + base64.RawURLEncoding.EncodeToString(mac.Sum(nil))
@@ -36,42 +37,59 @@ func TestToken_IsReadAsEveryOtherVerifierReadsIt(t *testing.T) {
 	for name, c := range map[string]struct {
 		header, claims, says string // empty: it is good
 	}{
-		"good":                       {goodHeader, `{"sub":"alice","exp":%[1]d}`, ""},
-		"other cases are others":     {goodHeader, `{"sub":"alice","Sub":"mallory","SUB":7,"exp":%[1]d,"EXP":%[2]d}`, ""},
+		"good": {goodHeader, `{"sub":"alice","exp":%[1]d}`, ""},
+		"other cases are others": {goodHeader,
+			`{"sub":"alice","Sub":"mallory","SUB":7,"exp":%[1]d,"EXP":%[2]d}`, ""},
 		"only in another case":       {goodHeader, `{"Sub":"alice","exp":%[1]d}`, "is empty"},
 		"expired, whatever EXP says": {goodHeader, `{"sub":"alice","exp":%[2]d,"EXP":%[1]d}`, "has expired"},
-		"two subs":                   {goodHeader, `{"sub":"alice","sub":"mallory","exp":%[1]d}`, `the field "sub" comes twice`},
-		"two subs, one escaped":      {goodHeader, `{"sub":"alice","s\u0075b":"mallory","exp":%[1]d}`, `the field "sub" comes twice`},
-		"two of something within":    {goodHeader, `{"sub":"alice","exp":%[1]d,"more":[{"a":1,"a":2}]}`, `the field "a" comes twice`},
-		"sub is not UTF-8":           {goodHeader, "{\"sub\":\"a\xff\",\"exp\":%[1]d}", "not UTF-8"},
-		"a claim is not UTF-8":       {goodHeader, "{\"sub\":\"alice\",\"name\":\"\xff\",\"exp\":%[1]d}", "not UTF-8"},
-		"half of a pair":             {goodHeader, `{"sub":"a\ud800","exp":%[1]d}`, "half of a surrogate pair"},
-		"the other half":             {goodHeader, `{"sub":"a\udfff","exp":%[1]d}`, "half of a surrogate pair"},
-		"a whole pair":               {goodHeader, `{"sub":"\ud83e\udd8a","exp":%[1]d}`, ""},
-		"half of one in a name":      {goodHeader, `{"sub":"alice","name":"\ud83e","exp":%[1]d}`, ""}, // nobody is confused by it
-		"no exp":                     {goodHeader, `{"sub":"alice"}`, "lacks a claim"},
-		"exp null":                   {goodHeader, `{"sub":"alice","exp":null}`, "lacks a claim"},
-		"exp in a string":            {goodHeader, `{"sub":"alice","exp":"%[1]d"}`, "exp: want a number, not a string"},
-		"exp in milliseconds":        {goodHeader, `{"sub":"alice","exp":%[1]d000}`, "milliseconds"},
-		"exp with a fraction":        {goodHeader, `{"sub":"alice","exp":%[1]d.5}`, ""},
-		"issued in an hour":          {goodHeader, `{"sub":"alice","exp":%[1]d,"iat":%[1]d}`, "not valid yet"},
-		"valid in an hour":           {goodHeader, `{"sub":"alice","exp":%[1]d,"nbf":%[1]d}`, "not valid yet"},
-		"issued an hour ago":         {goodHeader, `{"sub":"alice","exp":%[1]d,"iat":%[2]d,"nbf":%[2]d}`, ""},
-		"aud of a wrong type":        {goodHeader, `{"sub":"alice","exp":%[1]d,"aud":7}`, "aud: want a string"},
-		"claims of a wrong type":     {goodHeader, `["alice"]`, "want a JSON object"},
-		"crit":                       {`{"alg":"HS256","crit":["x"]}`, `{"sub":"alice","exp":%[1]d}`, "crit"},
-		"crit null":                  {`{"alg":"HS256","crit":null}`, `{"sub":"alice","exp":%[1]d}`, "crit"},
-		"crit of b64":                {`{"alg":"HS256","crit":["b64"],"b64":false}`, `{"sub":"alice","exp":%[1]d}`, "crit"},
-		"two algs":                   {`{"alg":"none","alg":"HS256"}`, `{"sub":"alice","exp":%[1]d}`, `the field "alg" comes twice`},
-		"a numeric kid":              {`{"alg":"HS256","kid":7}`, `{"sub":"alice","exp":%[1]d}`, "kid: want"},
-		"a header with more":         {`{"alg":"HS256","kid":"x","typ":"at+jwt","x":[1]}`, `{"sub":"alice","exp":%[1]d}`, ""},
+		"two subs": {goodHeader, `{"sub":"alice","sub":"mallory","exp":%[1]d}`,
+			`the field "sub" comes twice`},
+		"two subs, one escaped": {goodHeader, `{"sub":"alice","s\u0075b":"mallory","exp":%[1]d}`,
+			`the field "sub" comes twice`},
+		"two of something within": {goodHeader, `{"sub":"alice","exp":%[1]d,"more":[{"a":1,"a":2}]}`,
+			`the field "a" comes twice`},
+		"sub is not UTF-8": {goodHeader, "{\"sub\":\"a\xff\",\"exp\":%[1]d}", "not UTF-8"},
+		"a claim is not UTF-8": {goodHeader, "{\"sub\":\"alice\",\"name\":\"\xff\",\"exp\":%[1]d}",
+			"not UTF-8"},
+		"half of a pair": {goodHeader, `{"sub":"a\ud800","exp":%[1]d}`,
+			"half of a surrogate pair"},
+		"the other half": {goodHeader, `{"sub":"a\udfff","exp":%[1]d}`,
+			"half of a surrogate pair"},
+		"a whole pair": {goodHeader, `{"sub":"\ud83e\udd8a","exp":%[1]d}`, ""},
+		// nobody is confused by it
+		"half of one in a name": {goodHeader, `{"sub":"alice","name":"\ud83e","exp":%[1]d}`, ""},
+		"no exp":                {goodHeader, `{"sub":"alice"}`, "lacks a claim"},
+		"exp null":              {goodHeader, `{"sub":"alice","exp":null}`, "lacks a claim"},
+		"exp in a string": {goodHeader, `{"sub":"alice","exp":"%[1]d"}`,
+			"exp: want a number, not a string"},
+		"exp in milliseconds": {goodHeader, `{"sub":"alice","exp":%[1]d000}`, "milliseconds"},
+		"exp with a fraction": {goodHeader, `{"sub":"alice","exp":%[1]d.5}`, ""},
+		"issued in an hour": {goodHeader, `{"sub":"alice","exp":%[1]d,"iat":%[1]d}`,
+			"not valid yet"},
+		"valid in an hour": {goodHeader, `{"sub":"alice","exp":%[1]d,"nbf":%[1]d}`,
+			"not valid yet"},
+		"issued an hour ago": {goodHeader, `{"sub":"alice","exp":%[1]d,"iat":%[2]d,"nbf":%[2]d}`, ""},
+		"aud of a wrong type": {goodHeader, `{"sub":"alice","exp":%[1]d,"aud":7}`,
+			"aud: want a string"},
+		"claims of a wrong type": {goodHeader, `["alice"]`, "want a JSON object"},
+		"crit":                   {`{"alg":"HS256","crit":["x"]}`, `{"sub":"alice","exp":%[1]d}`, "crit"},
+		"crit null":              {`{"alg":"HS256","crit":null}`, `{"sub":"alice","exp":%[1]d}`, "crit"},
+		"crit of b64": {`{"alg":"HS256","crit":["b64"],"b64":false}`,
+			`{"sub":"alice","exp":%[1]d}`, "crit"},
+		"two algs": {`{"alg":"none","alg":"HS256"}`, `{"sub":"alice","exp":%[1]d}`,
+			`the field "alg" comes twice`},
+		"a numeric kid": {`{"alg":"HS256","kid":7}`, `{"sub":"alice","exp":%[1]d}`, "kid: want"},
+		"a header with more": {`{"alg":"HS256","kid":"x","typ":"at+jwt","x":[1]}`,
+			`{"sub":"alice","exp":%[1]d}`, ""},
 	} {
 		claims := c.claims
 		if strings.Contains(claims, "%") {
-			claims = strings.TrimSuffix(fmt.Sprintf(claims+"%[2]d", soon, past), fmt.Sprint(past)) // or one of them might be left over
+			// or one of them might be left over
+			claims = strings.TrimSuffix(fmt.Sprintf(claims+"%[2]d", soon, past), fmt.Sprint(past))
 		}
 		got := tryToken(t, a, signed(c.header, claims))
-		if c.says == "" && got.Status != http.StatusUpgradeRequired || c.says != "" && (got.Status != 401 || !strings.Contains(got.text, jsonQuoted(c.says))) {
+		if c.says == "" && got.Status != http.StatusUpgradeRequired || c.says != "" &&
+			(got.Status != 401 || !strings.Contains(got.text, jsonQuoted(c.says))) {
 			t.Errorf("%s: %s: %d %s, want %q", name, claims, got.Status, got.text, c.says)
 		}
 	}
@@ -138,7 +156,8 @@ func TestPush_HalfOfASurrogatePairInDataHarmsNobody(t *testing.T) {
 	defer response.Body.Close()
 	text, _ := io.ReadAll(response.Body)
 	first, rest, _ := strings.Cut(string(text), "\n")
-	if !strings.Contains(first, `"line":1`) || !strings.Contains(first, "surrogate") || !strings.Contains(rest, `"instances":1`) {
+	if !strings.Contains(first, `"line":1`) || !strings.Contains(first, "surrogate") ||
+		!strings.Contains(rest, `"instances":1`) {
 		t.Errorf("%s", text)
 	}
 }

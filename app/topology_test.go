@@ -45,7 +45,8 @@ func (c *crowd) elsewhere(user string) *App {
 	return c.apps[(slices.Index(c.apps, c.homes[user])+1)%len(c.apps)]
 }
 
-// wantAllIsWell wants every push and emit to arrive everywhere, and every instance to see everybody where they are.
+// wantAllIsWell wants every push and emit to arrive everywhere, and every instance to see everybody where
+// they are.
 func (c *crowd) wantAllIsWell() {
 	c.t.Helper()
 	for _, a := range c.apps {
@@ -68,7 +69,8 @@ func (c *crowd) wantAllIsWell() {
 			c.t.Errorf("audit: %s", audit.text)
 		}
 		data := fmt.Sprintf("[%d,%d]", c.rounds, n)
-		if got := ask(c.t, a, "POST", "/emit/all", `{"event":"emit","data":`+data+`}`); got.Body["instances"] != float64(len(c.apps)) {
+		if got := ask(c.t, a, "POST", "/emit/all",
+			`{"event":"emit","data":`+data+`}`); got.Body["instances"] != float64(len(c.apps)) {
 			c.t.Fatalf("emit: %d %s", got.Status, got.text)
 		}
 		for _, client := range c.clients {
@@ -78,11 +80,13 @@ func (c *crowd) wantAllIsWell() {
 	}
 }
 
-// wantPushWritten wants a push to be written to the user's socket, and a repeat that comes to the other instance to
-// be answered the same. On a busy machine the first may be answered before it is known whether it was written.
+// wantPushWritten wants a push to be written to the user's socket, and a repeat that comes to the other
+// instance to be answered the same. On a busy machine the first may be answered before it is known whether it
+// was written.
 func (c *crowd) wantPushWritten(user string) {
 	c.t.Helper()
-	path, body := "/push/"+user+"?wait=written&timeout=5s", fmt.Sprintf(`{"event":"push","data":%d}`, c.rounds)
+	path, body := "/push/"+user+"?wait=written&timeout=5s",
+		fmt.Sprintf(`{"event":"push","data":%d}`, c.rounds)
 	var key http.Header
 	tries := 0
 	first := redistest.Eventually(c.t, "a push to be written to "+user, func() (answer, bool) {
@@ -111,7 +115,8 @@ func (c *crowd) wantPresence(a *App) {
 	for user, home := range c.homes {
 		got := c.surely(a, "/presence/"+user)
 		where, _ := got.Body["instances"].([]any)
-		if got.Body["state"] != "online" || got.Body["sockets"] != 1.0 || len(where) != 1 || where[0] != home.Instance || got.Body["stale"] != false {
+		if got.Body["state"] != "online" || got.Body["sockets"] != 1.0 || len(where) != 1 ||
+			where[0] != home.Instance || got.Body["stale"] != false {
 			c.t.Errorf("%s is at %s: %d %s", user, home.Instance, got.Status, got.text)
 		}
 	}
@@ -156,12 +161,15 @@ func TestRedisCluster_ServesInstancesAsOneRedisDoesAlsoWhileSlotsMove(t *testing
 
 func wantClusterServes(t *testing.T, cluster *redistest.Cluster) {
 	for _, node := range cluster.Nodes() {
-		if err := node.Ask(append([]string{"ACL", "SETUSER", "rollcall", "on", ">hunter2"}, strings.Fields(redis.ACLRule("rollcall:1:"))...)...).Error(); err != nil {
+		if err := node.Ask(append([]string{"ACL", "SETUSER", "rollcall", "on", ">hunter2"},
+			strings.Fields(redis.ACLRule("rollcall:1:"))...)...).Error(); err != nil {
 			t.Fatal(err)
 		}
 	}
-	whole, one := userURL(t, cluster.URL(), "rollcall", "hunter2"), userURL(t, cluster.Masters[1].URL(), "rollcall", "hunter2")
-	apps := []*App{startApp(t, "--redis-url="+whole), startApp(t, "--redis-url="+whole), startApp(t, "--redis-url="+one)}
+	whole, one := userURL(t, cluster.URL(), "rollcall", "hunter2"),
+		userURL(t, cluster.Masters[1].URL(), "rollcall", "hunter2")
+	apps := []*App{startApp(t, "--redis-url="+whole), startApp(t, "--redis-url="+whole),
+		startApp(t, "--redis-url="+one)}
 	c := gather(t, apps, 48)
 	c.wantAllIsWell()
 	for _, master := range cluster.Masters {
@@ -193,11 +201,13 @@ func wantSlotsMove(t *testing.T, cluster *redistest.Cluster) {
 	for user, client := range c.clients {
 		sent := <-streams[user]
 		if sent.failed != "" || sent.reached == 0 {
-			t.Errorf("of the pushes to %s while slots moved %d of %d arrived; one failed: %s", user, sent.reached, sent.pushes, sent.failed)
+			t.Errorf("of the pushes to %s while slots moved %d of %d arrived; one failed: %s", user,
+				sent.reached, sent.pushes, sent.failed)
 		}
 		push(t, c.elsewhere(user), user, `{"event":"last"}`, "online", 1)
 		if got := client.countFrames("stream", "last"); got != sent.reached {
-			t.Errorf("%s got %d pushes of %d that were said to have arrived, of %d", user, got, sent.reached, sent.pushes)
+			t.Errorf("%s got %d pushes of %d that were said to have arrived, of %d", user, got, sent.reached,
+				sent.pushes)
 		}
 	}
 	c.wantAllIsWell()
@@ -290,14 +300,21 @@ func TestSentinels_AndTheirServersMayAskForTLSAndPasswords(t *testing.T) {
 	security := redistest.NewSecurity(t, "pass")
 	sentinels := redistest.StartSentinels(t, security)
 	address, trust := "--redis-url="+sentinels.URL(), "--redis-ca-file="+security.CAFile
-	user, password := "--redis-sentinel-username="+sentinels.Username, "--redis-sentinel-password="+sentinels.Password
+	user, password := "--redis-sentinel-username="+sentinels.Username,
+		"--redis-sentinel-password="+sentinels.Password
 	wantRefused(t, "--redis-ca-file (ROLLCALL_REDIS_CA_FILE)", address, user, password)
-	wantRefused(t, "--redis-sentinel-password (ROLLCALL_REDIS_SENTINEL_PASSWORD): the Sentinels ask for one", address, trust)
-	wantRefused(t, "do not know the user of --redis-sentinel-username", address, trust, user, "--redis-sentinel-password=hunter2")
-	wantRefused(t, "does not know this user with this password", "--redis-url="+userURL(t, sentinels.URL(), "default", "hunter2"), trust, user, password)
-	wantRefused(t, "it asks for a password", strings.Replace(address, "default:pass@", "", 1), trust, user, password)
-	wantRefused(t, "watch no set of the name", strings.Replace(address, "master_set=", "master_set=not-", 1), trust, user, password)
-	wantRefused(t, "there is a Sentinel: say whose servers", "--redis-url="+sentinels.Watchers[0].URL(), trust)
+	wantRefused(t, "--redis-sentinel-password (ROLLCALL_REDIS_SENTINEL_PASSWORD): the Sentinels ask for one",
+		address, trust)
+	wantRefused(t, "do not know the user of --redis-sentinel-username", address, trust, user,
+		"--redis-sentinel-password=hunter2")
+	wantRefused(t, "does not know this user with this password",
+		"--redis-url="+userURL(t, sentinels.URL(), "default", "hunter2"), trust, user, password)
+	wantRefused(t, "it asks for a password", strings.Replace(address, "default:pass@", "", 1), trust, user,
+		password)
+	wantRefused(t, "watch no set of the name", strings.Replace(address, "master_set=", "master_set=not-", 1),
+		trust, user, password)
+	wantRefused(t, "there is a Sentinel: say whose servers", "--redis-url="+sentinels.Watchers[0].URL(),
+		trust)
 	startApp(t, address, trust, password) // of the user named default
 	wantFailover(t, sentinels, trust)
 }

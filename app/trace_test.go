@@ -47,10 +47,12 @@ func TestLog_DebugTracesAPushByItsIDFromHTTPToSockets(t *testing.T) {
 	var trace lockedLog
 	start := func() *App {
 		var c commands
-		if _, err := newParser(&c).Parse([]string{"--addr=127.0.0.1:0", "--redis-url=" + redis.URL(), "--jwt-secret=" + testSecret, "--api-keys=" + testKey}); err != nil {
+		if _, err := newParser(&c).Parse([]string{"--addr=127.0.0.1:0", "--redis-url=" + redis.URL(),
+			"--jwt-secret=" + testSecret, "--api-keys=" + testKey}); err != nil {
 			t.Fatal(err)
 		}
-		a, err := Start(t.Context(), &c.Config, handlers.Builtin(), slog.New(slog.NewJSONHandler(&trace, &slog.HandlerOptions{Level: slog.LevelDebug})))
+		a, err := Start(t.Context(), &c.Config, handlers.Builtin(),
+			slog.New(slog.NewJSONHandler(&trace, &slog.HandlerOptions{Level: slog.LevelDebug})))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -76,7 +78,8 @@ func TestPprof_IsServedOnItsOwnAddressOnly(t *testing.T) {
 	if got := ask(t, profiles, "GET", "/debug/pprof/cmdline", ""); strings.Contains(got.text, os.Args[0]) {
 		t.Errorf("the command line, in which secrets may be: %s", got.text)
 	}
-	if got := askHost(t, profiles, "/debug/pprof/goroutine", "evil.example:6060"); got.Status != http.StatusForbidden {
+	if got := askHost(t, profiles, "/debug/pprof/goroutine",
+		"evil.example:6060"); got.Status != http.StatusForbidden {
 		t.Errorf("a name that somebody made point here: %d", got.Status)
 	}
 	wantProblem(t, ask(t, a, "GET", "/debug/pprof/goroutine", ""), 404, "not_found")
@@ -95,7 +98,8 @@ func TestDashboard_ShowsOnlyMetricsThatExist(t *testing.T) {
 	alice.wantFrame("events", "1")
 	ask(t, a, "POST", "/push/alice?wait=written", `{"event":"x"}`)
 	ask(t, a, "GET", "/ws?token=garbage", "", http.Header{"Authorization": nil})
-	wantMetrics(t, a, `rollcall_client_events_total{handler="events",outcome="ok"} 1`, `rollcall_sockets_closed_total{by="client",code="1000"} 1`)
+	wantMetrics(t, a, `rollcall_client_events_total{handler="events",outcome="ok"} 1`,
+		`rollcall_sockets_closed_total{by="client",code="1000"} 1`)
 	metrics := ask(t, a, "GET", "/metrics", "").text
 	names := regexp.MustCompile(`\b(rollcall|go|process)_[a-z_]+`).FindAllString(string(dashboard), -1)
 	for _, name := range names {

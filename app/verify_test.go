@@ -7,61 +7,62 @@ import (
 	"rollcall/app/redis"
 )
 
-// After each fault, verify compares what was seen during the run with what the clients know. What it demands is
-// what Rollcall promises under faults. What it excuses is not promised. This page says both.
+// After each fault, verify compares what was seen during the run with what the clients know. What it demands
+// is what Rollcall promises under faults. What it excuses is not promised. This page says both.
 //
-// While a fault runs, three instances get pushes, reads and events of clients without a pause. Clients reconnect
-// by themselves, as a close code tells them. Each client notes every frame that it gets and every socket that it
-// loses. Two words are used below:
+// While a fault runs, three instances get pushes, reads and events of clients without a pause. Clients
+// reconnect by themselves, as a close code tells them. Each client notes every frame that it gets and every
+// socket that it loses. Two words are used below:
 //
-//   - A user stayed if one of its clients kept its socket through the whole run, on an instance that was not cut
-//     off from Redis (or, for the log of changes, not for as long as a grace).
-//   - An instance is cut off while it alone is paused or cannot talk to Redis, and others can. The log and the
-//     reads of other instances are then right to call its users reconnecting, and after a grace offline: nobody
-//     can tell it from a dead instance.
+//   - A user stayed if one of its clients kept its socket through the whole run, on an instance that was not
+//     cut off from Redis (or, for the log of changes, not for as long as a grace).
+//   - An instance is cut off while it alone is paused or cannot talk to Redis, and others can. The log and
+//     the reads of other instances are then right to call its users reconnecting, and after a grace offline:
+//     nobody can tell it from a dead instance.
 //
-// Sockets. An instance that lives closes no socket, whatever happens to Redis, to its link or to other instances.
-// A new socket is welcomed. Each event that a client sends on a socket that stays open is answered. This has no
-// excuse. (client.closed and faultRun.finish check it.)
+// Sockets. An instance that lives closes no socket, whatever happens to Redis, to its link or to other
+// instances. A new socket is welcomed. Each event that a client sends on a socket that stays open is
+// answered. This has no excuse. (client.closed and faultRun.finish check it.)
 //
-// When the fault is over, all of these become true again without help, in any order (faultRun.finish):
-// every instance reports exactly the users, sockets and places that the clients know, and does not call that
-// stale; a push to everybody reaches every client; no instance's own map differs from Redis. There is no excuse.
+// When the fault is over, all of these become true again without help, in any order (faultRun.finish): every
+// instance reports exactly the users, sockets and places that the clients know, and does not call that stale;
+// a push to everybody reaches every client; no instance's own map differs from Redis. There is no excuse.
 //
 // Order (verifyOrderLocked). A socket gets the pushes that one instance accepted for its user in the order in
 // which they were accepted, and none twice. This holds whatever the sender was told, also for a push that was
 // answered with an error and arrives late. There is no excuse.
 //
-// Pushes (verifyPushesLocked). A push was accepted if its answer is 200, names at least one instance and is not
-// partial. Callers rely on two numbers in that answer:
+// Pushes (verifyPushesLocked). A push was accepted if its answer is 200, names at least one instance and is
+// not partial. Callers rely on two numbers in that answer:
 //
 //   - sockets.written: the push came to at least so many sockets. There is no excuse.
 //   - instances: it came to the user's sockets on so many instances. This is excused in two cases. If Redis
-//     itself threw away messages that it had accepted (it was killed, it closed a subscription, or a replica took
-//     over), nobody can know. If no instance could reach Redis for a while, an instance that is gone looks alive
-//     until its lease expires, and Redis counts it. Who must know asks for wait=written or wait=acked.
+//     itself threw away messages that it had accepted (it was killed, it closed a subscription, or a replica
+//     took over), nobody can know. If no instance could reach Redis for a while, an instance that is gone
+//     looks alive until its lease expires, and Redis counts it. Who must know asks for wait=written or
+//     wait=acked.
 //
-// Neither is checked for a user who lost a socket without a goaway, or who is on an instance that was cut off:
-// such a client cannot know what was on its way. A client that a stopping instance sent on (goaway) must still
-// get each accepted push at least once, though perhaps on one instance instead of two.
+// Neither is checked for a user who lost a socket without a goaway, or who is on an instance that was cut
+// off: such a client cannot know what was on its way. A client that a stopping instance sent on (goaway) must
+// still get each accepted push at least once, though perhaps on one instance instead of two.
 //
 // The log of changes (verifyLogLocked):
 //
 //   - It has no entry for a user who stayed. Excuse: Redis lost its state, and another client of the user
 //     reconnected meanwhile; the user may then be logged as online once more.
-//   - A user is logged as offline only with a reason: nobody was connected for a grace, a client left on purpose
-//     (code 1000), an instance was cut off for a grace, or Redis lost its state.
+//   - A user is logged as offline only with a reason: nobody was connected for a grace, a client left on
+//     purpose (code 1000), an instance was cut off for a grace, or Redis lost its state.
 //   - Entries alternate, online and offline, and the last one is the truth. Excuse: Redis lost its state, and
 //     with it what was logged before.
 //
-// Since (verifySinceLocked). The time since when a user is online stays as long as the user does. Excuse: Redis
-// lost its state; then it is at least as early as the oldest socket that is still open. (Only on a Redis with
-// this machine's clock.)
+// Since (verifySinceLocked). The time since when a user is online stays as long as the user does. Excuse:
+// Redis lost its state; then it is at least as early as the oldest socket that is still open. (Only on a
+// Redis with this machine's clock.)
 //
-// Reads (verifyReadsLocked). No instance that was not cut off reports a user who stayed as offline. Excuse: none,
-// but there are three other answers. A read may be marked as stale, and then a user's state may be unknown. A
-// user may be reported as reconnecting, since a lease can expire for a moment on a busy machine. Both are
-// counted in the report of the run.
+// Reads (verifyReadsLocked). No instance that was not cut off reports a user who stayed as offline. Excuse:
+// none, but there are three other answers. A read may be marked as stale, and then a user's state may be
+// unknown. A user may be reported as reconnecting, since a lease can expire for a moment on a busy machine.
+// Both are counted in the report of the run.
 
 // verify checks all of that, except what finish has checked already.
 func (run *faultRun) verify() {
@@ -86,8 +87,8 @@ func (run *faultRun) verify() {
 	run.verifyReadsLocked(cutOff)
 }
 
-// stayedLocked says whether one of the user's clients kept its socket through the run, on an instance that was cut
-// off for less than a time.
+// stayedLocked says whether one of the user's clients kept its socket through the run, on an instance that
+// was cut off for less than a time.
 func (u *user) stayedLocked(cutOff map[string]time.Duration, less time.Duration) bool {
 	return slices.ContainsFunc(u.clients, func(c *client) bool {
 		return c.breaks == 0 && c.instance != "" && cutOff[c.instance] < less
@@ -116,7 +117,8 @@ func (u *user) arrivalLocked(id string, cutOff map[string]time.Duration) arrival
 	return a
 }
 
-// verifyPushesLocked checks that every accepted push arrived at as many sockets and instances as its answer says.
+// verifyPushesLocked checks that every accepted push arrived at as many sockets and instances as its answer
+// says.
 func (run *faultRun) verifyPushesLocked(cutOff map[string]time.Duration) {
 	t, users, lost := run.cluster.t, map[string]*user{}, 0
 	for _, u := range run.cluster.pool.users {
@@ -140,7 +142,8 @@ func (run *faultRun) verifyPushesLocked(cutOff map[string]time.Duration) {
 	run.cluster.report.count(run.name, "lost", lost)
 }
 
-// verifyOrderLocked checks that each socket of a client got the pushes of each instance in order, and none twice.
+// verifyOrderLocked checks that each socket of a client got the pushes of each instance in order, and none
+// twice.
 func (run *faultRun) verifyOrderLocked(c *client) {
 	type source struct {
 		from   string
@@ -203,12 +206,14 @@ func (run *faultRun) verifyLogLocked(u *user, changes []logEntry, stayed bool) {
 	}
 	for _, change := range changes {
 		if change.online == u.loggedOnline && !run.lostState {
-			t.Errorf("%s: the log says twice of %s that online is %v: %v", run.name, u.name, change.online, changes)
+			t.Errorf("%s: the log says twice of %s that online is %v: %v", run.name, u.name, change.online,
+				changes)
 		}
 		u.loggedOnline = change.online
 	}
 	if online := u.online > 0; u.loggedOnline != online && (!run.lostState || len(changes) > 0) {
-		t.Errorf("%s: the log ends with online = %v for %s, who is %v", run.name, u.loggedOnline, u.name, online)
+		t.Errorf("%s: the log ends with online = %v for %s, who is %v", run.name, u.loggedOnline, u.name,
+			online)
 	}
 	u.loggedOnline = u.online > 0
 }
@@ -219,7 +224,9 @@ func (run *faultRun) mayBeLoggedOfflineLocked(u *user) bool {
 	if u.online == 0 && !u.lastGone.IsZero() {
 		gap = max(gap, time.Since(u.lastGone))
 	}
-	cutOff := slices.ContainsFunc(run.cluster.nodes, func(n *node) bool { return n.cutOffFor() >= clusterGrace })
+	cutOff := slices.ContainsFunc(run.cluster.nodes, func(n *node) bool {
+		return n.cutOffFor() >= clusterGrace
+	})
 	return gap >= clusterGrace || u.left || cutOff || run.lostState
 }
 

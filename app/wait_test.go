@@ -17,7 +17,8 @@ import (
 
 // sockets is what a push answers with wait.
 func sockets(written, acked, dropped, gone, unanswered int) string {
-	return fmt.Sprintf(`{"written":%d,"acked":%d,"dropped":%d,"gone":%d,"unanswered":%d}`, written, acked, dropped, gone, unanswered)
+	return fmt.Sprintf(`{"written":%d,"acked":%d,"dropped":%d,"gone":%d,"unanswered":%d}`, written, acked,
+		dropped, gone, unanswered)
 }
 
 func wantSockets(t *testing.T, got answer, want string) {
@@ -37,12 +38,15 @@ func TestPush_WaitWrittenCountsEverySocketOnEveryInstance(t *testing.T) {
 	connect(t, apps[1], "")
 	for _, a := range apps {
 		wantSockets(t, ask(t, a, "POST", "/push/alice?wait=written", `{"event":"x"}`), sockets(5, 0, 0, 0, 0))
-		wantSockets(t, ask(t, a, "POST", "/push/alice?wait=written", `{"event":"x","exclude":"`+first.id+`"}`), sockets(4, 0, 0, 0, 0))
+		wantSockets(t, ask(t, a, "POST", "/push/alice?wait=written",
+			`{"event":"x","exclude":"`+first.id+`"}`), sockets(4, 0, 0, 0, 0))
 		wantSockets(t, ask(t, a, "POST", "/push/bob?wait=written", `{"event":"x"}`), sockets(0, 0, 0, 0, 0))
 		wantSockets(t, ask(t, a, "POST", "/emit/all?wait=written", `{"event":"x"}`), sockets(6, 0, 0, 0, 0))
-		wantSockets(t, ask(t, a, "POST", "/emit/authenticated?wait=written", `{"event":"x"}`), sockets(5, 0, 0, 0, 0))
+		wantSockets(t, ask(t, a, "POST", "/emit/authenticated?wait=written", `{"event":"x"}`),
+			sockets(5, 0, 0, 0, 0))
 		many := ask(t, a, "POST", "/push?wait=written", `{"users":["bob","alice"],"event":"x"}`)
-		want := `[{"user":"bob","state":"offline","instances":0,"sockets":` + sockets(0, 0, 0, 0, 0) + `},{"user":"alice","state":"online","instances":3,"sockets":` + sockets(5, 0, 0, 0, 0) + `}]`
+		want := `[{"user":"bob","state":"offline","instances":0,"sockets":` + sockets(0, 0, 0, 0,
+			0) + `},{"user":"alice","state":"online","instances":3,"sockets":` + sockets(5, 0, 0, 0, 0) + `}]`
 		if !sameJSON(string(marshal(t, many.Body["results"])), want) {
 			t.Errorf("push to many: %s", many.text)
 		}
@@ -57,7 +61,8 @@ func (s *socket) acknowledge() {
 	go func() {
 		for f := range s.frames {
 			if f.ID != "" {
-				_ = s.conn.WriteMessage(websocket.TextMessage, []byte(`{"event":"rollcall:ack","data":{"id":"`+f.ID+`"}}`))
+				_ = s.conn.WriteMessage(websocket.TextMessage,
+					[]byte(`{"event":"rollcall:ack","data":{"id":"`+f.ID+`"}}`))
 			}
 		}
 	}()
@@ -70,13 +75,17 @@ func TestPush_WaitAckedCountsTheClientsThatConfirmed(t *testing.T) {
 		connect(t, a, "alice").acknowledge()
 	}
 	for _, a := range apps {
-		wantSockets(t, ask(t, a, "POST", "/push/alice?wait=acked&timeout=5s", `{"event":"x"}`), sockets(3, 3, 0, 0, 0))
-		wantSockets(t, ask(t, a, "POST", "/emit/all?wait=acked&timeout=5s", `{"event":"x"}`), sockets(3, 3, 0, 0, 0))
+		wantSockets(t, ask(t, a, "POST", "/push/alice?wait=acked&timeout=5s", `{"event":"x"}`),
+			sockets(3, 3, 0, 0, 0))
+		wantSockets(t, ask(t, a, "POST", "/emit/all?wait=acked&timeout=5s", `{"event":"x"}`),
+			sockets(3, 3, 0, 0, 0))
 	}
 	connect(t, apps[0], "alice") // does not confirm
 	connect(t, apps[1], "alice")
-	wantSockets(t, ask(t, apps[2], "POST", "/push/alice?wait=acked&timeout=5s", `{"event":"x"}`), sockets(5, 3, 0, 0, 2))
-	wantSockets(t, ask(t, apps[0], "POST", "/push/alice?wait=acked&timeout=5s", `{"event":"x"}`), sockets(5, 3, 0, 0, 2))
+	wantSockets(t, ask(t, apps[2], "POST", "/push/alice?wait=acked&timeout=5s", `{"event":"x"}`),
+		sockets(5, 3, 0, 0, 2))
+	wantSockets(t, ask(t, apps[0], "POST", "/push/alice?wait=acked&timeout=5s", `{"event":"x"}`),
+		sockets(5, 3, 0, 0, 2))
 }
 
 // stallClient opens a socket that reads nothing, with a receive buffer that is soon full.
@@ -105,7 +114,8 @@ func TestSocket_ThatDoesNotReadIsDroppedAndReportedAsDropped(t *testing.T) {
 	bob := connect(t, near, "bob")
 	body := `{"event":"x","data":"` + strings.Repeat("x", 60_000) + `"}`
 	stallClient(t, near, "alice")
-	redistest.Eventually(t, "alice to be too slow", func() (string, bool) { // the pushes before wait in vain to be written
+	// the pushes before wait in vain to be written
+	redistest.Eventually(t, "alice to be too slow", func() (string, bool) {
 		got := ask(t, near, "POST", "/push/alice?wait=written&timeout=10ms", body)
 		counts, _ := got.Body["sockets"].(map[string]any)
 		return got.text, counts["dropped"] == 1.0
@@ -129,8 +139,10 @@ func TestEmit_PassesAClientThatDoesNotRead(t *testing.T) {
 	stallClient(t, near, "alice")
 	data := `"` + strings.Repeat("x", 60_000) + `"`
 	apps := []*App{near, far}
-	for n := 0; !strings.Contains(ask(t, near, "GET", "/metrics", "").text, `rollcall_drops_total{reason="socket_too_slow"} 1`); n++ {
-		if got := ask(t, apps[n%2], "POST", "/emit/all", `{"event":"x","data":`+data+`}`); got.Body["instances"] != 2.0 {
+	for n := 0; !strings.Contains(ask(t, near, "GET", "/metrics", "").text,
+		`rollcall_drops_total{reason="socket_too_slow"} 1`); n++ {
+		if got := ask(t, apps[n%2], "POST", "/emit/all",
+			`{"event":"x","data":`+data+`}`); got.Body["instances"] != 2.0 {
 			t.Fatalf("emit: %d %s", got.Status, got.text)
 		}
 		for _, s := range readers { // while alice's connection is stuck, and when it is given up
@@ -148,7 +160,8 @@ func TestPush_AUserWhoMovesAllTheTimeMissesNoPushAnsweredAsWritten(t *testing.T)
 	go func() { // moves from instance to instance, each time with a new socket before the old one is closed
 		seen := map[string]int{}
 		read := func(s *socket) {
-			_ = s.conn.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(1000, ""), time.Now().Add(redistest.Patience))
+			_ = s.conn.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(1000, ""),
+				time.Now().Add(redistest.Patience))
 			for f := range s.frames {
 				seen[string(f.Data)]++
 			}
@@ -230,10 +243,14 @@ func TestMetrics_CountWhatBecameOfPushesAndNameNoClient(t *testing.T) {
 	ask(t, apps[0], "POST", "/push/alice?wait=acked&timeout=5s", `{"event":"x"}`)
 	got := ask(t, apps[0], "GET", "/metrics", "")
 	for _, line := range []string{
-		"rollcall_sockets 1", "rollcall_users 1", `rollcall_pushes_total{outcome="online"} 2`, `rollcall_pushes_total{outcome="offline"} 1`,
-		"rollcall_routing_seconds_count 2", `rollcall_delivery_seconds_count{wait="acked"} 1`, "rollcall_batch_pushes_count 3",
-		`rollcall_drops_total{reason="socket_too_slow"} 0`, "rollcall_remirrors_total 0", "rollcall_mirror_dirty_users 0",
-		"rollcall_lease_trust_seconds ", "rollcall_audit_oldest_difference_seconds 0", "go_goroutines ", "rollcall_mirror_errors_total 0",
+		"rollcall_sockets 1", "rollcall_users 1", `rollcall_pushes_total{outcome="online"} 2`,
+		`rollcall_pushes_total{outcome="offline"} 1`,
+		"rollcall_routing_seconds_count 2", `rollcall_delivery_seconds_count{wait="acked"} 1`,
+		"rollcall_batch_pushes_count 3",
+		`rollcall_drops_total{reason="socket_too_slow"} 0`, "rollcall_remirrors_total 0",
+		"rollcall_mirror_dirty_users 0",
+		"rollcall_lease_trust_seconds ", "rollcall_audit_oldest_difference_seconds 0", "go_goroutines ",
+		"rollcall_mirror_errors_total 0",
 	} {
 		if !strings.Contains(got.text, "\n"+line) {
 			t.Errorf("no %s", line)
@@ -242,5 +259,6 @@ func TestMetrics_CountWhatBecameOfPushesAndNameNoClient(t *testing.T) {
 	if strings.Contains(got.text, "alice") || strings.Contains(got.text, "nobody-of-this-name") {
 		t.Error("a label names a user")
 	}
-	wantProblem(t, ask(t, apps[0], "GET", "/metrics", "", http.Header{"Authorization": nil}), 401, "no_api_key")
+	wantProblem(t, ask(t, apps[0], "GET", "/metrics", "", http.Header{"Authorization": nil}), 401,
+		"no_api_key")
 }

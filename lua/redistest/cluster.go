@@ -20,7 +20,8 @@ type Cluster struct {
 	buses map[*Server]string // ports on which nodes talk to each other
 }
 
-// nodeTimeout, in ms, is the silence after which a node is taken for dead. Shorter, and a node that a busy machine holds up is failed over.
+// nodeTimeout, in ms, is the silence after which a node is taken for dead. Shorter, and a node that a busy
+// machine holds up is failed over.
 const nodeTimeout = "2000"
 
 const clusterSlots = 16384
@@ -42,7 +43,9 @@ func StartCluster(t testing.TB, withReplicas bool) *Cluster {
 	c.introduce()
 	for n, replica := range c.Replicas {
 		id := c.Masters[n].nodeID()
-		Await(t, "a replica to know its master", func() bool { return strings.Contains(replica.run("CLUSTER", "NODES"), id) })
+		Await(t, "a replica to know its master", func() bool {
+			return strings.Contains(replica.run("CLUSTER", "NODES"), id)
+		})
 		replica.run("CLUSTER", "REPLICATE", id)
 	}
 	for _, replica := range c.Replicas {
@@ -57,7 +60,8 @@ func (c *Cluster) startNode() *Server {
 	var bus string
 	node := start(&Server{t: c.t}, func(s *Server) []string {
 		_, bus, _ = net.SplitHostPort(freeAddr(c.t))
-		return s.plus("--cluster-enabled", "yes", "--cluster-node-timeout", nodeTimeout, "--cluster-port", bus, "--repl-diskless-sync-delay", "0")
+		return s.plus("--cluster-enabled", "yes", "--cluster-node-timeout", nodeTimeout, "--cluster-port",
+			bus, "--repl-diskless-sync-delay", "0")
 	})
 	c.buses[node] = bus
 	return node
@@ -74,7 +78,9 @@ func (c *Cluster) introduce() {
 	}
 	for _, node := range nodes {
 		known := fmt.Sprintf("cluster_known_nodes:%d\r", len(nodes))
-		Await(c.t, "a node to know all others", func() bool { return strings.Contains(node.run("CLUSTER", "INFO"), known) })
+		Await(c.t, "a node to know all others", func() bool {
+			return strings.Contains(node.run("CLUSTER", "INFO"), known)
+		})
 	}
 }
 
@@ -83,7 +89,8 @@ func (c *Cluster) waitWhole(nodes ...*Server) {
 	c.t.Helper()
 	for _, node := range nodes {
 		Await(c.t, "a whole cluster", func() bool {
-			return strings.Contains(node.run("CLUSTER", "INFO"), "cluster_state:ok") && slices.Equal(node.owners(), nodes[0].owners())
+			return strings.Contains(node.run("CLUSTER", "INFO"), "cluster_state:ok") &&
+				slices.Equal(node.owners(), nodes[0].owners())
 		})
 	}
 }
@@ -94,7 +101,8 @@ func (c *Cluster) Nodes() []*Server { return slices.Concat(c.Masters, c.Replicas
 // URL names all nodes.
 func (c *Cluster) URL() string { return (*Security)(nil).url(nil, c.Nodes()...) }
 
-// MoveSlot moves the slot of a key, with all that is in it, to another master, as redis-cli --cluster reshard does.
+// MoveSlot moves the slot of a key, with all that is in it, to another master, as redis-cli --cluster reshard
+// does.
 func (c *Cluster) MoveSlot(key string) {
 	c.t.Helper()
 	slot, err := c.Masters[0].Ask("CLUSTER", "KEYSLOT", key).AsInt64()

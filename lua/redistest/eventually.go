@@ -5,7 +5,8 @@ import (
 	"time"
 )
 
-// Patience is how long a test waits for something before it gives up. Nothing is ever right because it was fast.
+// Patience is how long a test waits for something before it gives up. Nothing is ever right because it was
+// fast.
 const Patience = time.Minute
 
 const (
@@ -14,8 +15,8 @@ const (
 )
 
 // Eventually looks again and again until it sees what the test wants, and returns that. Between two looks it
-// pauses, each time a little longer. A loop without a pause would take the processor time that the awaited work
-// needs, and on a slow machine it would wait in vain.
+// pauses, each time a little longer. A loop without a pause would take the processor time that the awaited
+// work needs, and on a slow machine it would wait in vain.
 func Eventually[T any](t testing.TB, want string, look func() (T, bool)) T {
 	t.Helper()
 	pause := firstPause

@@ -1,6 +1,7 @@
-// Package redistest gives tests a Redis: a real redis-server of their own, which they may kill, pause and empty, a whole Cluster or
-// Sentinel deployment of them, or the in-process one. A machine without redis-server fails the test. All tests run on another server,
-// an older Redis or a Valkey, if ROLLCALL_TEST_REDIS is its path.
+// Package redistest gives tests a Redis: a real redis-server of their own, which they may kill, pause and
+// empty, a whole Cluster or Sentinel deployment of them, or the in-process one. A machine without
+// redis-server fails the test. All tests run on another server, an older Redis or a Valkey, if
+// ROLLCALL_TEST_REDIS is its path.
 package redistest
 
 import (
@@ -46,13 +47,16 @@ func StartSecure(t testing.TB, security *Security, args ...string) *Server {
 	return start(&Server{t: t, security: security}, func(s *Server) []string { return s.plus(args...) })
 }
 
-// plus is the command line of a server that keeps nothing, and more. Of an option given twice, the last counts.
+// plus is the command line of a server that keeps nothing, and more. Of an option given twice, the last
+// counts.
 func (s *Server) plus(args ...string) []string {
-	plain := []string{"--bind", "127.0.0.1", "--port", s.port(), "--save", "", "--appendonly", "no", "--dir", s.t.TempDir()}
+	plain := []string{"--bind", "127.0.0.1", "--port", s.port(), "--save", "", "--appendonly", "no", "--dir",
+		s.t.TempDir()}
 	return slices.Concat(plain, s.security.args(s.port()), args)
 }
 
-// StartsProcess says that the test starts a program. A short run (go test -short) skips the test here: it starts no process.
+// StartsProcess says that the test starts a program. A short run (go test -short) skips the test here: it
+// starts no process.
 func StartsProcess(t testing.TB, program string) {
 	t.Helper()
 	if testing.Short() {
@@ -97,7 +101,8 @@ func (s *Server) launch() error {
 	s.t.Helper()
 	path, err := exec.LookPath(cmp.Or(os.Getenv("ROLLCALL_TEST_REDIS"), "redis-server"))
 	if err != nil {
-		s.t.Fatal("redis-server is missing; on Debian: apt-get install redis-server. `make test` does it as root.")
+		s.t.Fatal("redis-server is missing; on Debian: apt-get install redis-server. " +
+			"`make deps` does it as root.")
 	}
 	s.process = exec.Command(path, s.args...)
 	out, err := s.process.StdoutPipe()

@@ -34,14 +34,17 @@ func NewSecurity(t testing.TB, password string) *Security {
 	dir := t.TempDir()
 	s := &Security{
 		Password: password, CAFile: filepath.Join(dir, "ca.pem"),
-		certFile: filepath.Join(dir, "server.pem"), keyFile: filepath.Join(dir, "server.key"), roots: x509.NewCertPool(),
+		certFile: filepath.Join(dir, "server.pem"), keyFile: filepath.Join(dir, "server.key"),
+		roots: x509.NewCertPool(),
 	}
 	authority, authorityKey := certify(t, &x509.Certificate{
-		Subject: pkix.Name{CommonName: "test authority"}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+		Subject: pkix.Name{CommonName: "test authority"}, IsCA: true, BasicConstraintsValid: true,
+		KeyUsage: x509.KeyUsageCertSign,
 	}, nil, nil)
 	server, serverKey := certify(t, &x509.Certificate{
 		Subject: pkix.Name{CommonName: "test server"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+		KeyUsage:    x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}, authority, authorityKey)
 	key, err := x509.MarshalPKCS8PrivateKey(serverKey)
 	if err != nil {
@@ -55,7 +58,8 @@ func NewSecurity(t testing.TB, password string) *Security {
 }
 
 // certify makes a key and its certificate, signed by an authority, or by itself if there is none.
-func certify(t testing.TB, template, authority *x509.Certificate, authorityKey *ecdsa.PrivateKey) (*x509.Certificate, *ecdsa.PrivateKey) {
+func certify(t testing.TB, template, authority *x509.Certificate,
+	authorityKey *ecdsa.PrivateKey) (*x509.Certificate, *ecdsa.PrivateKey) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -94,7 +98,8 @@ func (s *Security) args(port string) []string {
 		args = append(args, "--requirepass", s.Password, "--masterauth", s.Password)
 	}
 	if s.CAFile != "" {
-		args = append(args, "--port", "0", "--tls-port", port, "--tls-replication", "yes", "--tls-auth-clients", "no",
+		args = append(args, "--port", "0", "--tls-port", port, "--tls-replication", "yes",
+			"--tls-auth-clients", "no",
 			"--tls-cert-file", s.certFile, "--tls-key-file", s.keyFile, "--tls-ca-cert-file", s.CAFile)
 	}
 	return args

@@ -23,12 +23,13 @@ type Sentinels struct {
 
 const masterSet = "rollcall-test"
 
-// StartSentinels starts a deployment and waits until its Sentinels know of each other and could fail over. Its Sentinels ask for a
-// user and a password of their own.
+// StartSentinels starts a deployment and waits until its Sentinels know of each other and could fail over.
+// Its Sentinels ask for a user and a password of their own.
 func StartSentinels(t testing.TB, security *Security) *Sentinels {
 	t.Helper()
 	s := &Sentinels{t: t, Username: "watcher", Password: "the-password-of-sentinels", security: security}
-	s.Master = StartSecure(t, security, "--repl-diskless-sync-delay", "0") // a replica need not wait for a second one
+	// a replica need not wait for a second one
+	s.Master = StartSecure(t, security, "--repl-diskless-sync-delay", "0")
 	s.Replica = StartSecure(t, security, "--replicaof", "127.0.0.1", s.Master.port())
 	Await(t, "the replica to be in step", s.Replica.isInStep)
 	for range 3 {
@@ -37,7 +38,8 @@ func StartSentinels(t testing.TB, security *Security) *Sentinels {
 	for _, watcher := range s.Watchers {
 		Await(t, "a Sentinel to know the replica and the other Sentinels", func() bool {
 			known, err := watcher.Ask("SENTINEL", "MASTER", masterSet).AsStrMap()
-			return err == nil && known["num-slaves"] == "1" && known["num-other-sentinels"] == "2" && known["flags"] == "master"
+			return err == nil && known["num-slaves"] == "1" && known["num-other-sentinels"] == "2" &&
+				known["flags"] == "master"
 		})
 	}
 	return s
@@ -86,7 +88,8 @@ func (s *Sentinels) AwaitHeir() {
 	Await(s.t, "the replica to take over", s.Replica.isMaster)
 }
 
-// URL names all Sentinels and the set they watch, with the password of the set's servers. That of the Sentinels can't be in it.
+// URL names all Sentinels and the set they watch, with the password of the set's servers. That of the
+// Sentinels can't be in it.
 func (s *Sentinels) URL() string {
 	return s.security.url(url.Values{"master_set": {masterSet}}, s.Watchers...)
 }
