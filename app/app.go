@@ -77,7 +77,7 @@ func (a *App) start(ctx context.Context) error {
 		return err
 	}
 	if keySet != nil {
-		a.startJob(keySet.run)
+		a.startJob(keySet.Run)
 	}
 	if err := a.connectRedis(ctx); err != nil {
 		return err

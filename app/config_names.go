@@ -5,6 +5,8 @@ import (
 	"net/url"
 	"strings"
 	"unicode/utf8"
+
+	"rollcall/app/jwks"
 )
 
 // checkNames refuses origins, hosts and URLs that could never be met, and says what they should look like.
@@ -32,7 +34,7 @@ func keysURL(given string) (*url.URL, error) {
 	if err != nil { // whose words may have a password in them
 		return nil, refuse("jwks-url", "", "is no URL")
 	}
-	if !safeForKeys(u) {
+	if !jwks.IsSafe(u) {
 		return nil, refuse("jwks-url", u.Redacted(), "want https://, or http:// on localhost: elsewhere anybody on the way could change the keys")
 	}
 	return u, nil

@@ -1,18 +1,14 @@
 package main
 
 import (
-	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/rsa"
 	"encoding/json"
 	"fmt"
-	"log/slog"
 	"maps"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -22,6 +18,7 @@ import (
 	"github.com/MicahParks/jwkset"
 	"github.com/golang-jwt/jwt/v5"
 
+	"rollcall/app/jwks"
 	"rollcall/lua/redistest"
 )
 
@@ -83,8 +80,12 @@ func (i *issuer) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 	asked, answer := i.asked, i.answer
 	var set jwkset.JWKSMarshal
 	for _, kid := range slices.Sorted(maps.Keys(i.keys)) {
-		set.Keys = append(set.Keys, published(i.t, &i.keys[kid].PublicKey,
-			jwkset.JWKMetadataOptions{KID: kid, ALG: jwkset.AlgES256}))
+		fields := jwkset.JWKMetadataOptions{KID: kid, ALG: jwkset.AlgES256}
+		jwk, err := jwkset.NewJWKFromKey(&i.keys[kid].PublicKey, jwkset.JWKOptions{Metadata: fields})
+		if err != nil {
+			panic(err)
+		}
+		set.Keys = append(set.Keys, jwk.Marshal())
 	}
 	i.mu.Unlock()
 	if answer == nil || !answer(w, asked) {
@@ -120,15 +121,6 @@ func newECKey(t *testing.T) *ecdsa.PrivateKey {
 		t.Fatal(err)
 	}
 	return key
-}
-
-func published(t *testing.T, key crypto.PublicKey, says jwkset.JWKMetadataOptions) jwkset.JWKMarshal {
-	t.Helper()
-	jwk, err := jwkset.NewJWKFromKey(key, jwkset.JWKOptions{Metadata: says})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return jwk.Marshal()
 }
 
 func unavailable(w http.ResponseWriter, _ int) bool {
@@ -197,7 +189,7 @@ func TestJWKS_ManyUnknownKeysAskTheEndpointAFewTimes(t *testing.T) {
 		})
 	}
 	all.Wait()
-	most := 2 + keysAskBurst + int(time.Since(start)/keysAskEvery) // however slow this machine is
+	most := 2 + jwks.AskBurst + int(time.Since(start)/jwks.AskEvery) // however slow this machine is
 	if asked := i.times() - before; asked == 0 || asked > most {
 		t.Errorf("it was asked %d times, want 1 to %d", asked, most)
 	}
@@ -257,69 +249,6 @@ func TestJWKS_AnInstanceThatStartsInAnOutageGetsItsKeysAfterwards(t *testing.T) 
 	wantGood(t, a, i.token("one"))
 	other := tryToken(t, a, i.token("other"))
 	wantProblem(t, other, 401, "bad_token")
-}
-
-func TestJWKS_OnlyKeysForSignaturesVerify(t *testing.T) {
-	t.Parallel()
-	keys := newJWKS(&url.URL{}, slog.New(slog.DiscardHandler))
-	large, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		t.Fatal(err)
-	}
-	key := &newECKey(t).PublicKey
-	set := jwkset.JWKSMarshal{Keys: []jwkset.JWKMarshal{
-		published(t, key, jwkset.JWKMetadataOptions{KID: "plain"}),
-		published(t, key, jwkset.JWKMetadataOptions{KID: "sig", USE: jwkset.UseSig, ALG: jwkset.AlgES256}),
-		published(t, key, jwkset.JWKMetadataOptions{KID: "verify",
-			KEYOPS: []jwkset.KEYOPS{jwkset.KeyOpsVerify}}),
-		published(t, &large.PublicKey, jwkset.JWKMetadataOptions{KID: "rsa", USE: jwkset.UseSig}),
-		published(t, key, jwkset.JWKMetadataOptions{KID: "enc", USE: jwkset.UseEnc}),
-		published(t, key, jwkset.JWKMetadataOptions{KID: "ops",
-			KEYOPS: []jwkset.KEYOPS{jwkset.KeyOpsEncrypt}}),
-		{KTY: "oct", KID: "secret", K: "c2VjcmV0"},
-		{KTY: "unheard of", KID: "new"},
-	}}
-	if keys.keys, err = keys.read(marshal(t, set)); err != nil {
-		t.Fatal(err)
-	}
-	var kids []string
-	for _, key := range keys.keys {
-		kids = append(kids, key.kid)
-	}
-	if want := []string{"plain", "sig", "verify", "rsa"}; !slices.Equal(kids, want) {
-		t.Errorf("these verify: %v, want %v", kids, want)
-	}
-	if found, known, err := keys.match("sig", "ES384"); len(found) > 0 || !known || err == nil {
-		t.Errorf("for another algorithm: %v, %v, %v", found, known, err)
-	}
-	if found, _, err := keys.match("", "ES256"); len(found) != 4 || err != nil {
-		t.Errorf("for a token that names none: %v, %v", found, err)
-	}
-}
-
-func TestJWKS_RefusesAnAnswerThatIsNoKeySet(t *testing.T) {
-	t.Parallel()
-	i := startIssuer(t, "one")
-	address, _ := url.Parse(i.url)
-	keys := newJWKS(address, slog.New(slog.DiscardHandler))
-	for says, answer := range map[string]func(http.ResponseWriter){
-		"no JSON Web Key Set": func(w http.ResponseWriter) { fmt.Fprint(w, "<html>") },
-		"no JSON Web Key":     func(w http.ResponseWriter) { fmt.Fprint(w, `{"error":"try again"}`) },
-		"more than": func(w http.ResponseWriter) {
-			fmt.Fprintf(w, `{"keys":[],"more":%q}`, strings.Repeat("x", keysBytes))
-		},
-		"404": func(w http.ResponseWriter) { w.WriteHeader(404) },
-		"want https": func(w http.ResponseWriter) {
-			w.Header().Set("Location", "http://evil.example/")
-			w.WriteHeader(302)
-		},
-	} {
-		i.answers(func(w http.ResponseWriter, _ int) bool { answer(w); return true })
-		if got, err := keys.download(t.Context()); err == nil || !strings.Contains(err.Error(), says) {
-			t.Errorf("%v, %v, want %q", got, err, says)
-		}
-	}
-	keys.client.CloseIdleConnections()
 }
 
 func TestJWKS_AKeyThatIsInTheFileAndTheSetMayBeEither(t *testing.T) {

@@ -30,11 +30,12 @@ var mayImport = map[string][]string{
 	"app": {
 		"presence", "fanout", "fanout/idempotency", "handlers", "static", "app/gctune", "app/jwks", "app/redis",
 	},
-	"app/gctune":         {},
-	"app/jwks":           {"handlers"},
-	"app/redis":          {"rueidis", "miniredis"},
-	"bench": {"lua", "presence", "fanout", "handlers", "static", "rueidis", "echo", "melody",
-		"miniredis"},
+	"app/gctune": {},
+	"app/jwks":   {"handlers"},
+	"app/redis":  {"rueidis", "miniredis"},
+	"bench": {
+		"lua", "presence", "fanout", "handlers", "static", "rueidis", "echo", "melody", "miniredis",
+	},
 }
 
 // shaping are the libraries that the table speaks of, by a part of their import path.

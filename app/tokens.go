@@ -8,12 +8,13 @@ import (
 
 	"github.com/golang-jwt/jwt/v5"
 
+	"rollcall/app/jwks"
 	"rollcall/handlers"
 )
 
 // newTokens makes the verifier of the settings' keys, and the set of those that are published somewhere,
 // which is to run; nil: there is none.
-func newTokens(c *Config, log *slog.Logger) (*handlers.Tokens, *jwks, error) {
+func newTokens(c *Config, log *slog.Logger) (*handlers.Tokens, *jwks.Set, error) {
 	o := handlers.TokenOptions{Secrets: c.JWTSecret, Issuer: c.JWTIssuer, Audience: c.JWTAudience, RequireExp: c.RequireExp}
 	warnShort(c, log)
 	if c.JWTPublicKey != "" {
@@ -25,16 +26,16 @@ func newTokens(c *Config, log *slog.Logger) (*handlers.Tokens, *jwks, error) {
 			return nil, nil, refuse("jwt-public-key", c.JWTPublicKey, err.Error())
 		}
 	}
-	var published *jwks
+	var keySet *jwks.Set
 	if c.JWKSURL != "" {
 		address, err := keysURL(c.JWKSURL)
 		if err != nil {
 			return nil, nil, err
 		}
-		published = newJWKS(address, log)
-		o.KeySet = published.find
+		keySet = jwks.New(address, log)
+		o.KeySet = keySet.Find
 	}
-	return handlers.NewTokens(o), published, nil
+	return handlers.NewTokens(o), keySet, nil
 }
 
 const (
