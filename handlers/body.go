@@ -68,7 +68,7 @@ func bodyFault(err error) string {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return "it did not come in time"
 	case errors.Is(err, io.ErrUnexpectedEOF):
-		return "it is shorter than its Content-Length, or its last chunk is missing"
+		return "it ended before the end that its Content-Length or its chunks announced"
 	}
 	return "the connection broke, or its chunks are malformed"
 }
