@@ -16,6 +16,7 @@ import (
 	"rollcall/fanout"
 	"rollcall/fanout/idempotency"
 	"rollcall/handlers"
+	"rollcall/handlers/sockets"
 	"rollcall/presence"
 	"rollcall/static"
 )
@@ -29,13 +30,14 @@ type App struct {
 	RedisURL  string // where other instances find the same Redis, also if it is in this process
 	Dev       *handlers.Dev
 
-	base   context.Context // of all that runs until Close
-	config *Config
-	events map[string]handlers.Handler
-	log    *slog.Logger
-	redis  *redis.Connection
-	server *handlers.Server
-	failed chan error // capacity 1: the HTTP server ended by itself
+	base    context.Context // of all that runs until Close
+	config  *Config
+	events  map[string]sockets.Handler
+	log     *slog.Logger
+	redis   *redis.Connection
+	sockets *sockets.Server
+	server  *handlers.Server
+	failed  chan error // capacity 1: the HTTP server ended by itself
 
 	closers      []func() // what stop calls, the last one first
 	stopHandling func()   // ends the context of clients' events
@@ -44,7 +46,7 @@ type App struct {
 // Start starts an instance that answers clients' events with these handlers. When it returns, the instance
 // serves, others can find it, and it hears them. The context is for starting only; Close stops the instance.
 func Start(
-	ctx context.Context, c *Config, events map[string]handlers.Handler, log *slog.Logger,
+	ctx context.Context, c *Config, events map[string]sockets.Handler, log *slog.Logger,
 ) (*App, error) {
 	a := &App{
 		base:     context.WithoutCancel(ctx),
@@ -84,16 +86,16 @@ func (a *App) start(ctx context.Context) error {
 	}
 
 	shared := a.sharedRedis()
-	mirror, sockets := presence.NewMirror(presence.MirrorOptions{
+	mirror, local := presence.NewMirror(presence.MirrorOptions{
 		Instance: a.Instance, Addr: a.Addr, Redis: shared, Log: a.log,
 	})
 	receiver := fanout.NewReceiver(fanout.ReceiverOptions{
-		Instance: a.Instance, Redis: shared, Sockets: sockets, Mirror: mirror,
+		Instance: a.Instance, Redis: shared, Sockets: local, Mirror: mirror,
 		Dial: a.redis.Subscriber, Log: a.log,
 	})
 	meter := newMetrics()
 	router := fanout.NewRouter(fanout.RouterOptions{
-		Instance: a.Instance, Redis: shared, Sockets: sockets, Receiver: receiver, Meter: meter, Log: a.log,
+		Instance: a.Instance, Redis: shared, Sockets: local, Receiver: receiver, Meter: meter, Log: a.log,
 	})
 	results := idempotency.NewStore(idempotency.Options{
 		Redis: shared, LiveInstances: mirror.LiveInstances, Log: a.log,
@@ -112,34 +114,49 @@ func (a *App) start(ctx context.Context) error {
 	a.startJob(router.Run)
 
 	a.Dev = a.config.devPage()
+	a.sockets = a.newSockets(mirror, receiver, router, meter)
 	options := a.serverOptions(tokens, meter)
+	options.Sockets = a.sockets
 	options.Mirror, options.Presence = mirror, mirror.Directory()
 	options.Router, options.Receiver, options.Results = router, receiver, results
 	a.server = handlers.NewServer(options)
-	gate := newGate(listener, mostConnections(fileLimit()), a.server.Sockets, a.log)
-	meter.watchPresence(sockets, mirror, a.config.Lease)
+	gate := newGate(listener, mostConnections(fileLimit()), a.sockets.Number, a.log)
+	meter.watchPresence(local, mirror, a.config.Lease)
 	meter.watchFanout(router, receiver, results)
+	meter.watchSockets(a.sockets)
 	meter.watchServer(a.server, gate)
 	if err := a.servePprof(); err != nil {
 		return err
 	}
-	a.startJob(a.server.Run)
+	a.startJob(a.sockets.Run)
 	a.serve(gate)
 	return nil
 }
 
-// serverOptions are the options of the server that need no other part. It also makes the context in which
-// clients' events are handled, which ends when the instance stops.
-func (a *App) serverOptions(tokens *handlers.Tokens, meter *metrics) handlers.Options {
+// newSockets makes the server of sockets. It also makes the context in which clients' events are handled, which
+// ends when the instance stops.
+func (a *App) newSockets(
+	mirror *presence.Mirror, receiver *fanout.Receiver, router *fanout.Router, meter *metrics,
+) *sockets.Server {
 	handling, stopHandling := context.WithCancel(a.base)
 	a.stopHandling = stopHandling
 	a.onStop(stopHandling)
 	c := a.config
+	return sockets.New(sockets.Options{
+		Context: handling, Instance: a.Instance, Presence: mirror, Barrier: receiver, Pusher: router,
+		Handlers: a.events, Meter: meter, Log: a.log,
+		MaxMessageBytes: c.MaxMessageBytes, MaxSockets: c.maxSockets(), ClientRate: c.ClientRate,
+	})
+}
+
+// serverOptions are the options of the server that need no other part.
+func (a *App) serverOptions(tokens *handlers.Tokens, meter *metrics) handlers.Options {
+	c := a.config
 	return handlers.Options{
-		Context: handling, Instance: a.Instance, Handlers: a.events, Tokens: tokens, APIKeys: c.APIKeys,
+		Context: a.base, Instance: a.Instance, Tokens: tokens, APIKeys: c.APIKeys,
 		Static: static.Files, Log: a.log, Metrics: meter.handler(), Meter: meter, Dev: a.Dev,
 		AllowAnonymous: c.AllowAnonymous, AllowedOrigins: c.AllowedOrigins, AllowedHosts: c.AllowedHosts,
-		MaxMessageBytes: c.MaxMessageBytes, MaxSockets: c.maxSockets(), ClientRate: c.ClientRate,
+		MaxMessageBytes: c.MaxMessageBytes,
 	}
 }
 

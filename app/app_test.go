@@ -20,7 +20,7 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 	"go.uber.org/goleak"
 
-	"rollcall/handlers"
+	"rollcall/handlers/sockets"
 	"rollcall/lua/redistest"
 )
 
@@ -55,16 +55,16 @@ func startApp(t *testing.T, flags ...string) *App {
 
 func tryApp(t *testing.T, flags ...string) (*App, error) {
 	t.Helper()
-	return tryAppWith(t, handlers.Builtin(), flags...)
+	return tryAppWith(t, sockets.Builtin(), flags...)
 }
 
-func tryAppWith(t *testing.T, events map[string]handlers.Handler, flags ...string) (*App, error) {
+func tryAppWith(t *testing.T, events map[string]sockets.Handler, flags ...string) (*App, error) {
 	t.Helper()
 	return tryAppLogging(t, testLog{t}, events, flags...)
 }
 
 func tryAppLogging(
-	t *testing.T, log io.Writer, events map[string]handlers.Handler, flags ...string,
+	t *testing.T, log io.Writer, events map[string]sockets.Handler, flags ...string,
 ) (*App, error) {
 	t.Helper()
 	var all commands

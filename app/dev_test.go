@@ -13,7 +13,7 @@ import (
 	"strings"
 	"testing"
 
-	"rollcall/handlers"
+	"rollcall/handlers/sockets"
 )
 
 // startMadeUp starts an instance in dev mode that makes up its secret and key, as `make run` does.
@@ -24,7 +24,7 @@ func startMadeUp(t *testing.T) *App {
 		t.Fatal(err)
 	}
 	c.fillDev()
-	a, err := Start(t.Context(), c, handlers.Builtin(), slog.New(slog.NewTextHandler(testLog{t}, nil)))
+	a, err := Start(t.Context(), c, sockets.Builtin(), slog.New(slog.NewTextHandler(testLog{t}, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}

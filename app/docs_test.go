@@ -135,7 +135,7 @@ func TestDocs_EveryRouteErrorCodeAndDropIsDocumented(t *testing.T) {
 			regexp.MustCompile(`(?:\be\.(?:GET|POST|DELETE)|\bs\.get)\("(/[a-z/:]*[a-z])"`), 13},
 		{"error code", "docs/api.md", "../handlers/*.go",
 			regexp.MustCompile(`\bproblem\(\s*[\w.()]+,\s*"(\w+)"`), 30},
-		{"error code", "docs/protocol.md", "../handlers/frame.go",
+		{"error code", "docs/protocol.md", "../handlers/sockets/frame.go",
 			regexp.MustCompile(`(?m)^\s+code\w+ += "(\w+)"`), 10},
 		{"reason of a drop", "docs/limits.md", "../app/metrics*.go",
 			regexp.MustCompile(`m\.drops\("(\w+)"`), 14},

@@ -41,7 +41,7 @@ func TestPush_OneUsersClientsDoNotKeepPushesFromOthers(t *testing.T) {
 	}
 	for n := 0; n < users || came.Load() < enough; n++ {
 		got := ask(t, a, "POST", fmt.Sprintf("/push/bob%d?wait=written&timeout=5s", n%users), `{"event":"x"}`)
-		if wantSockets(t, got, sockets(1, 0, 0, 0, 0)); t.Failed() {
+		if wantSockets(t, got, socketCounts(1, 0, 0, 0, 0)); t.Failed() {
 			return
 		}
 	}

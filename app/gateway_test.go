@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"rollcall/handlers"
+	"rollcall/handlers/sockets"
 	"rollcall/lua/redistest"
 )
 
@@ -58,9 +58,9 @@ func TestGateway_AnAnonymousAskerGetsItsAnswersAlone(t *testing.T) {
 }
 
 // withHandlers starts an instance that answers more events.
-func withHandlers(t *testing.T, more map[string]handlers.Handler, flags ...string) *App {
+func withHandlers(t *testing.T, more map[string]sockets.Handler, flags ...string) *App {
 	t.Helper()
-	events := handlers.Builtin()
+	events := sockets.Builtin()
 	maps.Copy(events, more)
 	a, err := tryAppWith(t, events, flags...)
 	if err != nil {
@@ -72,14 +72,14 @@ func withHandlers(t *testing.T, more map[string]handlers.Handler, flags ...strin
 
 func TestGateway_AHandlerMayAnswerInPrivateManyTimesOrNotAtAll(t *testing.T) {
 	t.Parallel()
-	a := withHandlers(t, map[string]handlers.Handler{
-		"secret": func(_ context.Context, _ handlers.Request, a *handlers.Responder) error {
+	a := withHandlers(t, map[string]sockets.Handler{
+		"secret": func(_ context.Context, _ sockets.Request, a *sockets.Responder) error {
 			return a.ReplyOnly("psst")
 		},
-		"name": func(_ context.Context, q handlers.Request, a *handlers.Responder) error {
+		"name": func(_ context.Context, q sockets.Request, a *sockets.Responder) error {
 			return a.Send(q.User)
 		},
-		"many": func(_ context.Context, _ handlers.Request, a *handlers.Responder) error {
+		"many": func(_ context.Context, _ sockets.Request, a *sockets.Responder) error {
 			for n := range 500 {
 				if err := a.Send(n); err != nil {
 					return err
@@ -87,8 +87,8 @@ func TestGateway_AHandlerMayAnswerInPrivateManyTimesOrNotAtAll(t *testing.T) {
 			}
 			return nil
 		},
-		"silent": func(context.Context, handlers.Request, *handlers.Responder) error { return nil },
-		"add": func(_ context.Context, q handlers.Request, a *handlers.Responder) error {
+		"silent": func(context.Context, sockets.Request, *sockets.Responder) error { return nil },
+		"add": func(_ context.Context, q sockets.Request, a *sockets.Responder) error {
 			var numbers []int
 			if err := q.Decode(&numbers); err != nil {
 				return err
@@ -116,14 +116,14 @@ func TestGateway_AHandlerMayAnswerInPrivateManyTimesOrNotAtAll(t *testing.T) {
 
 func TestGateway_AHandlerThatPanicsOrFailsCostsOneAnswer(t *testing.T) {
 	t.Parallel()
-	a := withHandlers(t, map[string]handlers.Handler{
-		"panic": func(context.Context, handlers.Request, *handlers.Responder) error {
+	a := withHandlers(t, map[string]sockets.Handler{
+		"panic": func(context.Context, sockets.Request, *sockets.Responder) error {
 			panic("the password is hunter2")
 		},
-		"fail": func(context.Context, handlers.Request, *handlers.Responder) error {
+		"fail": func(context.Context, sockets.Request, *sockets.Responder) error {
 			return errors.New("the password is hunter2")
 		},
-		"break": func(_ context.Context, _ handlers.Request, a *handlers.Responder) error {
+		"break": func(_ context.Context, _ sockets.Request, a *sockets.Responder) error {
 			if err := a.Send(1); err != nil {
 				return err
 			}

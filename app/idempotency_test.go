@@ -271,6 +271,6 @@ func TestIdempotency_StoresAResultThatDoesNotDependOnHowLongTheCallerWaits(t *te
 			got := ask(t, a, "POST", path, `{"event":"x"}`, keyed(key))
 			return got, got.Status != http.StatusConflict
 		})
-		wantSockets(t, again, sockets(1, 1, 0, 0, 0))
+		wantSockets(t, again, socketCounts(1, 1, 0, 0, 0))
 	}
 }

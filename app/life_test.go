@@ -14,7 +14,7 @@ import (
 
 	"github.com/gorilla/websocket"
 
-	"rollcall/handlers"
+	"rollcall/handlers/sockets"
 	"rollcall/lua/redistest"
 )
 
@@ -214,14 +214,14 @@ func TestInstance_StopsAlthoughAHandlerWorks(t *testing.T) {
 	t.Parallel()
 	begun, ended := make(chan struct{}), make(chan error, 1)
 	release := make(chan struct{})
-	a, err := tryAppWith(t, map[string]handlers.Handler{
-		"waits": func(ctx context.Context, _ handlers.Request, _ *handlers.Responder) error {
+	a, err := tryAppWith(t, map[string]sockets.Handler{
+		"waits": func(ctx context.Context, _ sockets.Request, _ *sockets.Responder) error {
 			begun <- struct{}{}
 			<-ctx.Done()
 			ended <- ctx.Err()
 			return nil
 		},
-		"sleeps": func(context.Context, handlers.Request, *handlers.Responder) error {
+		"sleeps": func(context.Context, sockets.Request, *sockets.Responder) error {
 			begun <- struct{}{}
 			<-release
 			return nil

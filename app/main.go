@@ -18,7 +18,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"rollcall/app/gctune"
-	"rollcall/handlers"
+	"rollcall/handlers/sockets"
 )
 
 func main() {
@@ -102,7 +102,7 @@ func run(c *Config, log *slog.Logger, out io.Writer) error {
 	signals, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	c.fillDev()
-	a, err := Start(signals, c, handlers.Builtin(), log)
+	a, err := Start(signals, c, sockets.Builtin(), log)
 	if err != nil {
 		return err
 	}

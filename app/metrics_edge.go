@@ -9,7 +9,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"rollcall/handlers"
+	"rollcall/handlers/sockets"
 )
 
 // edge counts what happens between an instance and the outside.
@@ -75,15 +75,15 @@ func (e edge) Request(method, route string, status int, took time.Duration, stre
 // Refused implements handlers.Meter.
 func (e edge) Refused(code string) { e.refused.WithLabelValues(code).Inc() }
 
-// Opened implements handlers.Meter.
+// Opened implements sockets.Meter.
 func (e edge) Opened() { e.opened.Inc() }
 
-// Closed implements handlers.Meter.
-func (e edge) Closed(by handlers.Closer, code int) {
+// Closed implements sockets.Meter.
+func (e edge) Closed(by sockets.Closer, code int) {
 	e.closed.WithLabelValues(string(by), closeLabel(code)).Inc()
 }
 
-// Handled implements handlers.Meter.
+// Handled implements sockets.Meter.
 func (e edge) Handled(handler, outcome string, took time.Duration) {
 	e.handled.WithLabelValues(handler, outcome).Inc()
 	e.handling.WithLabelValues(handler).Observe(took.Seconds())

@@ -8,6 +8,7 @@ import (
 	"rollcall/fanout"
 	"rollcall/fanout/idempotency"
 	"rollcall/handlers"
+	"rollcall/handlers/sockets"
 	"rollcall/presence"
 )
 
@@ -108,18 +109,22 @@ func (m *metrics) watchFanout(router *fanout.Router, receiver *fanout.Receiver, 
 	m.drops("answer_unsettled", results.LostResults)
 }
 
-// watchServer shows readiness, streams, and what the limits of sockets, frames and connections refused.
+// watchSockets shows what the limits of sockets and their frames refused.
+func (m *metrics) watchSockets(server *sockets.Server) {
+	m.counter("rollcall_sockets_full_total",
+		"Handshakes refused because there are as many sockets as may be.", server.Counts.Full.Load)
+	m.drops("socket_too_slow", server.Counts.TooSlow.Load)
+	m.drops("client_rate_limited", server.Counts.RateLimited.Load)
+	m.drops("client_too_many_frames", server.Counts.Floods.Load)
+	m.drops("client_unfinished", server.Counts.Unfinished.Load)
+}
+
+// watchServer shows readiness, streams, and what the limit of connections refused.
 func (m *metrics) watchServer(server *handlers.Server, gate *gate) {
 	m.gauge("rollcall_open_streams", "Streams of pushes that are open.",
 		func() float64 { return float64(server.Streams()) })
-	m.counter("rollcall_sockets_full_total",
-		"Handshakes refused because there are as many sockets as may be.", server.Full)
 	m.counter("rollcall_connections_closed_total",
 		"Connections, none of them a socket, that were closed to make room for others.", gate.closed.Load)
-	m.drops("socket_too_slow", server.TooSlow)
-	m.drops("client_rate_limited", server.RateLimited)
-	m.drops("client_too_many_frames", server.Floods)
-	m.drops("client_unfinished", server.Unfinished)
 
 	m.state("rollcall_ready", "Whether this instance should get traffic, as /readyz says.", "", "",
 		func() bool { return server.Readiness().Ready() })

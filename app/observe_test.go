@@ -15,7 +15,7 @@ import (
 
 	"github.com/gorilla/websocket"
 
-	"rollcall/handlers"
+	"rollcall/handlers/sockets"
 	"rollcall/lua/redistest"
 )
 
@@ -125,11 +125,11 @@ func TestMetrics_CountRefusedHandshakesByCode(t *testing.T) {
 
 func TestMetrics_CountEventsByHandlerAndOutcome(t *testing.T) {
 	t.Parallel()
-	events := handlers.Builtin()
+	events := sockets.Builtin()
 	broken := errors.New("broken")
-	events["fails"] = func(context.Context, handlers.Request, *handlers.Responder) error { return broken }
-	events["panics"] = func(context.Context, handlers.Request, *handlers.Responder) error { panic("broken") }
-	events["number"] = func(_ context.Context, q handlers.Request, _ *handlers.Responder) error {
+	events["fails"] = func(context.Context, sockets.Request, *sockets.Responder) error { return broken }
+	events["panics"] = func(context.Context, sockets.Request, *sockets.Responder) error { panic("broken") }
+	events["number"] = func(_ context.Context, q sockets.Request, _ *sockets.Responder) error {
 		var n int
 		return q.Decode(&n)
 	}
@@ -210,7 +210,7 @@ func TestMetrics_ShowThatAnInstanceDrains(t *testing.T) {
 func startLogging(t *testing.T, flags ...string) (*App, *lockedLog) {
 	t.Helper()
 	var log lockedLog
-	a, err := tryAppLogging(t, &log, handlers.Builtin(), flags...)
+	a, err := tryAppLogging(t, &log, sockets.Builtin(), flags...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,7 +5,7 @@ import (
 	"encoding/json"
 	"testing"
 
-	"rollcall/handlers"
+	"rollcall/handlers/sockets"
 )
 
 func TestPing_IsAnswered(t *testing.T) {
@@ -35,8 +35,8 @@ func TestPing_IsAnswered(t *testing.T) {
 func slowly(t *testing.T) (a *App, end func()) {
 	t.Helper()
 	ended := make(chan struct{})
-	a = withHandlers(t, map[string]handlers.Handler{
-		"slow": func(ctx context.Context, _ handlers.Request, a *handlers.Responder) error {
+	a = withHandlers(t, map[string]sockets.Handler{
+		"slow": func(ctx context.Context, _ sockets.Request, a *sockets.Responder) error {
 			if err := a.ReplyOnly(1); err != nil {
 				return err
 			}

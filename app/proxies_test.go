@@ -27,10 +27,10 @@ func TestProxy_PassesSocketsPushesAndAnswers(t *testing.T) {
 			other.wantFrame("events", n)
 		}
 		const wait, body = "?wait=written&timeout=5s", `{"event":"x"}`
-		wantSockets(t, ask(t, f.backends, "POST", "/push/alice"+wait, body), sockets(2, 0, 0, 0, 0))
+		wantSockets(t, ask(t, f.backends, "POST", "/push/alice"+wait, body), socketCounts(2, 0, 0, 0, 0))
 		alice.wantFrame("x", "null")
 		other.wantFrame("x", "null")
-		wantSockets(t, ask(t, f.backends, "POST", "/push/a%2Fb"+wait, body), sockets(0, 0, 0, 0, 0))
+		wantSockets(t, ask(t, f.backends, "POST", "/push/a%2Fb"+wait, body), socketCounts(0, 0, 0, 0, 0))
 		if got := ask(t, f.backends, "DELETE", "/presence/alice", ""); !sameJSON(got.text, `{"closed":2}`) {
 			t.Errorf("kick: %s", got.text)
 		}

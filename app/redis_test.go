@@ -15,7 +15,7 @@ import (
 	"testing"
 
 	"rollcall/app/redis"
-	"rollcall/handlers"
+	"rollcall/handlers/sockets"
 	"rollcall/lua/redistest"
 )
 
@@ -52,7 +52,7 @@ func startLogged(t *testing.T, flags ...string) (*App, string) {
 		t.Fatal(err)
 	}
 	var log safeBuffer
-	a, err := Start(t.Context(), &c.Config, handlers.Builtin(), slog.New(slog.NewTextHandler(&log, nil)))
+	a, err := Start(t.Context(), &c.Config, sockets.Builtin(), slog.New(slog.NewTextHandler(&log, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}

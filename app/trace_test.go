@@ -10,7 +10,7 @@ import (
 	"sync"
 	"testing"
 
-	"rollcall/handlers"
+	"rollcall/handlers/sockets"
 	"rollcall/lua/redistest"
 )
 
@@ -51,7 +51,7 @@ func TestLog_DebugTracesAPushByItsIDFromHTTPToSockets(t *testing.T) {
 			"--jwt-secret=" + testSecret, "--api-keys=" + testKey}); err != nil {
 			t.Fatal(err)
 		}
-		a, err := Start(t.Context(), &c.Config, handlers.Builtin(),
+		a, err := Start(t.Context(), &c.Config, sockets.Builtin(),
 			slog.New(slog.NewJSONHandler(&trace, &slog.HandlerOptions{Level: slog.LevelDebug})))
 		if err != nil {
 			t.Fatal(err)

@@ -15,8 +15,8 @@ import (
 	"rollcall/lua/redistest"
 )
 
-// sockets is what a push answers with wait.
-func sockets(written, acked, dropped, gone, unanswered int) string {
+// socketCounts is what a push answers with wait.
+func socketCounts(written, acked, dropped, gone, unanswered int) string {
 	return fmt.Sprintf(`{"written":%d,"acked":%d,"dropped":%d,"gone":%d,"unanswered":%d}`, written, acked,
 		dropped, gone, unanswered)
 }
@@ -37,16 +37,16 @@ func TestPush_WaitWrittenCountsEverySocketOnEveryInstance(t *testing.T) {
 	}
 	connect(t, apps[1], "")
 	for _, a := range apps {
-		wantSockets(t, ask(t, a, "POST", "/push/alice?wait=written", `{"event":"x"}`), sockets(5, 0, 0, 0, 0))
+		wantSockets(t, ask(t, a, "POST", "/push/alice?wait=written", `{"event":"x"}`), socketCounts(5, 0, 0, 0, 0))
 		wantSockets(t, ask(t, a, "POST", "/push/alice?wait=written",
-			`{"event":"x","exclude":"`+first.id+`"}`), sockets(4, 0, 0, 0, 0))
-		wantSockets(t, ask(t, a, "POST", "/push/bob?wait=written", `{"event":"x"}`), sockets(0, 0, 0, 0, 0))
-		wantSockets(t, ask(t, a, "POST", "/emit/all?wait=written", `{"event":"x"}`), sockets(6, 0, 0, 0, 0))
+			`{"event":"x","exclude":"`+first.id+`"}`), socketCounts(4, 0, 0, 0, 0))
+		wantSockets(t, ask(t, a, "POST", "/push/bob?wait=written", `{"event":"x"}`), socketCounts(0, 0, 0, 0, 0))
+		wantSockets(t, ask(t, a, "POST", "/emit/all?wait=written", `{"event":"x"}`), socketCounts(6, 0, 0, 0, 0))
 		wantSockets(t, ask(t, a, "POST", "/emit/authenticated?wait=written", `{"event":"x"}`),
-			sockets(5, 0, 0, 0, 0))
+			socketCounts(5, 0, 0, 0, 0))
 		many := ask(t, a, "POST", "/push?wait=written", `{"users":["bob","alice"],"event":"x"}`)
-		want := `[{"user":"bob","state":"offline","instances":0,"sockets":` + sockets(0, 0, 0, 0,
-			0) + `},{"user":"alice","state":"online","instances":3,"sockets":` + sockets(5, 0, 0, 0, 0) + `}]`
+		want := `[{"user":"bob","state":"offline","instances":0,"sockets":` + socketCounts(0, 0, 0, 0,
+			0) + `},{"user":"alice","state":"online","instances":3,"sockets":` + socketCounts(5, 0, 0, 0, 0) + `}]`
 		if !sameJSON(string(marshal(t, many.Body["results"])), want) {
 			t.Errorf("push to many: %s", many.text)
 		}
@@ -76,16 +76,16 @@ func TestPush_WaitAckedCountsTheClientsThatConfirmed(t *testing.T) {
 	}
 	for _, a := range apps {
 		wantSockets(t, ask(t, a, "POST", "/push/alice?wait=acked&timeout=5s", `{"event":"x"}`),
-			sockets(3, 3, 0, 0, 0))
+			socketCounts(3, 3, 0, 0, 0))
 		wantSockets(t, ask(t, a, "POST", "/emit/all?wait=acked&timeout=5s", `{"event":"x"}`),
-			sockets(3, 3, 0, 0, 0))
+			socketCounts(3, 3, 0, 0, 0))
 	}
 	connect(t, apps[0], "alice") // does not confirm
 	connect(t, apps[1], "alice")
 	wantSockets(t, ask(t, apps[2], "POST", "/push/alice?wait=acked&timeout=5s", `{"event":"x"}`),
-		sockets(5, 3, 0, 0, 2))
+		socketCounts(5, 3, 0, 0, 2))
 	wantSockets(t, ask(t, apps[0], "POST", "/push/alice?wait=acked&timeout=5s", `{"event":"x"}`),
-		sockets(5, 3, 0, 0, 2))
+		socketCounts(5, 3, 0, 0, 2))
 }
 
 // stallClient opens a socket that reads nothing, with a receive buffer that is soon full.

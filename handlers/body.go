@@ -2,21 +2,19 @@ package handlers
 
 import (
 	"bytes"
-	"cmp"
 	"errors"
-	"fmt"
 	"io"
 	"mime"
 	"net/http"
 	"os"
-	"reflect"
-	"strings"
-	"unicode/utf8"
 
 	strictjson "github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/uuid"
 	"github.com/labstack/echo/v4"
+
+	"rollcall/handlers/sockets"
+	"rollcall/handlers/strict"
 )
 
 // eventBody is the body of POST /emit/…, and a part of every push.
@@ -87,7 +85,7 @@ func mediaType(r *http.Request) string {
 
 // decodeStrictly reads one JSON object into v, which must have all of its fields.
 func decodeStrictly(text []byte, v any) error {
-	if fault := decodeObject(text, v, strictjson.RejectUnknownMembers(true)); fault != "" {
+	if fault := strict.Decode(text, v, strictjson.RejectUnknownMembers(true)); fault != "" {
 		return problem(http.StatusBadRequest, "bad_json", "%s", fault)
 	}
 	if field := loneSurrogateIn(text); field != "" {
@@ -118,63 +116,6 @@ func loneSurrogateIn(text []byte) string {
 	return ""
 }
 
-// decodeObject reads one JSON object into v, and says what is wrong with any other text. No object in it may
-// have a field twice: parsers differ in which of the two they take. Half of a surrogate pair passes, since
-// data may have it.
-func decodeObject(text []byte, v any, options ...strictjson.Options) (fault string) {
-	if len(bytes.TrimSpace(text)) == 0 {
-		return "it is empty; want a JSON object"
-	}
-	if !utf8.Valid(text) {
-		return "the JSON is not UTF-8"
-	}
-	if err := strictjson.Unmarshal(text, v, append(options, jsontext.AllowInvalidUTF8(true))...); err != nil {
-		return jsonFault(err)
-	}
-	if jsontext.Value(text).Kind() != jsontext.KindBeginObject { // null
-		return "want a JSON object, not null"
-	}
-	return ""
-}
-
-// jsonKinds are the kinds of JSON whose usual name is not that of the library.
-var jsonKinds = map[jsontext.Kind]string{
-	jsontext.KindBeginArray: "an array", jsontext.KindBeginObject: "an object",
-	jsontext.KindTrue: "a boolean", jsontext.KindFalse: "a boolean",
-}
-
-func kindName(kind jsontext.Kind) string { return cmp.Or(jsonKinds[kind], "a "+kind.String()) }
-
-// jsonFault says what is wrong with a JSON text, by the error of decoding it.
-func jsonFault(err error) string {
-	var meaning *strictjson.SemanticError
-	var syntax *jsontext.SyntacticError
-	switch {
-	case errors.As(err, &meaning):
-		return semanticFault(meaning)
-	case errors.Is(err, jsontext.ErrDuplicateName) && errors.As(err, &syntax):
-		return fmt.Sprintf("the field %q comes twice", syntax.JSONPointer.LastToken())
-	case errors.As(err, &syntax):
-		return fmt.Sprintf("not JSON: %v, at byte %d", syntax.Err, syntax.ByteOffset+1)
-	}
-	return err.Error()
-}
-
-func semanticFault(err *strictjson.SemanticError) string {
-	field, kind := strings.TrimPrefix(string(err.JSONPointer), "/"), kindName(err.JSONKind)
-	want := "a " + fmt.Sprint(err.GoType)
-	if err.GoType == reflect.TypeFor[*float64]() || err.GoType == reflect.TypeFor[float64]() {
-		want = "a number"
-	}
-	switch {
-	case errors.Is(err, strictjson.ErrUnknownName):
-		return fmt.Sprintf("unknown field %q", err.JSONPointer.LastToken())
-	case field == "":
-		return "want a JSON object, not " + kind
-	}
-	return fmt.Sprintf("%s: want %s, not %s", field, want, kind)
-}
-
 // frame checks the event and makes the frame that clients get. data may have limit bytes.
 func (b eventBody) frame(id uuid.UUID, limit int) ([]byte, error) {
 	if p := checkEvent(b.Event); p != nil {
@@ -188,5 +129,5 @@ func (b eventBody) frame(id uuid.UUID, limit int) ([]byte, error) {
 		return nil, problem(http.StatusRequestEntityTooLarge, "data_too_large",
 			"data: has %d bytes; the limit is %d", len(data), limit)
 	}
-	return encodeFrame(b.Event, data, id.String(), ""), nil
+	return sockets.EncodeFrame(b.Event, data, id.String(), ""), nil
 }

@@ -34,9 +34,9 @@ func startIdle(t *testing.T) idle {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
 	redis := presence.Redis{Keys: presence.NewKeys("x", busyShards), Lease: time.Second}
-	mirror, sockets := presence.NewMirror(presence.MirrorOptions{Redis: redis, Log: log})
-	receiver := fanout.NewReceiver(fanout.ReceiverOptions{Redis: redis, Sockets: sockets, Mirror: mirror, Log: log})
-	router := fanout.NewRouter(fanout.RouterOptions{Redis: redis, Sockets: sockets, Receiver: receiver, Log: log})
+	mirror, local := presence.NewMirror(presence.MirrorOptions{Redis: redis, Log: log})
+	receiver := fanout.NewReceiver(fanout.ReceiverOptions{Redis: redis, Sockets: local, Mirror: mirror, Log: log})
+	router := fanout.NewRouter(fanout.RouterOptions{Redis: redis, Sockets: local, Receiver: receiver, Log: log})
 	return idle{NewServer(Options{
 		Context: t.Context(), Mirror: mirror, Presence: mirror.Directory(), Router: router, Receiver: receiver, Log: log,
 		APIKeys: []string{"key"}, Static: fstest.MapFS{}, MaxMessageBytes: 1024, Metrics: http.NotFoundHandler(),
@@ -192,61 +192,6 @@ func TestAClientOfAStreamHasTimeForEachPart(t *testing.T) {
 	if given.write != parts {
 		t.Errorf("%d deadlines for %d writes", given.write, parts)
 	}
-}
-
-func TestAHandlerWaitsWhenTooManyOfItsAnswersAreOnTheirWay(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := startIdle(t)
-		ctx, cancel := context.WithCancel(t.Context())
-		a := &Responder{ctx: ctx, gateway: &gateway{router: s.router}, socket: &socket{Socket: presence.Socket{User: "alice"}}, event: "x"}
-		ended := make(chan struct{})
-		go func() {
-			defer close(ended)
-			for range mirrorWindow + 1 {
-				if err := a.Send(nil); err != nil {
-					t.Error(err)
-				}
-			}
-		}()
-		synctest.Wait()
-		if got := s.waiting(); got != mirrorWindow {
-			t.Errorf("%d answers are on their way, want %d", got, mirrorWindow)
-		}
-		cancel() // nobody waits any more
-		<-ended
-		if got, failed := s.waiting(), len(a.failed); got != mirrorWindow+1 || failed != mirrorWindow {
-			t.Errorf("%d answers are on their way, %d have failed", got, failed)
-		}
-	})
-}
-
-func TestAHandlerIsAWindowAheadOfOtherInstancesAtMost(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := startIdle(t)
-		ctx, cancel := context.WithCancel(t.Context())
-		defer cancel()
-		a := &Responder{ctx: ctx, gateway: &gateway{router: s.router}, socket: &socket{Socket: presence.Socket{User: "alice"}}, event: "x"}
-		for range 3 {
-			if err := a.Send(nil); err != nil {
-				t.Error(err)
-			}
-		}
-		if _, questions := s.router.Waiting(); questions != 1 {
-			t.Errorf("%d answers are asked about, want the first", questions)
-		}
-		large := strings.Repeat("x", mirrorBytes) // one alone may be so large
-		ended := make(chan struct{})
-		go func() { defer close(ended); _ = a.Send(large) }()
-		synctest.Wait()
-		if got := s.waiting(); got != 3 {
-			t.Errorf("%d answers are on their way, want 3", got)
-		}
-		cancel()
-		<-ended
-		if got := s.waiting(); got != 4 {
-			t.Errorf("%d answers are on their way, want 4", got)
-		}
-	})
 }
 
 func TestALineThatIsTooLongIsReadToItsEnd(t *testing.T) {

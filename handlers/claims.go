@@ -10,6 +10,8 @@ import (
 	strictjson "github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/golang-jwt/jwt/v5"
+
+	"rollcall/handlers/strict"
 )
 
 const (
@@ -46,7 +48,7 @@ func (c *claims) UnmarshalJSON(text []byte) error {
 		NotBefore *float64       `json:"nbf"`
 		IssuedAt  *float64       `json:"iat"`
 	}
-	if fault := decodeObject(text, &read); fault != "" {
+	if fault := strict.Decode(text, &read); fault != "" {
 		return claimFault(fault)
 	}
 	c.issuer = read.Issuer
@@ -79,7 +81,7 @@ func subject(value jsontext.Value) (user string, err error) {
 	case len(value) == 0, kind == jsontext.KindNull:
 		return "", nil
 	case kind != jsontext.KindString:
-		return "", claimFault("sub: want a string, not " + kindName(kind))
+		return "", claimFault("sub: want a string, not " + strict.KindName(kind))
 	}
 	if err := strictjson.Unmarshal(value, &user); err != nil {
 		return "", claimFault("sub: a user id is UTF-8; this one has half of a surrogate pair")
@@ -145,7 +147,7 @@ func headerFault(token string) string {
 		KeyID     *string        `json:"kid"`
 		Critical  jsontext.Value `json:"crit"`
 	}
-	if fault := decodeObject(text, &header); fault != "" {
+	if fault := strict.Decode(text, &header); fault != "" {
 		return notJWT + ": in its header, " + fault
 	}
 	if header.Critical != nil {

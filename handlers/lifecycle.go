@@ -6,19 +6,18 @@ import (
 	"time"
 )
 
-// Run pings clients, so that connections stay alive and dead ones are noticed. It returns when the context
-// ends.
-func (s *Server) Run(ctx context.Context) { s.sockets.ping(ctx) }
+// drainNotice is how long Drain waits at most until Redis shows that this instance takes no more sockets.
+const drainNotice = time.Second
 
 // Drain makes this instance not ready, refuses new sockets, and closes the open ones, evenly spread over a
 // time. Each client is told when to come back. Drain returns when all sockets are gone. Those that do not go
 // are cut when the context ends.
 func (s *Server) Drain(ctx context.Context, over time.Duration) {
 	s.draining.Store(true)
-	telling, cancel := context.WithTimeout(ctx, withdrawTime)
+	telling, cancel := context.WithTimeout(ctx, drainNotice)
 	defer cancel()
 	s.options.Mirror.Drain(telling)
-	s.sockets.drain(ctx, over)
+	s.options.Sockets.Drain(ctx, over)
 }
 
 // EndStreams lets streams take no more lines. The lines they have taken are answered, and the last line says
@@ -43,7 +42,5 @@ func (s *Server) Readiness() Readiness {
 	return Readiness{Draining: s.draining.Load(), NotReceiving: s.options.Receiver.NotReadyReason() != ""}
 }
 
-func errDraining() error {
-	return problem(http.StatusServiceUnavailable, "draining",
-		"this instance is shutting down; connect again, and another will answer")
-}
+var errDraining = problem(http.StatusServiceUnavailable, "draining",
+	"this instance is shutting down; connect again, and another will answer")

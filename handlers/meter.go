@@ -7,45 +7,20 @@ import (
 	"github.com/labstack/echo/v4"
 )
 
-// Meter counts requests, sockets and events. It is called during each of them, so it must be quick. Its
-// strings are safe as labels: none is chosen by a client, each is a route, a handler's name, or a constant.
+// Meter counts requests. It is called during each of them, so it must be quick. Its strings are safe as labels:
+// none is chosen by a client, each is a route or a constant.
 type Meter interface {
 	// Request counts an HTTP request. route is its pattern, such as /push/:user. If stream is true, took says
 	// nothing: a stream is as long as its client likes.
 	Request(method, route string, status int, took time.Duration, stream bool)
 	// Refused counts a refused handshake of a socket, with the code of the problem.
 	Refused(code string)
-	// Opened counts a connected socket.
-	Opened()
-	// Closed counts the end of a connected socket, with its close code.
-	Closed(by Closer, code int)
-	// Handled counts an event of a client, with the name of its handler and the outcome: ok, refused or
-	// failed.
-	Handled(handler, outcome string, took time.Duration)
 }
-
-// Closer is who closed a socket.
-type Closer string
-
-// Who closed a socket.
-const (
-	ByServer  Closer = "server"  // we sent the first close frame, or cut the connection
-	ByClient  Closer = "client"  // the client sent the first close frame
-	ByNetwork Closer = "network" // the connection ended without a close frame
-)
 
 // Labels for what clients may choose freely.
 const (
-	noRoute     = "none"    // of a path that no route matches
-	otherMethod = "other"   // that the route does not take
-	noSuchEvent = "unknown" // of an event without a handler
-)
-
-// Outcomes of an event.
-const (
-	eventDone    = "ok"
-	eventRefused = "refused" // a mistake of the client, which was told so
-	eventFailed  = "failed"  // our mistake, or a panic
+	noRoute     = "none"  // of a path that no route matches
+	otherMethod = "other" // that the route does not take
 )
 
 // noMeter counts nothing.
@@ -53,9 +28,6 @@ type noMeter struct{}
 
 func (noMeter) Request(string, string, int, time.Duration, bool) {}
 func (noMeter) Refused(string)                                   {}
-func (noMeter) Opened()                                          {}
-func (noMeter) Closed(Closer, int)                               {}
-func (noMeter) Handled(string, string, time.Duration)            {}
 
 // meter is never nil.
 func (o *Options) meter() Meter {

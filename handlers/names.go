@@ -5,14 +5,13 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"rollcall/handlers/sockets"
 )
 
 const (
 	maxUserBytes  = 128
 	maxEventBytes = 64
-	maxRefBytes   = 128
-
-	reserved = "rollcall:" // the prefix of the protocol's own events
 )
 
 // checkUser refuses what can't be a user id. where says, in the error, where it was given.
@@ -35,13 +34,13 @@ func checkEvent(event string) *Problem {
 	return problem(http.StatusBadRequest, "bad_event",
 		"event: a name is 1 to %d bytes of UTF-8 without control characters and does not begin with %s; "+
 			"this one %s",
-		maxEventBytes, reserved, fault)
+		maxEventBytes, sockets.Reserved, fault)
 }
 
 // eventFault says why a string can't be the name of an event; empty if it can.
 func eventFault(event string) string {
-	if strings.HasPrefix(event, reserved) {
-		return "begins with " + reserved + ", which is reserved"
+	if strings.HasPrefix(event, sockets.Reserved) {
+		return "begins with " + sockets.Reserved + ", which is reserved"
 	}
 	return nameFault(event, maxEventBytes)
 }

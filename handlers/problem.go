@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"runtime/debug"
 
 	"github.com/labstack/echo/v4"
 
 	"rollcall/fanout"
 	"rollcall/fanout/idempotency"
+	"rollcall/handlers/sockets"
 	"rollcall/presence"
 )
 
@@ -40,6 +42,9 @@ var problems = []struct {
 	err     error
 	problem *Problem
 }{
+	{sockets.ErrDraining, errDraining},
+	{sockets.ErrFull, problem(http.StatusServiceUnavailable, "full",
+		"this instance has as many sockets as it may; connect again in a second, and another may answer")},
 	{presence.ErrCursor, problem(http.StatusBadRequest, "bad_cursor",
 		"cursor: not one that an earlier page gave; send it back unchanged, or leave it out to start over")},
 	{idempotency.ErrInProgress, problem(http.StatusConflict, "under_way",
@@ -81,6 +86,10 @@ func problemOf(err error) *Problem {
 	var p *Problem
 	if errors.As(err, &p) {
 		return p
+	}
+	var handshake *sockets.HandshakeError
+	if errors.As(err, &handshake) {
+		return problem(handshake.Status, codeBadHandshake, "%v", handshake.Reason)
 	}
 	var tooLarge *http.MaxBytesError
 	if errors.As(err, &tooLarge) {
@@ -146,5 +155,22 @@ func recoverPanics(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error { return safely(func() error { return next(c) }) }
 }
 
+// safely makes a panic of f an error.
+func safely(f func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = panicked(p)
+		}
+	}()
+	return f()
+}
+
+// logPanic, deferred, makes a panic a line of the log.
+func logPanic(log *slog.Logger, what string) {
+	if p := recover(); p != nil {
+		log.Error(what, "error", panicked(p))
+	}
+}
+
 // panicked makes an error of what recover returned.
-func panicked(p any) error { return fmt.Errorf("panic: %v\n%s", p, stack()) }
+func panicked(p any) error { return fmt.Errorf("panic: %v\n%s", p, debug.Stack()) }

@@ -12,6 +12,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"rollcall/fanout"
+	"rollcall/handlers/strict"
 	"rollcall/presence"
 )
 
@@ -45,23 +46,23 @@ type pushAnswer struct {
 func (a pushAnswer) appendTo(b []byte) []byte {
 	b = a.line.appendTo(append(b, '{'))
 	if a.id != "" {
-		b = append(appendString(append(b, `"id":`...), a.id), ',')
+		b = append(strict.AppendString(append(b, `"id":`...), a.id), ',')
 	}
 	state := a.outcome.State
 	if a.outcome.Err != nil {
 		state = presence.Unknown
 	}
-	b = appendString(append(b, `"user":`...), a.user)
-	b = appendString(append(b, `,"state":`...), state.String())
+	b = strict.AppendString(append(b, `"user":`...), a.user)
+	b = strict.AppendString(append(b, `,"state":`...), state.String())
 	b = strconv.AppendInt(append(b, `,"instances":`...), int64(a.outcome.Instances), 10)
 	if a.outcome.Partial {
 		b = append(b, `,"partial":true`...)
 	}
 	if a.wait != fanout.Routed {
-		b = append(append(b, `,"sockets":`...), mustMarshal(a.outcome.Sockets)...)
+		b = append(append(b, `,"sockets":`...), strict.Marshal(a.outcome.Sockets)...)
 	}
 	if a.outcome.Err != nil {
-		b = appendString(append(b, `,"error":`...), problemOf(a.outcome.Err).Code)
+		b = strict.AppendString(append(b, `,"error":`...), problemOf(a.outcome.Err).Code)
 	}
 	return append(b, '}')
 }

@@ -2,12 +2,14 @@ package handlers
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
 
+	"rollcall/handlers/sockets"
 	"rollcall/presence"
 )
 
@@ -18,7 +20,6 @@ func TestServer_SaysWhatIsWrongWithABadRequestAndDoesNothing(t *testing.T) {
 		},
 	}}, func(o *Options) { o.AllowAnonymous = true })
 	anonymous := http.Header{"Authorization": nil}
-	noHandshake := http.Header{"Authorization": nil, "Connection": {"Upgrade"}, "Upgrade": {"websocket"}}
 	text := http.Header{"Content-Type": {"text/plain"}}
 	big := `{"event":"x","data":"` + strings.Repeat("x", 1024) + `"}`
 	bigger := `{"users":["alice"],"event":"x","data":"` + strings.Repeat("x", 600<<10) + `"}`
@@ -130,12 +131,33 @@ func TestServer_SaysWhatIsWrongWithABadRequestAndDoesNothing(t *testing.T) {
 		{"GET", "/presence/" + strings.Repeat("u", 129), "", nil, 400, "bad_user", "too long"},
 		{"GET", "/nothing/here", "", nil, 404, "not_found", "nothing"},
 		{"GET", "/ws", "", anonymous, 426, "upgrade_required", "WebSocket"},
-		{"GET", "/ws", "", noHandshake, 400, "bad_handshake", "websocket"},
 	} {
 		got := s.ask(t, c.method, c.path, c.body, c.header)
 		t.Run(fmt.Sprintf("%s %.40s", c.method, c.path), func(t *testing.T) {
 			wantProblem(t, got, c.status, c.code, c.says)
 		})
+	}
+}
+
+func TestServer_SaysWhyAHandshakeIsRefused(t *testing.T) {
+	f := &fakes{}
+	s := startServer(t, f, func(o *Options) { o.AllowAnonymous = true })
+	handshake := http.Header{"Authorization": nil, "Connection": {"Upgrade"}, "Upgrade": {"websocket"}}
+	for _, c := range []struct {
+		err        error
+		status     int
+		code, says string
+	}{
+		{&sockets.HandshakeError{Status: 400, Reason: errors.New("no key")}, 400, "bad_handshake", "no key"},
+		{sockets.ErrFull, 503, "full", "connect again"},
+		{sockets.ErrDraining, 503, "draining", "connect again"},
+	} {
+		f.sockets.ServeFn = func(string) error { return c.err }
+		wantProblem(t, s.ask(t, "GET", "/ws", "", handshake), c.status, c.code, c.says)
+	}
+	f.sockets.ServeFn = func(string) error { return &sockets.HandshakeError{Reason: errors.New("broken")} }
+	if got := s.ask(t, "GET", "/ws", "", handshake); got.Body.Len() > 0 {
+		t.Errorf("a connection that broke got the answer %s", got.Body)
 	}
 }
 

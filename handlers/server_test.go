@@ -72,19 +72,27 @@ func (f *fakePresence) Instances(ctx context.Context) ([]presence.Record, error)
 }
 
 // fakePart is a Mirror or a Receiver that is not ready for a reason; empty: it is ready.
-type fakePart struct {
-	Mirror
-	barrier
-	reason string
-}
+type fakePart struct{ reason string }
 
 func (f *fakePart) NotReadyReason() string { return f.reason }
+func (f *fakePart) Drain(context.Context)  {}
+
+type fakeSockets struct {
+	ServeFn func(user string) error
+	DrainFn func(over time.Duration)
+}
+
+func (f *fakeSockets) Serve(_ http.ResponseWriter, _ *http.Request, user string) error {
+	return f.ServeFn(user)
+}
+func (f *fakeSockets) Drain(_ context.Context, over time.Duration) { f.DrainFn(over) }
 
 // fakes are what a testServer works with.
 type fakes struct {
 	router           fakeRouter
 	presence         fakePresence
 	mirror, receiver fakePart
+	sockets          fakeSockets
 }
 
 const testKey = "key" // an API key
@@ -94,6 +102,7 @@ func startServer(t *testing.T, f *fakes, change func(*Options)) *Server {
 	t.Helper()
 	o := testOptions(t)
 	o.Mirror, o.Receiver, o.Router, o.Presence = &f.mirror, &f.receiver, &f.router, &f.presence
+	o.Sockets = &f.sockets
 	if change != nil {
 		change(&o)
 	}

@@ -15,6 +15,8 @@ import (
 	"github.com/google/uuid"
 
 	"rollcall/fanout"
+	"rollcall/handlers/sockets"
+	"rollcall/handlers/strict"
 )
 
 // lineBody is the JSON of one line of a stream.
@@ -160,25 +162,25 @@ func refIn(text []byte) jsontext.Value {
 	var only struct {
 		Ref jsontext.Value `json:"ref"`
 	}
-	if decodeObject(text, &only) != "" {
+	if strict.Decode(text, &only) != "" {
 		return nil
 	}
 	return only.Ref
 }
 
-// checkRef wants a ref to be a string of at most maxRefBytes, without its escapes; nil if there is none.
+// checkRef wants a ref to be a string of at most sockets.MaxRefBytes, without its escapes; nil if there is none.
 func checkRef(ref jsontext.Value) (jsontext.Value, *Problem) {
 	if len(ref) == 0 {
 		return nil, nil
 	}
-	tooLong := len(ref)-len(`""`) > maxRefBytes
+	tooLong := len(ref)-len(`""`) > sockets.MaxRefBytes
 	if tooLong && ref.Kind() == jsontext.KindString {
 		text, _ := jsontext.AppendUnquote(nil, ref)
-		tooLong = len(text) > maxRefBytes
+		tooLong = len(text) > sockets.MaxRefBytes
 	}
 	if tooLong || ref.Kind() != jsontext.KindString {
 		return nil, problem(http.StatusBadRequest, "bad_ref",
-			"ref: want a string of at most %d bytes", maxRefBytes)
+			"ref: want a string of at most %d bytes", sockets.MaxRefBytes)
 	}
 	return ref, nil
 }

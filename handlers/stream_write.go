@@ -8,6 +8,8 @@ import (
 	"io"
 
 	"github.com/labstack/echo/v4"
+
+	"rollcall/handlers/strict"
 )
 
 // answer answers all lines, while they come in or after the last, and reports whether the client got all
@@ -53,7 +55,7 @@ func (s *stream) writeAnswers(ctx context.Context, w io.Writer, send func() erro
 			line, open = <-s.lines
 		}
 		if !open {
-			_, _ = buffered.Write(append(mustMarshal(s.end), '\n')) // if it fails, so does flush
+			_, _ = buffered.Write(append(strict.Marshal(s.end), '\n')) // if it fails, so does flush
 			return flush() == nil
 		}
 		if line.ticket != nil && buffered.Buffered() > 0 && !line.ticket.Done() && flush() != nil {
@@ -71,7 +73,7 @@ func (s *stream) writeAnswers(ctx context.Context, w io.Writer, send func() erro
 // appendAnswer waits for the outcome of a line, and appends the answer.
 func (s *stream) appendAnswer(b []byte, ctx context.Context, line pendingLine) []byte {
 	if line.fault != "" {
-		b = appendString(append(line.id.appendTo(append(b, '{')), `"error":`...), line.fault)
+		b = strict.AppendString(append(line.id.appendTo(append(b, '{')), `"error":`...), line.fault)
 		return append(b, '}')
 	}
 	outcome := line.ticket.Wait(ctx)[0]

@@ -69,3 +69,6 @@ func (c *Conn) Open(conn net.Conn, group *Group, owner Owner) {
 		c.raw, _ = raw.SyscallConn() // an error means that it is closed
 	}
 }
+
+// Owner is who writes to the connection.
+func (c *Conn) Owner() Owner { return c.owner }

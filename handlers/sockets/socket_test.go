@@ -1,7 +1,8 @@
-package handlers
+package sockets
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -9,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -30,7 +32,7 @@ func (h hijacked) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 }
 
 // connectTo connects an anonymous client through a pipe.
-func connectTo(t *testing.T, s *sockets) *websocket.Conn {
+func connectTo(t *testing.T, s *Server) *websocket.Conn {
 	t.Helper()
 	here, there := net.Pipe()
 	go func() {
@@ -39,7 +41,7 @@ func connectTo(t *testing.T, s *sockets) *websocket.Conn {
 			t.Error(err)
 			return
 		}
-		if _, err := s.serve(hijacked{conn: there}, r, ""); err != nil {
+		if err := s.Serve(hijacked{conn: there}, r, ""); err != nil {
 			t.Error(err)
 		}
 	}()
@@ -47,24 +49,27 @@ func connectTo(t *testing.T, s *sockets) *websocket.Conn {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { client.Close(); s.open.Wait() })
+	t.Cleanup(func() { client.Close(); s.conns.Wait() })
 	return client
 }
 
-func newTestSockets(t *testing.T) *sockets {
-	t.Helper()
-	mirror, _ := presence.NewMirror(presence.MirrorOptions{Instance: "one", Redis: presence.Redis{Keys: presence.NewKeys("", 1)}})
-	options := Options{Context: t.Context(), Mirror: mirror, MaxMessageBytes: 1000, Log: slog.New(slog.DiscardHandler)}
-	s := newSockets(options, nil, func() bool { return false })
-	go s.ping(options.Context)
-	return s
-}
+// alone is a Presence and a Barrier without other instances.
+type alone struct{}
 
-// limitMessages sets --max-message-bytes.
-func (s *sockets) limitMessages(bytes int) {
-	s.options.MaxMessageBytes = bytes
-	s.open.Limits = s.limits()
-	s.handleReads()
+func (alone) Join(context.Context, *presence.Socket) bool      { return true }
+func (alone) Leave(*presence.Socket, bool)                     {}
+func (alone) Retire(context.Context, []*presence.Socket) error { return nil }
+func (alone) CatchUp(context.Context) error                    { return nil }
+
+// startServer starts a server that knows no events, with messages of at most so many bytes.
+func startServer(t *testing.T, maxMessage int) *Server {
+	t.Helper()
+	s := New(Options{
+		Context: t.Context(), Instance: "one", Presence: alone{}, Barrier: alone{}, MaxMessageBytes: maxMessage,
+		Log: slog.New(slog.DiscardHandler),
+	})
+	go s.Run(s.options.Context)
+	return s
 }
 
 // countUntilEnd reads, and counts pings, until the connection ends.
@@ -83,9 +88,9 @@ func countUntilEnd(client *websocket.Conn, answer bool) (pings int) {
 	}
 }
 
-func TestAClientThatAnswersPingsStaysConnected(t *testing.T) {
+func TestServer_KeepsAClientThatAnswersPings(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		client := connectTo(t, newTestSockets(t))
+		client := connectTo(t, startServer(t, 1000))
 		time.AfterFunc(time.Hour, func() { client.Close() })
 		pings, want := countUntilEnd(client, true), int(time.Hour/pingPeriod)
 		if pings < want-1 || pings > want+1 { // the first comes within a period, or one and a half
@@ -94,9 +99,9 @@ func TestAClientThatAnswersPingsStaysConnected(t *testing.T) {
 	})
 }
 
-func TestAClientThatAnswersNoPingIsDisconnected(t *testing.T) {
+func TestServer_DisconnectsAClientThatAnswersNoPing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newTestSockets(t)
+		s := startServer(t, 1000)
 		client, connected := connectTo(t, s), time.Now()
 		countUntilEnd(client, false)
 		if after := time.Since(connected); after != pongWait {
@@ -105,9 +110,9 @@ func TestAClientThatAnswersNoPingIsDisconnected(t *testing.T) {
 	})
 }
 
-func TestAPanicOverAFrameCostsThatFrameAlone(t *testing.T) {
-	s := newTestSockets(t)
-	s.gateway = nil // so that to answer panics
+func TestSocket_SurvivesAPanicOverAFrame(t *testing.T) {
+	s := startServer(t, 1000)
+	s.dispatcher.meter = nil // so that an event panics
 	client := connectTo(t, s)
 	wait := make(chan struct{}, 2)
 	client.SetPongHandler(func(string) error { wait <- struct{}{}; return nil })
@@ -126,20 +131,50 @@ func TestAPanicOverAFrameCostsThatFrameAlone(t *testing.T) {
 	}
 }
 
-func TestARefusedHandshakeEndsTheRequestAndTheSocket(t *testing.T) {
-	s, answer := newTestSockets(t), httptest.NewRecorder()
-	if _, err := s.serve(answer, httptest.NewRequest(http.MethodGet, "/ws", nil), ""); err != nil {
-		t.Error(err)
+func TestServe_ReturnsWhyAHandshakeIsRefused(t *testing.T) {
+	s := startServer(t, 1000)
+	err := s.Serve(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/ws", nil), "")
+	var refused *HandshakeError
+	if !errors.As(err, &refused) || refused.Status != http.StatusBadRequest {
+		t.Errorf("got %v", err)
 	}
-	if s.open.Wait(); answer.Code != http.StatusBadRequest || len(s.roll.all()) > 0 {
-		t.Errorf("answered %d", answer.Code)
+	if s.conns.Wait(); s.Number() > 0 || len(s.registry.all()) > 0 {
+		t.Errorf("%d sockets are counted", s.Number())
 	}
 }
 
-func TestAClientThatPingsAndDoesNotReadMakesTheServerKeepNothing(t *testing.T) {
+// early is a response to a client that has sent more than the request, which ends the connection.
+type early struct{ hijacked }
+
+func (e early) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	sent := bufio.NewReader(strings.NewReader("a frame"))
+	_, err := sent.Peek(1)
+	return e.conn, bufio.NewReadWriter(sent, bufio.NewWriter(e.conn)), err
+}
+
+func TestServe_ReturnsWhenTheConnectionBreaksWithinTheHandshake(t *testing.T) {
+	s := startServer(t, 1000)
+	_, there := net.Pipe()
+	r := httptest.NewRequest(http.MethodGet, "/ws", nil)
+	for name, value := range map[string]string{
+		"Connection": "upgrade", "Upgrade": "websocket",
+		"Sec-Websocket-Version": "13", "Sec-Websocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+	} {
+		r.Header.Set(name, value)
+	}
+	var refused *HandshakeError
+	if err := s.Serve(early{hijacked{conn: there}}, r, ""); !errors.As(err, &refused) || refused.Status != 0 {
+		t.Errorf("got %v", err)
+	}
+	if s.conns.Wait(); s.Number() > 0 {
+		t.Errorf("%d sockets are counted", s.Number())
+	}
+}
+
+func TestSocket_KeepsNothingForAClientThatPingsAndDoesNotRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const pings = 10_000
-		s := newTestSockets(t)
+		s := startServer(t, 1000)
 		client := connectTo(t, s)
 		for n := range pings {
 			if err := client.WriteControl(websocket.PingMessage, []byte(fmt.Sprint(n)), time.Time{}); err != nil {
@@ -147,7 +182,7 @@ func TestAClientThatPingsAndDoesNotReadMakesTheServerKeepNothing(t *testing.T) {
 			}
 		}
 		synctest.Wait()
-		if s.roll.all()[0].allSent() {
+		if s.registry.all()[0].allSent() {
 			t.Fatal("a pipe has no room, and yet all was sent")
 		}
 		answered, answers := errors.New("answered"), 0

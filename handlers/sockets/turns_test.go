@@ -1,4 +1,4 @@
-package handlers
+package sockets
 
 import (
 	"context"
@@ -10,28 +10,28 @@ import (
 	"github.com/gorilla/websocket"
 )
 
-// TestOtherWorkHasItsTurnBetweenFramesOfClients is about one processor, on which frames of many clients have come. What
+// TestStandBack_LetsOtherWorkRunBetweenFramesOfClients is about one processor, on which frames of many clients have come. What
 // else is ready to run, such as a push, must not wait until all of them are handled.
-func TestOtherWorkHasItsTurnBetweenFramesOfClients(t *testing.T) {
+func TestStandBack_LetsOtherWorkRunBetweenFramesOfClients(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	const clients, most = 400, 20
 	var handled atomic.Int64
-	s := newTestSockets(t)
-	s.gateway = &gateway{log: s.options.Log, meter: noMeter{}, handlers: map[string]Handler{
+	s := startServer(t, 1000)
+	s.dispatcher.handlers = map[string]Handler{
 		"x": func(context.Context, Request, *Responder) error {
 			handled.Add(1)
 			return nil
 		},
-	}}
+	}
 	begin := make(chan struct{})
 	for range clients {
 		here, there := net.Pipe()
 		defer there.Close()
-		one := &socket{hub: s}
-		one.conn.Open(here, &s.open, one)
+		one := newSocket(s, "", nil)
+		one.conn.Open(here, &s.conns, one)
 		go func() {
 			<-begin
-			one.take(websocket.TextMessage, []byte(`{"event":"x"}`))
+			one.receive(websocket.TextMessage, []byte(`{"event":"x"}`))
 		}()
 	}
 	runtime.Gosched()

@@ -1,4 +1,4 @@
-package handlers
+package sockets
 
 import (
 	"encoding/binary"
@@ -7,8 +7,10 @@ import (
 	"github.com/gorilla/websocket"
 )
 
-// closing notes with which code a socket is closed first, and by whom; what comes later are answers to that.
-type closing struct{ noted atomic.Int32 } // 0: nothing; a code; negative, if it is the client's
+// closing notes with which code a socket is closed first, and by whom. Later close frames only answer the first.
+type closing struct {
+	noted atomic.Int32 // 0: nothing; else a code, negative if it is the client's
+}
 
 func (c *closing) note(by Closer, code int) {
 	if by == ByClient {
@@ -17,7 +19,7 @@ func (c *closing) note(by Closer, code int) {
 	c.noted.CompareAndSwap(0, int32(code))
 }
 
-// first is the code that was noted first. Without one, the connection ended by itself.
+// first is what was noted first. If nothing was, the connection ended by itself.
 func (c *closing) first() (by Closer, code int) {
 	switch noted := int(c.noted.Load()); {
 	case noted == 0:

@@ -1,4 +1,4 @@
-package handlers
+package sockets
 
 import (
 	"fmt"
@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/gorilla/websocket"
 
 	"rollcall/handlers/nbconn"
@@ -46,12 +45,10 @@ func connectSockets(t *testing.T, count int) ([]*socket, []*websocket.Conn) {
 	t.Helper()
 	upgrader := websocket.Upgrader{ReadBufferSize: 256, WriteBufferSize: writeBufferBytes, WriteBufferPool: &bufferStack{}}
 	opened := make(chan *socket, 1)
-	hub := &sockets{options: Options{Context: t.Context(), Log: slog.New(slog.DiscardHandler)}}
-	hub.open.Limits = hub.limits()
+	own := New(Options{Context: t.Context(), Log: slog.New(slog.DiscardHandler)})
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s := &socket{hub: hub}
-		s.Socket = presence.Socket{ID: uuid.New(), Conn: s}
-		conn, err := upgrader.Upgrade(nbconn.Hijacker{ResponseWriter: w, Conn: &s.conn, Group: &hub.open, Owner: s}, r, nil)
+		s := newSocket(own, "", nil)
+		conn, err := upgrader.Upgrade(nbconn.Hijacker{ResponseWriter: w, Conn: &s.conn, Group: &own.conns, Owner: s}, r, nil)
 		if err != nil {
 			t.Error(err)
 		}
@@ -84,7 +81,7 @@ func connectSockets(t *testing.T, count int) ([]*socket, []*websocket.Conn) {
 	return servers, clients
 }
 
-func TestAClientThatReadsAgainGetsAllThatWaitedWholeAndInOrder(t *testing.T) {
+func TestSocket_SendsAllThatWaitedWholeAndInOrder(t *testing.T) {
 	t.Parallel()
 	servers, clients := connectSockets(t, 1)
 	s, client := servers[0], clients[0]
@@ -111,7 +108,7 @@ func TestAClientThatReadsAgainGetsAllThatWaitedWholeAndInOrder(t *testing.T) {
 	}
 }
 
-func TestAClientThatReadsNothingIsCutAndMakesNobodyWait(t *testing.T) {
+func TestSocket_CutsAClientThatReadsNothingAndMakesNobodyWait(t *testing.T) {
 	t.Parallel()
 	servers, clients := connectSockets(t, 2)
 	frame := make([]byte, 60_000)
@@ -122,7 +119,7 @@ func TestAClientThatReadsNothingIsCutAndMakesNobodyWait(t *testing.T) {
 	if sent < outboxBytes/len(frame) {
 		t.Errorf("%d frames were taken", sent)
 	}
-	if slow := servers[0].hub.slow.Load(); slow != 1 {
+	if slow := servers[0].server.Counts.TooSlow.Load(); slow != 1 {
 		t.Errorf("%d are too slow", slow)
 	}
 	servers[1].sendFrame([]byte("x"))
@@ -136,7 +133,7 @@ func TestAClientThatReadsNothingIsCutAndMakesNobodyWait(t *testing.T) {
 	}
 }
 
-func TestAnEmitAllocatesNoMoreForManySocketsThanForFew(t *testing.T) {
+func TestSocket_AllocatesNothingForAnEmit(t *testing.T) {
 	allocations := func(count int) float64 {
 		servers, _ := connectSockets(t, count)
 		all := presence.NewSockets(presence.Redis{Keys: presence.NewKeys("", 1)}, nil)

@@ -1,4 +1,4 @@
-package handlers
+package sockets
 
 import (
 	"fmt"
@@ -13,9 +13,9 @@ import (
 	"rollcall/presence"
 )
 
-func TestAClientMaySendABurstAndThenItsRate(t *testing.T) {
+func TestSocket_TakesABurstAndThenTheClientsRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newTestSockets(t)
+		s := startServer(t, 1000)
 		s.options.ClientRate = 50
 		client := talkTo(t, s)
 		for range 3 {
@@ -32,17 +32,16 @@ func TestAClientMaySendABurstAndThenItsRate(t *testing.T) {
 			}
 			time.Sleep(rateBurst)
 		}
-		if n := s.rateLimited.Load(); n != 3 {
+		if n := s.Counts.RateLimited.Load(); n != 3 {
 			t.Errorf("%d frames were counted as refused", n)
 		}
 	})
 }
 
-func TestAClientThatGoesOnTooFastIsHeldUpAndThenClosed(t *testing.T) {
+func TestSocket_HoldsUpAClientThatGoesOnTooFastAndThenCloses(t *testing.T) {
 	flood := func(t *testing.T, send func(*talker) error) (map[string]int, time.Duration) {
-		s := newTestSockets(t)
+		s := startServer(t, 64<<10)
 		s.options.ClientRate = 50
-		s.limitMessages(64 << 10)
 		client := talkTo(t, s)
 		began := time.Now()
 		sent := make(chan struct{})
@@ -54,8 +53,8 @@ func TestAClientThatGoesOnTooFastIsHeldUpAndThenClosed(t *testing.T) {
 		codes := client.wantClose(closeTooManyFrames)
 		client.Close()
 		<-sent
-		if s.floods.Load() != 1 {
-			t.Errorf("%d floods were counted", s.floods.Load())
+		if s.Counts.Floods.Load() != 1 {
+			t.Errorf("%d floods were counted", s.Counts.Floods.Load())
 		}
 		return codes, time.Since(began)
 	}
@@ -90,7 +89,7 @@ func TestAClientThatGoesOnTooFastIsHeldUpAndThenClosed(t *testing.T) {
 	}
 }
 
-func TestABucketHasRoomForTheLargestFrameAtAnyRate(t *testing.T) {
+func TestBucket_HasRoomForTheLargestFrameAtAnyRate(t *testing.T) {
 	for _, rate := range []int{1, 50, 100_000} {
 		var b bucket
 		if wait := b.take(0, rate, 1<<20); wait != 0 {
@@ -102,7 +101,7 @@ func TestABucketHasRoomForTheLargestFrameAtAnyRate(t *testing.T) {
 	}
 }
 
-func TestBytesCostTokens(t *testing.T) {
+func TestBucket_TakesTokensForBytes(t *testing.T) {
 	var b bucket
 	frames := 0
 	for b.take(0, 50, 64<<10) == 0 {
@@ -113,20 +112,20 @@ func TestBytesCostTokens(t *testing.T) {
 	}
 }
 
-func TestConfirmationsThatAreAwaitedCostNothing(t *testing.T) {
+func TestSocket_TakesAwaitedConfirmationsForNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newTestSockets(t)
+		s := startServer(t, 1000)
 		s.options.ClientRate = 1
 		client := talkTo(t, s)
-		socket := s.roll.all()[0]
+		socket := s.registry.all()[0]
 		acked := 0
 		for range 100 {
 			push := uuid.New()
 			told := make(chan presence.Counts, 1)
-			tally := presence.NewTracker(push, func(c presence.Counts) { told <- c })
+			tracker := presence.NewTracker(push, func(c presence.Counts) { told <- c })
 			one := presence.NewSockets(presence.Redis{Keys: presence.NewKeys("", 1)}, nil)
 			one.Add(&socket.Socket)
-			one.Emit([]*presence.Emit{{To: presence.Everybody, Message: presence.Message{Frame: frameWith("push"), Tracker: tally}}})
+			one.Emit([]*presence.Emit{{To: presence.Everybody, Message: presence.Message{Frame: frameWith("push"), Tracker: tracker}}})
 			<-client.frames
 			frame := fmt.Appendf(nil, `{"event":"rollcall:ack","data":{"id":%q}}`, push)
 			if err := client.WriteMessage(websocket.TextMessage, frame); err != nil {
@@ -134,8 +133,8 @@ func TestConfirmationsThatAreAwaitedCostNothing(t *testing.T) {
 			}
 			acked += (<-told).Acked
 		}
-		if acked != 100 || s.rateLimited.Load() > 0 {
-			t.Errorf("%d were counted as confirmed, %d refused", acked, s.rateLimited.Load())
+		if acked != 100 || s.Counts.RateLimited.Load() > 0 {
+			t.Errorf("%d were counted as confirmed, %d refused", acked, s.Counts.RateLimited.Load())
 		}
 		for range 3 { // of a push that nobody waits for
 			frame := fmt.Appendf(nil, `{"event":"rollcall:ack","data":{"id":%q}}`, uuid.New())

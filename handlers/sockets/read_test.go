@@ -1,4 +1,4 @@
-package handlers
+package sockets
 
 import (
 	"context"
@@ -25,9 +25,8 @@ type talker struct {
 }
 
 // talkTo connects a client to sockets that know no events, so that what is handled is answered with unknown_event.
-func talkTo(t *testing.T, s *sockets) *talker {
+func talkTo(t *testing.T, s *Server) *talker {
 	t.Helper()
-	s.gateway = &gateway{log: s.options.Log, meter: s.options.meter()}
 	c := &talker{Conn: connectTo(t, s), t: t, frames: make(chan struct{ Event, Code, Ref string }, 10_000)}
 	go func() {
 		defer close(c.frames)
@@ -78,12 +77,11 @@ func (c *talker) wantClose(code int) map[string]int {
 	return codes
 }
 
-func TestAMessageThatIsNotFinishedInTimeEndsItsSocketWhateverComesBetween(t *testing.T) {
+func TestSocket_EndsWhenAMessageIsNotFinishedInTimeWhateverComesBetween(t *testing.T) {
 	for name, between := range map[string]int{"pongs": websocket.PongMessage, "pings": websocket.PingMessage} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s := newTestSockets(t)
-				s.limitMessages(64 << 10)
+				s := startServer(t, 64<<10)
 				client := talkTo(t, s)
 				began := time.Now()
 				part, err := client.NextWriter(websocket.TextMessage)
@@ -101,9 +99,9 @@ func TestAMessageThatIsNotFinishedInTimeEndsItsSocketWhateverComesBetween(t *tes
 				if took := time.Since(began); took != messageTime {
 					t.Errorf("it was closed after %v", took)
 				}
-				s.open.Wait()
+				s.conns.Wait()
 				time.Sleep(time.Second) // for who writes to notice
-				if cut := s.unfinishedCut.Load(); cut != 1 {
+				if cut := s.Counts.Unfinished.Load(); cut != 1 {
 					t.Errorf("%d were counted", cut)
 				}
 			})
@@ -111,10 +109,9 @@ func TestAMessageThatIsNotFinishedInTimeEndsItsSocketWhateverComesBetween(t *tes
 	}
 }
 
-func TestAMessageThatArrivesSlowlyButInTimeIsHandled(t *testing.T) {
+func TestSocket_HandlesAMessageThatArrivesSlowlyButInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newTestSockets(t)
-		s.limitMessages(64 << 10)
+		s := startServer(t, 64<<10)
 		client := talkTo(t, s)
 		for range 3 { // the time of one is not that of the next
 			message, err := client.NextWriter(websocket.TextMessage)
@@ -138,11 +135,10 @@ func TestAMessageThatArrivesSlowlyButInTimeIsHandled(t *testing.T) {
 	})
 }
 
-func TestTheUnfinishedMessageThatWasBegunFirstGoesWhenThereIsNoRoom(t *testing.T) {
+func TestServer_EndsTheSocketOfTheOldestUnfinishedMessageWhenThereIsNoRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newTestSockets(t)
-		s.limitMessages(64 << 10)
-		s.open.Limits.UnfinishedBytes = 3 * (64<<10 + 1) / 2
+		s := startServer(t, 64<<10)
+		s.conns.Limits.UnfinishedBytes = 3 * (64<<10 + 1) / 2
 		alice, mallory := talkTo(t, s), talkTo(t, s)
 		for _, client := range []*talker{mallory, alice} {
 			part, err := client.NextWriter(websocket.TextMessage)
@@ -168,9 +164,9 @@ func TestTheUnfinishedMessageThatWasBegunFirstGoesWhenThereIsNoRoom(t *testing.T
 	})
 }
 
-func TestAFrameThatIsTooLargeIsRefusedInWordsAndOneFarBeyondEndsItsSocket(t *testing.T) {
+func TestSocket_RefusesALargeFrameInWordsAndEndsForOneFarBeyond(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newTestSockets(t)
+		s := startServer(t, 1000)
 		client := talkTo(t, s)
 		if err := client.WriteMessage(websocket.TextMessage, make([]byte, readSlack*s.options.MaxMessageBytes)); err != nil {
 			t.Fatal(err)
@@ -181,9 +177,9 @@ func TestAFrameThatIsTooLargeIsRefusedInWordsAndOneFarBeyondEndsItsSocket(t *tes
 	})
 }
 
-func TestAMessageInFarTooManyFramesEndsItsSocket(t *testing.T) {
+func TestSocket_EndsWhenAMessageHasFarTooManyFrames(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newTestSockets(t)
+		s := startServer(t, 1000)
 		client := talkTo(t, s)
 		began := time.Now()
 		empty := []byte{0, 0x80, 0, 0, 0, 0} // a continuation: not final, masked, without data
@@ -197,9 +193,9 @@ func TestAMessageInFarTooManyFramesEndsItsSocket(t *testing.T) {
 	})
 }
 
-func TestATextFrameThatIsNotUTF8EndsItsSocket(t *testing.T) {
+func TestSocket_EndsWhenATextFrameIsNotUTF8(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		client := talkTo(t, newTestSockets(t))
+		client := talkTo(t, startServer(t, 1000))
 		if err := client.WriteMessage(websocket.TextMessage, []byte("\"\xff\"")); err != nil {
 			t.Fatal(err)
 		}
@@ -207,14 +203,17 @@ func TestATextFrameThatIsNotUTF8EndsItsSocket(t *testing.T) {
 	})
 }
 
-func TestASocketThatWasToldToGoHandlesNothingMore(t *testing.T) {
+func TestSocket_HandlesNothingMoreWhenItWasToldToGo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newTestSockets(t)
+		s := startServer(t, 1000)
 		client := talkTo(t, s)
 		client.SetCloseHandler(func(int, string) error { return nil }) // it does not answer, and goes on
-		socket := s.roll.all()[0]
+		socket := s.registry.all()[0]
 		handled := 0
-		s.gateway.handlers = map[string]Handler{"x": func(_ context.Context, _ Request, a *Responder) error { handled++; return a.ReplyOnly(1) }}
+		s.dispatcher.handlers = map[string]Handler{"x": func(_ context.Context, _ Request, res *Responder) error {
+			handled++
+			return res.ReplyOnly(1)
+		}}
 		socket.Close(4003, "kicked")
 		for range 20 {
 			client.send("1")
@@ -226,9 +225,9 @@ func TestASocketThatWasToldToGoHandlesNothingMore(t *testing.T) {
 	})
 }
 
-func TestAClientThatTalksIsNotPinged(t *testing.T) {
+func TestServer_PingsNoClientThatTalks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		client := connectTo(t, newTestSockets(t))
+		client := connectTo(t, startServer(t, 1000))
 		go func() {
 			for range 600 {
 				time.Sleep(5 * time.Second)
@@ -242,43 +241,42 @@ func TestAClientThatTalksIsNotPinged(t *testing.T) {
 	})
 }
 
-func TestThereAreNoMoreSocketsThanMayBe(t *testing.T) {
-	s := newTestSockets(t)
+func TestServe_RefusesMoreSocketsThanMayBe(t *testing.T) {
+	s := startServer(t, 1000)
 	s.options.MaxSockets = 2
 	refused := func() error {
-		_, err := s.serve(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/ws", nil), "")
-		return err
+		return s.Serve(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/ws", nil), "")
 	}
 	first := talkTo(t, s)
-	if err := s.enter(); err != nil { // a handshake under way
+	if err := s.registry.enter(2, &s.conns.WaitGroup); err != nil { // a handshake under way
 		t.Fatal(err)
 	}
-	var p *Problem
-	if err := refused(); !errors.As(err, &p) || p.Status != 503 || p.Code != "full" || s.full.Load() != 1 {
+	if err := refused(); !errors.Is(err, ErrFull) || s.Counts.Full.Load() != 1 {
 		t.Errorf("got %v", err)
 	}
-	s.leave()
+	s.registry.leave()
+	s.conns.Done()
 	second := talkTo(t, s)
 	first.Close()
 	second.Close()
-	if s.open.Wait(); s.number() != 0 {
-		t.Errorf("%d sockets are still counted", s.number())
+	if s.conns.Wait(); s.Number() != 0 {
+		t.Errorf("%d sockets are still counted", s.Number())
 	}
-	if err := refused(); err != nil { // there is room: the handshake itself is what is wrong with it
+	var wrong *HandshakeError
+	if err := refused(); !errors.As(err, &wrong) { // there is room: the handshake itself is what is wrong with it
 		t.Error(err)
 	}
 }
 
-func TestNoSocketOpensAfterTheLastWasDrained(t *testing.T) {
-	s := newTestSockets(t)
-	s.drain(t.Context(), 0)
-	var p *Problem
-	_, err := s.serve(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/ws", nil), "")
-	if !errors.As(err, &p) || p.Code != "draining" {
+func TestServe_RefusesSocketsAfterDrain(t *testing.T) {
+	s := startServer(t, 1000)
+	s.Drain(t.Context(), 0)
+	err := s.Serve(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/ws", nil), "")
+	if !errors.Is(err, ErrDraining) {
 		t.Errorf("got %v", err)
 	}
 }
-func TestASocketThatEndsWithinAMessageIsClosed(t *testing.T) {
+func TestSocket_IsClosedWhenItEndsWithinAMessage(t *testing.T) {
 	for name, end := range map[string]func(client *websocket.Conn) error{
 		"the connection breaks": func(client *websocket.Conn) error { return client.NetConn().Close() },
 		"a close frame": func(client *websocket.Conn) error {
@@ -304,8 +302,7 @@ func TestASocketThatEndsWithinAMessageIsClosed(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s := newTestSockets(t)
-				s.limitMessages(64 << 10)
+				s := startServer(t, 64<<10)
 				client := talkTo(t, s)
 				part, err := client.NextWriter(websocket.TextMessage)
 				if err == nil {
@@ -315,7 +312,7 @@ func TestASocketThatEndsWithinAMessageIsClosed(t *testing.T) {
 					t.Fatal(err)
 				}
 				synctest.Wait()
-				closed := s.roll.all()[0].conn.Done() // which gives the room of the message back
+				closed := s.registry.all()[0].conn.Done() // which gives the room of the message back
 				if err := end(client.Conn); err != nil {
 					t.Fatal(err)
 				}
@@ -323,8 +320,8 @@ func TestASocketThatEndsWithinAMessageIsClosed(t *testing.T) {
 				}
 				client.Close()
 				<-closed
-				if s.open.Wait(); s.number() != 0 {
-					t.Errorf("%d sockets are still counted", s.number())
+				if s.conns.Wait(); s.Number() != 0 {
+					t.Errorf("%d sockets are still counted", s.Number())
 				}
 			})
 		})

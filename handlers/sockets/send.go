@@ -1,4 +1,4 @@
-package handlers
+package sockets
 
 import (
 	"errors"
@@ -10,13 +10,22 @@ import (
 	"rollcall/presence"
 )
 
+const (
+	closeTooSlow = 4290 // the client reads too slowly
+
+	writeBufferBytes = 1024 // of gorilla/websocket; a longer frame is written in parts
+
+	tooSlowTime   = 100 * time.Millisecond // for a client that was too slow to take its close frame
+	closePatience = time.Second            // for a client to read what waits for it, and the close frame
+)
+
 // Send implements presence.Conn.
 func (s *socket) Send(messages ...presence.Message) bool {
 	taken, full := s.outbox.push(messages)
 	if full {
 		s.TooSlow()
 		s.writeClose(websocket.FormatCloseMessage(closeTooSlow, "too slow: messages waiting for this client were dropped"))
-		s.conn.CloseAfter(closeTime)
+		s.conn.CloseAfter(tooSlowTime)
 	}
 	return taken
 }
@@ -24,21 +33,21 @@ func (s *socket) Send(messages ...presence.Message) bool {
 // TooSlow implements nbconn.Owner.
 func (s *socket) TooSlow() {
 	s.closing.note(ByServer, closeTooSlow)
-	s.hub.slow.Add(1)
+	s.server.Counts.TooSlow.Add(1)
 }
 
-// sendFrame sends a frame of which nobody wants to hear.
+// sendFrame sends a frame that nobody tracks.
 func (s *socket) sendFrame(frame []byte) { s.Send(presence.Message{Frame: frame}) }
 
-// write implements writer. Only the outbox calls it, one at a time, as gorilla/websocket wants it.
+// write implements writer. Only the outbox calls it, one call at a time, as gorilla/websocket wants it.
 func (s *socket) write(messages []presence.Message) (sent bool) {
 	var err error
-	if len(messages) == 1 && len(messages[0].Frame) <= writeBufferBytes { // will be one write anyway
+	if len(messages) == 1 && len(messages[0].Frame) <= writeBufferBytes { // is one write anyway
 		err = s.writeEach(messages)
 	} else {
 		err = s.conn.Batch(func() error { return s.writeEach(messages) })
 	}
-	return err == nil && s.allSent() // an error means that it is closed, which disconnect deals with
+	return err == nil && s.allSent() // an error means that the connection is closed, which disconnected deals with
 }
 
 // allSent implements writer.
@@ -59,32 +68,30 @@ func (s *socket) writeOne(message presence.Message) error {
 		return s.ws.WriteMessage(websocket.TextMessage, message.Frame)
 	}
 	prepared, ok := message.Shared.Form(func() any {
-		prepared, _ := websocket.NewPreparedMessage(websocket.TextMessage, message.Frame) // fails for no text
+		prepared, _ := websocket.NewPreparedMessage(websocket.TextMessage, message.Frame) // never fails for text
 		return prepared
 	}).(*websocket.PreparedMessage)
 	if !ok {
-		return errors.New("handlers: a shared frame has another form")
+		return errors.New("sockets: a shared frame has another form")
 	}
 	return s.ws.WritePreparedMessage(prepared)
 }
 
 func (s *socket) trace(frame []byte) {
-	if log := s.hub.options.Log; log.Enabled(s.hub.options.Context, slog.LevelDebug) {
+	if log := s.server.options.Log; log.Enabled(s.server.options.Context, slog.LevelDebug) {
 		log.Debug("written", "id", frameID(frame), "socket", s.ID, "user", s.User)
 	}
 }
 
 // Flushed implements nbconn.Owner.
 func (s *socket) Flushed() {
-	s.pongLast()
-	if farewell := s.outbox.written(); farewell != nil {
-		s.writeClose(farewell)
-	}
+	s.sendPong()
+	s.closeIfDue(s.outbox.written())
 }
 
 // Reachable implements presence.Conn.
 func (s *socket) Reachable() {
-	s.sendFrame(encodeFrame(eventReachable, []byte("{}"), "", ""))
+	s.sendFrame(EncodeFrame(eventReachable, []byte("{}"), "", ""))
 }
 
 // Close implements presence.Conn. A client that was told not to come back (4000–4099) has left.
@@ -101,21 +108,30 @@ func (s *socket) end(code int, reason string) {
 
 // closeAfter sends a last frame and a close frame after all that waits.
 func (s *socket) closeAfter(last []byte, code int, reason string) {
-	if farewell := s.outbox.seal(last, code, reason); farewell != nil {
-		s.writeClose(farewell)
+	s.closeIfDue(s.outbox.seal(last, code, reason))
+}
+
+// closeIfDue sends a close frame that the outbox says is due; nil: none is.
+func (s *socket) closeIfDue(payload []byte) {
+	if payload != nil {
+		s.writeClose(payload)
 	}
 }
 
 // writeClose sends a close frame. The client answers with its own, which ends the reader.
 func (s *socket) writeClose(payload []byte) {
 	s.closing.note(ByServer, closeCode(payload))
-	s.ended.Store(true)
-	_ = s.ws.WriteControl(websocket.CloseMessage, payload, time.Now().Add(closeTime)) // it may be gone
+	s.closeSent.Store(true)
+	// an error means that the client is gone
+	_ = s.ws.WriteControl(websocket.CloseMessage, payload, time.Now().Add(controlTime))
 }
+
+// controlTime is for gorilla/websocket's lock, which another write may hold. None of these waits for the client.
+const controlTime = 100 * time.Millisecond
 
 // cut closes the connection under the socket.
 func (s *socket) cut() {
 	s.closing.note(ByServer, websocket.CloseAbnormalClosure)
-	s.ended.Store(true)
+	s.closeSent.Store(true)
 	_ = s.ws.Close()
 }

@@ -1,22 +1,29 @@
-package handlers
+package sockets
 
 import (
 	"errors"
 	"fmt"
 
-	strictjson "github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
+
+	"rollcall/handlers/strict"
 )
 
 // The protocol's own events.
 const (
-	eventWelcome   = reserved + "welcome"
-	eventReachable = reserved + "reachable"
-	eventError     = reserved + "error"
-	eventGoaway    = reserved + "goaway"
-	eventAck       = reserved + "ack"
-	eventPing      = reserved + "ping"
-	eventPong      = reserved + "pong"
+	// Reserved is what the names of the protocol's own events begin with.
+	Reserved = "rollcall:"
+	// MaxRefBytes is the most that a ref may have.
+	MaxRefBytes = 128
+
+	eventWelcome   = Reserved + "welcome"
+	eventReachable = Reserved + "reachable"
+	eventError     = Reserved + "error"
+	eventGoaway    = Reserved + "goaway"
+	eventAck       = Reserved + "ack"
+	eventPing      = Reserved + "ping"
+	eventPong      = Reserved + "pong"
 )
 
 // Codes of rollcall:error.
@@ -25,7 +32,7 @@ const (
 	codeBadFrame      = "bad_frame"       // a field is missing or of the wrong type
 	codeBadData       = "bad_data"        // the data are not what this event's handler takes
 	codeBinaryFrame   = "binary_frame"    // frames must be text
-	codeFrameTooLarge = "frame_too_large" //
+	codeFrameTooLarge = "frame_too_large" // larger than the welcome allows
 	codeUnknownEvent  = "unknown_event"   // no handler has this name
 	codeReservedEvent = "reserved_event"  // the name is the protocol's own
 	codeFailed        = "failed"          // the handler failed; it was logged
@@ -55,16 +62,16 @@ func parseMessage(frame []byte) (message, error) {
 		Data  jsontext.Value `json:"data"`
 		Ref   jsontext.Value `json:"ref"`
 	}
-	if fault := decodeObject(frame, &fields); fault != "" {
+	if fault := strict.Decode(frame, &fields); fault != "" {
 		return message{}, &frameError{codeBadJSON, `want {"event":…,"data":…,"ref":…}; ` + fault}
 	}
 	var m message
 	if fields.Ref != nil {
-		if err := strictjson.Unmarshal(fields.Ref, &m.ref); err != nil || len(m.ref) > maxRefBytes {
-			return message{}, &frameError{codeBadFrame, fmt.Sprintf("ref: want a string of at most %d bytes", maxRefBytes)}
+		if err := json.Unmarshal(fields.Ref, &m.ref); err != nil || len(m.ref) > MaxRefBytes {
+			return message{}, &frameError{codeBadFrame, fmt.Sprintf("ref: want a string of at most %d bytes", MaxRefBytes)}
 		}
 	}
-	if err := strictjson.Unmarshal(fields.Event, &m.event); err != nil || fields.Event.Kind() != jsontext.KindString {
+	if err := json.Unmarshal(fields.Event, &m.event); err != nil || fields.Event.Kind() != jsontext.KindString {
 		return m, &frameError{codeBadFrame, "event: want a string"}
 	}
 	if m.data = fields.Data; len(m.data) == 0 {
@@ -73,34 +80,30 @@ func parseMessage(frame []byte) (message, error) {
 	return m, nil
 }
 
-// encodeFrame makes a frame for clients. data must be valid JSON; id and ref are left out if empty.
-func encodeFrame(event string, data []byte, id, ref string) []byte {
+// EncodeFrame makes a frame for clients. data must be valid JSON. id, of a push or emit, and ref, of the message that this
+// answers, are left out if empty.
+func EncodeFrame(event string, data []byte, id, ref string) []byte {
 	frame := make([]byte, 0, len(event)+len(data)+len(id)+len(ref)+48)
 	frame = append(frame, `{"event":`...)
-	frame = appendString(frame, event)
+	frame = strict.AppendString(frame, event)
 	frame = append(frame, `,"data":`...)
 	frame = append(frame, data...)
 	if id != "" {
-		frame = appendString(append(frame, `,"id":`...), id)
+		frame = strict.AppendString(append(frame, `,"id":`...), id)
 	}
 	if ref != "" {
-		frame = appendString(append(frame, `,"ref":`...), ref)
+		frame = strict.AppendString(append(frame, `,"ref":`...), ref)
 	}
 	return append(frame, '}')
 }
 
-// frameID is the id in a frame; empty: it has none. Only for tracing.
+// frameID is the id in a frame of ours; empty: it has none. It is for tracing only.
 func frameID(frame []byte) string {
 	var f struct {
 		ID string `json:"id"`
 	}
-	_ = strictjson.Unmarshal(frame, &f) // it is one of ours
+	_ = json.Unmarshal(frame, &f)
 	return f.ID
-}
-
-func appendString(b []byte, s string) []byte {
-	b, _ = jsontext.AppendQuote(b, s) // what is not UTF-8 is replaced
-	return b
 }
 
 // encodeError makes the frame that tells a client what was wrong.
@@ -109,14 +112,5 @@ func encodeError(err error, ref string) []byte {
 	if !errors.As(err, &fault) {
 		fault = &frameError{codeFailed, "the handler of this event failed; it was logged"}
 	}
-	return encodeFrame(eventError, mustMarshal(fault), "", ref)
-}
-
-// mustMarshal is for values of our own types, which can always be marshalled.
-func mustMarshal(v any) jsontext.Value {
-	text, err := strictjson.Marshal(v, jsontext.AllowInvalidUTF8(true))
-	if err != nil {
-		panic(err)
-	}
-	return text
+	return EncodeFrame(eventError, strict.Marshal(fault), "", ref)
 }

@@ -1,4 +1,4 @@
-package handlers
+package sockets
 
 import (
 	"slices"
@@ -14,7 +14,7 @@ type box struct {
 	outbox
 	room       bool // messages are written at once
 	handedOver []string
-	asked      []*presence.Tracker
+	tracked    []*presence.Tracker
 }
 
 func newBox() *box {
@@ -33,7 +33,7 @@ func (b *box) write(messages []presence.Message) bool {
 func (b *box) allSent() bool { return true }
 
 // writeAll pretends that all that was handed over is written now.
-func (b *box) writeAll() (farewell []byte) {
+func (b *box) writeAll() (closeFrame []byte) {
 	b.handedOver = nil
 	return b.written()
 }
@@ -46,14 +46,14 @@ func (b *box) put(frames ...string) (taken, full bool) {
 	return b.push(messages)
 }
 
-// ask pushes a frame and returns what becomes of it, when that is known.
-func (b *box) ask(frame string, ack uuid.UUID) *presence.Counts {
+// track pushes a frame and returns what becomes of it, when that is known.
+func (b *box) track(frame string, ack uuid.UUID) *presence.Counts {
 	counts := &presence.Counts{Unanswered: -1}
-	tally := presence.NewTracker(ack, func(c presence.Counts) { *counts = c })
-	b.asked = append(b.asked, tally)
+	tracker := presence.NewTracker(ack, func(c presence.Counts) { *counts = c })
+	b.tracked = append(b.tracked, tracker)
 	sockets := presence.NewSockets(presence.Redis{Keys: presence.NewKeys("", 1)}, nil)
 	sockets.Add(&presence.Socket{ID: uuid.New(), Conn: &boxConn{b}})
-	sockets.Emit([]*presence.Emit{{To: presence.Everybody, Message: presence.Message{Frame: []byte(frame), Tracker: tally}}})
+	sockets.Emit([]*presence.Emit{{To: presence.Everybody, Message: presence.Message{Frame: []byte(frame), Tracker: tracker}}})
 	return counts
 }
 
@@ -66,7 +66,7 @@ func (c *boxConn) Send(messages ...presence.Message) bool {
 	return taken
 }
 
-func TestFramesLeaveInOrderWhetherTheyWaitOrNot(t *testing.T) {
+func TestOutbox_KeepsTheOrderWhetherFramesWaitOrNot(t *testing.T) {
 	b := &box{}
 	b.put("early") // before the welcome
 	b.open([]byte("welcome"), b)
@@ -89,7 +89,7 @@ func TestFramesLeaveInOrderWhetherTheyWaitOrNot(t *testing.T) {
 	}
 }
 
-func TestALargeBacklogIsHandedOverInParts(t *testing.T) {
+func TestOutbox_HandsOverMuchInParts(t *testing.T) {
 	b := newBox()
 	for range 10 {
 		b.put(string(make([]byte, batchBytes/3)))
@@ -100,31 +100,31 @@ func TestALargeBacklogIsHandedOverInParts(t *testing.T) {
 	}
 }
 
-func TestATallyIsToldWhenItsFrameIsWritten(t *testing.T) {
+func TestOutbox_TellsATrackerWhenItsFrameIsWritten(t *testing.T) {
 	b := newBox()
-	counts := b.ask("x", uuid.Nil)
+	counts := b.track("x", uuid.Nil)
 	b.writeAll() // the welcome
 	if counts.Unanswered != -1 {
 		t.Fatalf("told too early: %+v", *counts)
 	}
 	b.writeAll()
 	b.room = true
-	atOnce := b.ask("y", uuid.Nil)
+	atOnce := b.track("y", uuid.Nil)
 	if written := (presence.Counts{Written: 1}); *counts != written || *atOnce != written {
 		t.Errorf("%+v, %+v", *counts, *atOnce)
 	}
 }
 
-func TestATallyIsToldWhenTheClientConfirmsHoweverEarly(t *testing.T) {
+func TestOutbox_TellsATrackerWhenTheClientConfirmsHoweverEarly(t *testing.T) {
 	b := newBox()
 	first, second, third := uuid.New(), uuid.New(), uuid.New()
-	a := b.ask("1", first)
+	a := b.track("1", first)
 	b.writeAll() // the welcome
 	b.writeAll()
-	c, d := b.ask("2", second), b.ask("3", third)
-	b.acked(first)
-	b.acked(second) // before the word that it was written
-	b.acked(uuid.New())
+	c, d := b.track("2", second), b.track("3", third)
+	b.ack(first)
+	b.ack(second) // before the word that it was written
+	b.ack(uuid.New())
 	b.writeAll()
 	b.writeAll()
 	b.end()
@@ -134,19 +134,19 @@ func TestATallyIsToldWhenTheClientConfirmsHoweverEarly(t *testing.T) {
 	}
 }
 
-func TestWhatIsNotWrittenWhenTheSocketEndsIsGone(t *testing.T) {
+func TestOutbox_ReportsAsGoneWhatIsNotWrittenWhenItEnds(t *testing.T) {
 	b := newBox()
-	before := b.ask("x", uuid.New())
+	before := b.track("x", uuid.New())
 	b.end()
-	after := b.ask("y", uuid.Nil)
+	after := b.track("y", uuid.Nil)
 	if gone := (presence.Counts{Gone: 1}); *before != gone || *after != gone {
 		t.Errorf("%+v, %+v", *before, *after)
 	}
 }
 
-func TestAFullOutboxDropsAllThatWaits(t *testing.T) {
+func TestOutbox_DropsAllThatWaitsWhenItIsFull(t *testing.T) {
 	b := newBox()
-	first := b.ask("x", uuid.Nil)
+	first := b.track("x", uuid.Nil)
 	for n := 0; ; n++ {
 		if taken, full := b.put("more"); full {
 			if n != outboxMessages-2 {
@@ -166,69 +166,69 @@ func TestAFullOutboxDropsAllThatWaits(t *testing.T) {
 	}
 }
 
-func TestAClientThatConfirmsNothingCostsBoundedMemory(t *testing.T) {
+func TestUnacked_IsBoundedForAClientThatConfirmsNothing(t *testing.T) {
 	b := newBox()
 	var counts []*presence.Counts
 	for range maxUnacked + 10 {
-		counts = append(counts, b.ask("x", uuid.New()))
+		counts = append(counts, b.track("x", uuid.New()))
 	}
 	b.writeAll()
 	b.writeAll()
-	if len(b.receipts.unacked) != maxUnacked {
-		t.Errorf("%d are tracked", len(b.receipts.unacked))
+	if len(b.unacked.pushes) != maxUnacked {
+		t.Errorf("%d are tracked", len(b.unacked.pushes))
 	}
 	if last := counts[len(counts)-1]; *last != (presence.Counts{Written: 1, Unanswered: 1}) {
 		t.Errorf("%+v", *last)
 	}
 }
 
-func TestConfirmationsThatNobodyWaitsForAnyMoreMakeRoomForOthers(t *testing.T) {
+func TestUnacked_ForgetsConfirmationsThatNobodyWaitsForAnyMore(t *testing.T) {
 	b := newBox()
 	b.writeAll() // the welcome
 	for range maxUnacked {
-		b.ask("x", uuid.New())
+		b.track("x", uuid.New())
 	}
-	b.asked[7].Expire()
+	b.tracked[7].Expire()
 	push := uuid.New()
-	counts := b.ask("y", push)
+	counts := b.track("y", push)
 	b.writeAll()
-	b.acked(push)
+	b.ack(push)
 	if *counts != (presence.Counts{Written: 1, Acked: 1}) {
 		t.Errorf("%+v", *counts)
 	}
-	if len(b.receipts.unacked) != maxUnacked-1 {
-		t.Errorf("%d are tracked", len(b.receipts.unacked))
+	if len(b.unacked.pushes) != maxUnacked-1 {
+		t.Errorf("%d are tracked", len(b.unacked.pushes))
 	}
 }
 
-func TestTheFarewellComesAfterAllThatWaits(t *testing.T) {
+func TestOutbox_LetsTheCloseFrameComeAfterAllThatWaits(t *testing.T) {
 	b := newBox()
 	b.put("x")
 	if b.seal([]byte("last"), 1012, "") != nil {
-		t.Error("said farewell too early")
+		t.Error("a close frame before all that waits")
 	}
 	if taken, full := b.put("y"); taken || full {
 		t.Error("a sealed box took a frame")
 	}
-	if farewell := b.writeAll(); farewell != nil {
-		t.Error("said farewell before the last")
+	if closeFrame := b.writeAll(); closeFrame != nil {
+		t.Error("a close frame before the last frame")
 	}
-	if farewell := b.writeAll(); farewell == nil {
-		t.Error("kept the farewell")
+	if closeFrame := b.writeAll(); closeFrame == nil {
+		t.Error("no close frame at the end")
 	}
 	idle := newBox()
 	idle.writeAll()
 	if idle.seal(nil, 4003, "") == nil {
-		t.Error("an idle box kept the farewell")
+		t.Error("an idle outbox has no close frame")
 	}
 }
 
-func TestWhoIsToldToGoBeforeTheWelcomeGoesAfterIt(t *testing.T) {
+func TestOutbox_LetsTheCloseFrameComeAfterTheWelcome(t *testing.T) {
 	b := &box{room: true}
-	if farewell := b.seal([]byte("goaway"), 1012, "come back"); farewell != nil {
+	if closeFrame := b.seal([]byte("goaway"), 1012, "come back"); closeFrame != nil {
 		t.Error("the close frame overtakes the welcome")
 	}
-	if farewell := b.open([]byte("welcome"), b); farewell == nil {
+	if closeFrame := b.open([]byte("welcome"), b); closeFrame == nil {
 		t.Error("no close frame")
 	}
 	if want := []string{"welcome", "goaway"}; !slices.Equal(b.handedOver, want) {
@@ -236,7 +236,7 @@ func TestWhoIsToldToGoBeforeTheWelcomeGoesAfterIt(t *testing.T) {
 	}
 }
 
-func TestAFrameThatWaitsKeepsNothingElseInMemory(t *testing.T) {
+func TestOutbox_CopiesAFrameThatWaits(t *testing.T) {
 	b := newBox()
 	message := []byte("a push among many")
 	frame := message[:6]

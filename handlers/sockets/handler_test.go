@@ -1,0 +1,83 @@
+package sockets
+
+import (
+	"context"
+	"log/slog"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"rollcall/fanout"
+	"rollcall/presence"
+)
+
+// idleRouter makes a router that does not run: what is pushed waits for ever.
+func idleRouter() *fanout.Router {
+	log := slog.New(slog.DiscardHandler)
+	redis := presence.Redis{Keys: presence.NewKeys("x", 1), Lease: time.Second}
+	mirror, local := presence.NewMirror(presence.MirrorOptions{Redis: redis, Log: log})
+	receiver := fanout.NewReceiver(fanout.ReceiverOptions{Redis: redis, Sockets: local, Mirror: mirror, Log: log})
+	return fanout.NewRouter(fanout.RouterOptions{Redis: redis, Sockets: local, Receiver: receiver, Log: log})
+}
+
+// onTheirWay is how many pushes wait in a router.
+func onTheirWay(router *fanout.Router) int {
+	pushes, _ := router.Waiting()
+	return pushes
+}
+
+func TestResponder_WaitsWhenTooManyAnswersAreOnTheirWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		router := idleRouter()
+		ctx, cancel := context.WithCancel(t.Context())
+		res := &Responder{ctx: ctx, pusher: router, socket: &socket{Socket: presence.Socket{User: "alice"}}, event: "x"}
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			for range mirrorWindow + 1 {
+				if err := res.Send(nil); err != nil {
+					t.Error(err)
+				}
+			}
+		}()
+		synctest.Wait()
+		if got := onTheirWay(router); got != mirrorWindow {
+			t.Errorf("%d answers are on their way, want %d", got, mirrorWindow)
+		}
+		cancel() // nobody waits any more
+		<-ended
+		if got, failed := onTheirWay(router), len(res.failed); got != mirrorWindow+1 || failed != mirrorWindow {
+			t.Errorf("%d answers are on their way, %d have failed", got, failed)
+		}
+	})
+}
+
+func TestResponder_IsAtMostAWindowAheadOfOtherInstances(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		router := idleRouter()
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		res := &Responder{ctx: ctx, pusher: router, socket: &socket{Socket: presence.Socket{User: "alice"}}, event: "x"}
+		for range 3 {
+			if err := res.Send(nil); err != nil {
+				t.Error(err)
+			}
+		}
+		if _, reports := router.Waiting(); reports != 1 {
+			t.Errorf("%d answers are asked about, want the first", reports)
+		}
+		large := strings.Repeat("x", mirrorBytes) // one alone may be so large
+		ended := make(chan struct{})
+		go func() { defer close(ended); _ = res.Send(large) }()
+		synctest.Wait()
+		if got := onTheirWay(router); got != 3 {
+			t.Errorf("%d answers are on their way, want 3", got)
+		}
+		cancel()
+		<-ended
+		if got := onTheirWay(router); got != 4 {
+			t.Errorf("%d answers are on their way, want 4", got)
+		}
+	})
+}
