@@ -89,13 +89,10 @@ func (a *App) start(ctx context.Context) error {
 	mirror, local := presence.NewMirror(presence.MirrorOptions{
 		Instance: a.Instance, Addr: a.Addr, Redis: shared, Log: a.log,
 	})
-	receiver := fanout.NewReceiver(fanout.ReceiverOptions{
-		Instance: a.Instance, Redis: shared, Sockets: local, Mirror: mirror,
-		Dial: a.redis.Subscriber, Log: a.log,
-	})
 	meter := newMetrics()
-	router := fanout.NewRouter(fanout.RouterOptions{
-		Instance: a.Instance, Redis: shared, Sockets: local, Receiver: receiver, Meter: meter, Log: a.log,
+	bus := fanout.NewBus(fanout.Options{
+		Instance: a.Instance, Redis: shared, Sockets: local, Mirror: mirror, Dial: a.redis.Subscriber,
+		Meter: meter, Log: a.log,
 	})
 	results := idempotency.NewStore(idempotency.Options{
 		Redis: shared, LiveInstances: mirror.LiveInstances, Log: a.log,
@@ -103,26 +100,26 @@ func (a *App) start(ctx context.Context) error {
 
 	// Others may push here as soon as a lease is open. So this instance subscribes before that, and serves
 	// after it.
-	a.startJob(receiver.Run)
-	if err := awaitSubscriptions(ctx, receiver); err != nil {
+	a.startJob(bus.Listen)
+	if err := awaitSubscriptions(ctx, bus); err != nil {
 		return err
 	}
 	if err := mirror.Open(ctx); err != nil {
 		return a.redis.Explain(err)
 	}
 	a.startJob(mirror.Run) // when it stops it ends the leases: from then on nobody sends us anything
-	a.startJob(router.Run)
+	a.startJob(bus.Run)
 
 	a.Dev = a.config.devPage()
-	a.sockets = a.newSockets(mirror, receiver, router, meter)
+	a.sockets = a.newSockets(mirror, bus, meter)
 	options := a.serverOptions(tokens, meter)
 	options.Sockets = a.sockets
 	options.Mirror, options.Presence = mirror, mirror.Directory()
-	options.Router, options.Receiver, options.Results = router, receiver, results
+	options.Bus, options.Results = bus, results
 	a.server = handlers.NewServer(options)
 	gate := newGate(listener, mostConnections(fileLimit()), a.sockets.Number, a.log)
 	meter.watchPresence(local, mirror, a.config.Lease)
-	meter.watchFanout(router, receiver, results)
+	meter.watchFanout(bus, results)
 	meter.watchSockets(a.sockets)
 	meter.watchServer(a.server, gate)
 	if err := a.servePprof(); err != nil {
@@ -135,15 +132,13 @@ func (a *App) start(ctx context.Context) error {
 
 // newSockets makes the server of sockets. It also makes the context in which clients' events are handled, which
 // ends when the instance stops.
-func (a *App) newSockets(
-	mirror *presence.Mirror, receiver *fanout.Receiver, router *fanout.Router, meter *metrics,
-) *sockets.Server {
+func (a *App) newSockets(mirror *presence.Mirror, bus *fanout.Bus, meter *metrics) *sockets.Server {
 	handling, stopHandling := context.WithCancel(a.base)
 	a.stopHandling = stopHandling
 	a.onStop(stopHandling)
 	c := a.config
 	return sockets.New(sockets.Options{
-		Context: handling, Instance: a.Instance, Presence: mirror, Barrier: receiver, Pusher: router,
+		Context: handling, Instance: a.Instance, Presence: mirror, Barrier: bus, Pusher: bus,
 		Handlers: a.events, Meter: meter, Log: a.log,
 		MaxMessageBytes: c.MaxMessageBytes, MaxSockets: c.maxSockets(), ClientRate: c.ClientRate,
 	})
@@ -161,9 +156,9 @@ func (a *App) serverOptions(tokens *handlers.Tokens, meter *metrics) handlers.Op
 }
 
 // awaitSubscriptions waits until Redis has confirmed them.
-func awaitSubscriptions(ctx context.Context, receiver *fanout.Receiver) error {
+func awaitSubscriptions(ctx context.Context, bus *fanout.Bus) error {
 	select {
-	case <-receiver.Ready():
+	case <-bus.Ready():
 		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)

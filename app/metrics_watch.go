@@ -88,24 +88,24 @@ func (m *metrics) watchPresence(sockets *presence.Sockets, mirror *presence.Mirr
 }
 
 // watchFanout shows what waits for Redis or for other instances, and what could not be delivered.
-func (m *metrics) watchFanout(router *fanout.Router, receiver *fanout.Receiver, results *idempotency.Store) {
+func (m *metrics) watchFanout(bus *fanout.Bus, results *idempotency.Store) {
 	m.gauge("rollcall_queued_pushes", "Pushes that wait for Redis.",
-		func() float64 { n, _ := router.Waiting(); return float64(n) })
+		func() float64 { n, _ := bus.Waiting(); return float64(n) })
 	m.gauge("rollcall_open_questions", "Pushes that wait for owners to tell what became of them.",
-		func() float64 { _, n := router.Waiting(); return float64(n) })
+		func() float64 { _, n := bus.Waiting(); return float64(n) })
 	m.gauge("rollcall_received_queue",
 		"Pushes and kicks from other instances that wait to be handed to sockets.",
-		func() float64 { return float64(receiver.Queued()) })
+		func() float64 { return float64(bus.Queued()) })
 
-	m.drops("message_malformed", receiver.Dropped.Malformed.Load)
-	m.drops("push_overflow", receiver.Dropped.Overflow.Load)
-	m.drops("emit_overflow", receiver.Dropped.Emits.Load)
-	m.drops("message_late", receiver.Dropped.Late.Load)
-	m.drops("envelope_unknown", receiver.Dropped.Unknown.Load)
-	m.drops("envelope_no_socket", receiver.Dropped.Strays.Load)
-	m.drops("question_overflow", receiver.Dropped.Questions.Load)
-	m.drops("reply_unsent", receiver.Dropped.Replies.Load)
-	m.drops("reply_late", receiver.LateReplies)
+	m.drops("message_malformed", bus.Dropped.Malformed.Load)
+	m.drops("push_overflow", bus.Dropped.Overflow.Load)
+	m.drops("emit_overflow", bus.Dropped.Emits.Load)
+	m.drops("message_late", bus.Dropped.Late.Load)
+	m.drops("envelope_unknown", bus.Dropped.Unknown.Load)
+	m.drops("envelope_no_socket", bus.Dropped.NoSocket.Load)
+	m.drops("question_overflow", bus.Dropped.Audits.Load)
+	m.drops("reply_unsent", bus.Dropped.Replies.Load)
+	m.drops("reply_late", bus.LateReplies)
 	m.drops("answer_unsettled", results.LostResults)
 }
 

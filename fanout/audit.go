@@ -11,49 +11,47 @@ import (
 
 const (
 	auditTime = time.Minute // one audit may take
-	maxAudits = 4           // under way at the same time: each looks at every user
+	maxAudits = 4           // may be under way at the same time: each looks at every user
 )
 
-// Audit compares the maps of some instances with Redis. unanswered are those that did not listen, or did not reply before the context
-// ended; all of them, if this instance does not listen.
-func (r *Router) Audit(ctx context.Context, instances []string) (audits []presence.Audit, unanswered []string, err error) {
-	type reply struct {
-		sender string
-		frame  []byte
-	}
-	arrived := make(chan reply, len(instances))
-	ask, err := r.receiver.asks.begin(func(sender string, frame []byte) {
+// Audit has some instances compare their maps with Redis. unanswered are those that did not listen, or did not
+// reply before the context ended; all of them, if this instance itself does not hear replies.
+func (b *Bus) Audit(
+	ctx context.Context, instances []string,
+) (audits []presence.Audit, unanswered []string, err error) {
+	arrived := make(chan envelope, len(instances))
+	number, err := b.requests.register(func(reply envelope) {
 		select {
-		case arrived <- reply{sender, frame}:
-		default: // one instance has replied twice
+		case arrived <- reply:
+		default: // an instance has replied twice
 		}
 	}, "")
 	if err != nil {
 		return nil, nil, err
 	}
-	defer r.receiver.asks.end(ask)
-	if !r.receiver.Hears() {
+	defer b.requests.remove(number)
+	if !b.subscriptions.up() {
 		return nil, instances, nil
 	}
-	waiting := map[string]bool{}
+	open := map[string]bool{} // the instances that listened, and have not replied
 	for _, instance := range instances {
-		question := envelope{kind: kindAudit, ask: ask, sender: r.instance}.append(nil)
-		listeners, err := r.redis.Client.Do(ctx, publish(r.redis, r.redis.Keys.Channels(0)+instance, question)).AsInt64()
+		request := envelope{kind: kindAudit, request: number, sender: b.instance}.append(nil)
+		listeners, err := b.redis.Publish(ctx, b.redis.Keys.Channels(0)+instance, request)
 		switch {
 		case err != nil:
 			return nil, nil, fmt.Errorf("%w: %w", ErrUnreachable, err)
 		case listeners == 0:
 			unanswered = append(unanswered, instance)
 		default:
-			waiting[instance] = true
+			open[instance] = true
 		}
 	}
-	for len(waiting) > 0 && ctx.Err() == nil {
+	for len(open) > 0 && ctx.Err() == nil {
 		select {
 		case reply := <-arrived:
-			delete(waiting, reply.sender)
+			delete(open, reply.sender)
 			var audit presence.Audit
-			if err := json.Unmarshal(reply.frame, &audit); err != nil || audit.Instance == "" { // it could not look
+			if err := json.Unmarshal(reply.frame, &audit); err != nil || audit.Instance == "" { // it failed there
 				unanswered = append(unanswered, reply.sender)
 				continue
 			}
@@ -61,40 +59,36 @@ func (r *Router) Audit(ctx context.Context, instances []string) (audits []presen
 		case <-ctx.Done():
 		}
 	}
-	for instance := range waiting {
+	for instance := range open {
 		unanswered = append(unanswered, instance)
 	}
 	return audits, unanswered, nil
 }
 
-// audit takes a question for an audit if there is room; who asked will find that it was not answered.
-func (r *Receiver) audit(ctx context.Context, question envelope) {
-	if r.auditing.Add(1) > maxAudits {
-		r.auditing.Add(-1)
-		r.Dropped.Questions.Add(1)
+// receiveAudit starts an audit that another instance asked for, if not too many are under way. If they are, that
+// instance finds this one unanswered.
+func (b *Bus) receiveAudit(ctx context.Context, request envelope) {
+	if b.auditing.Add(1) > maxAudits {
+		b.auditing.Add(-1)
+		b.Dropped.Audits.Add(1)
 		return
 	}
-	r.replying.Go(func() {
-		defer r.auditing.Add(-1)
-		r.replyAudit(ctx, question)
+	b.audits.Go(func() {
+		defer b.auditing.Add(-1)
+		b.replyAudit(ctx, request)
 	})
 }
 
-func (r *Receiver) replyAudit(ctx context.Context, question envelope) {
+func (b *Bus) replyAudit(ctx context.Context, request envelope) {
 	ctx, cancel := context.WithTimeout(ctx, auditTime)
 	defer cancel()
-	audit, err := r.mirror.Audit(ctx)
+	audit, err := b.mirror.Audit(ctx)
 	frame := []byte("{}")
 	if err == nil {
 		frame, err = json.Marshal(audit)
 	}
 	if err != nil {
-		r.log.Warn("audit", "error", err)
+		b.log.Warn("audit", "error", err)
 	}
-	r.reply(0, question, frame)
-}
-
-// reply answers a question through a shard's channel of the instance that asked.
-func (r *Receiver) reply(shard int, question envelope, frame []byte) {
-	r.repliers[shard].send(r.keys.Channels(shard)+question.sender, envelope{kind: kindReply, ask: question.ask, sender: r.instance, frame: frame})
+	b.reply(0, request, frame)
 }

@@ -16,18 +16,18 @@ func TestALaneRefusesWhatIsTooLargeForItsQueue(t *testing.T) {
 	server.Pause()
 	const large = 1 << 20
 	frame := make([]byte, large) // one for all: it is the same memory
-	ticket := a.router.Begin(repeated(Push{User: "alice", Frame: frame}, laneBytes/large+3), time.Now().Add(redistest.Patience))
+	ticket := a.bus.Begin(repeated(Push{User: "alice", Frame: frame}, queueBytes/large+3), time.Now().Add(redistest.Patience))
 	server.Resume()
 	took := 0
 	for n, outcome := range ticket.Wait(t.Context()) {
 		switch {
 		case outcome.Err == nil:
 			took++
-		case outcome.Err != ErrBusy || n < laneBytes/large:
+		case outcome.Err != ErrBusy || n < queueBytes/large:
 			t.Errorf("push %d: %+v", n, outcome)
 		}
 	}
-	if took == len(ticket.orders) {
+	if took == len(ticket.pushes) {
 		t.Errorf("all %d were taken", took)
 	}
 	alice.take(took)
@@ -45,21 +45,21 @@ func repeated(push Push, times int) []Push {
 func TestOnlySoManyQuestionsWaitForReplies(t *testing.T) {
 	a := startNode(t, "a", options(redistest.StartInProcess(t), 1))
 	alice := a.join("alice")
-	for range maxAsks {
-		if _, err := a.receiver.asks.begin(nil, ""); err != nil {
+	for range maxRequests {
+		if _, err := a.bus.requests.register(nil, ""); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if got := a.router.Push(t.Context(), Push{User: "alice", Frame: []byte("x"), Wait: Written}); got.Err != ErrAsking {
+	if got := a.bus.push(t.Context(), Push{User: "alice", Frame: []byte("x"), Wait: Written}); got.Err != ErrAsking {
 		t.Errorf("push: %+v", got)
 	}
-	if got := a.router.Kick(t.Context(), "alice", uuid.Nil, ""); got.Err != ErrAsking {
+	if got := a.bus.Kick(t.Context(), "alice", uuid.Nil, ""); got.Err != ErrAsking {
 		t.Errorf("kick: %+v", got)
 	}
-	_, emitted := a.router.Emit(t.Context(), Emit{Frame: []byte("x"), Wait: Written})
-	_, kicked := a.router.KickSocket(t.Context(), uuid.New(), "")
-	_, _, audited := a.router.Audit(t.Context(), []string{"a"})
-	for name, err := range map[string]error{"emit": emitted, "kick of a socket": kicked, "audit": audited, "catching up": a.receiver.CatchUp(t.Context())} {
+	_, emitted := a.bus.Emit(t.Context(), Emit{Frame: []byte("x"), Wait: Written})
+	_, kicked := a.bus.KickSocket(t.Context(), uuid.New(), "")
+	_, _, audited := a.bus.Audit(t.Context(), []string{"a"})
+	for name, err := range map[string]error{"emit": emitted, "kick of a socket": kicked, "audit": audited, "catching up": a.bus.Barrier(t.Context())} {
 		if err != ErrAsking {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -70,28 +70,28 @@ func TestOnlySoManyQuestionsWaitForReplies(t *testing.T) {
 
 func TestRepliesThatFindNoRoomAreDroppedAndCounted(t *testing.T) {
 	a := startNode(t, "a", options(redistest.StartInProcess(t), 1))
-	idle := newReplier(a.router.redis, a.router.log, &a.receiver.Dropped.Replies)
-	idle.send("to:b", envelope{frame: make([]byte, repliesBytes)}) // nobody sends it
+	idle := newReplyBatcher(a.bus.redis, a.bus.log, &a.bus.Dropped.Replies)
+	idle.send("to:b", envelope{frame: make([]byte, replyBytes)}) // nobody sends it
 	idle.send("to:b", envelope{})
-	if got := a.receiver.Dropped.Replies.Load(); got != 1 {
+	if got := a.bus.Dropped.Replies.Load(); got != 1 {
 		t.Errorf("%d were counted", got)
 	}
 	idle.flush(t.Context())
 	idle.send("to:b", envelope{})
-	if got := a.receiver.Dropped.Replies.Load(); got != 1 {
+	if got := a.bus.Dropped.Replies.Load(); got != 1 {
 		t.Errorf("with room again %d were counted", got)
 	}
 }
 
 func TestOnlySoManyAuditsAreUnderWay(t *testing.T) {
 	a := startNode(t, "a", options(redistest.StartInProcess(t), 1))
-	a.receiver.auditing.Store(maxAudits)
-	a.receiver.deliver(t.Context(), envelope{kind: kindAudit, ask: 1, sender: "b"})
-	if got := a.receiver.Dropped.Questions.Load(); got != 1 || a.receiver.auditing.Load() != maxAudits {
-		t.Errorf("%d were counted, %d are under way", got, a.receiver.auditing.Load())
+	a.bus.auditing.Store(maxAudits)
+	a.bus.dispatch(t.Context(), envelope{kind: kindAudit, request: 1, sender: "b"})
+	if got := a.bus.Dropped.Audits.Load(); got != 1 || a.bus.auditing.Load() != maxAudits {
+		t.Errorf("%d were counted, %d are under way", got, a.bus.auditing.Load())
 	}
-	a.receiver.auditing.Store(0)
-	if audits, _, err := a.router.Audit(t.Context(), []string{"a"}); err != nil || len(audits) != 1 {
+	a.bus.auditing.Store(0)
+	if audits, _, err := a.bus.Audit(t.Context(), []string{"a"}); err != nil || len(audits) != 1 {
 		t.Errorf("with room again: %v, %v", audits, err)
 	}
 }

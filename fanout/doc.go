@@ -1,20 +1,61 @@
-// Package fanout carries bytes from any instance to every socket of one user.
+// Package fanout carries bytes from any instance to every socket of one user. It does not know what they mean.
 //
-// A [Router] takes pushes. It serves its own instance's sockets by hand, and in the same moment queues the push for its user's
-// shard. One script call at a time is under way in a shard: it looks up where the users of all queued pushes are and publishes one
-// message to each instance that owns sockets of any of them. Pushes that arrive meanwhile wait and share the next call, so the
-// busier it gets, the less a push costs; and pushes for one user stay in the order in which they came. Calls are numbered: what comes of one
-// that was given up, when a later one has come, is dropped.
+// A [Bus] has two halves. The sending half takes pushes ([Bus.Begin]), emits ([Bus.Emit]) and kicks ([Bus.Kick],
+// [Bus.KickSocket]). The receiving half listens on the channels of its instance and hands what arrives to its
+// sockets.
 //
-// A [Receiver] listens on its instance's own channel, and on the channels of emits, and hands the frames in each message to its
-// sockets. The subscription takes messages apart, and notices heartbeats. Each user belongs to one of several workers, at which the
-// users who have something waiting take turns: so pushes for a user keep their order, and a user who gets too many, or has thousands of
-// sockets, loses some of them and holds up nobody else. An emitter beside them does what is for everybody. Emits keep their order too,
-// but between a push and an emit there is none.
+//	       sending instance                     Redis                    owning instance
+//	┌──────────────────────────────┐                            ┌──────────────────────────────┐
+//	│ Begin ─▶ local sockets       │                            │ subscriptions ─▶ receive     │
+//	│   │                          │                            │                    │         │
+//	│   ▼                          │      ┌──────────┐ channel  │                    ▼         │
+//	│ shardQueue ─▶ shardRouter ───┼─────▶│ push.lua │─────────▶│ local sockets ◀─ workers     │
+//	│                              │      └──────────┘          │   │                          │
+//	│ Ticket ◀─ collector ◀────────┼──────── channel ◀──────────┼─ replyBatcher ◀─ Tracker     │
+//	└──────────────────────────────┘                            └──────────────────────────────┘
 //
-// What clients cause, such as answers of handlers, has room of its own in the queues, so that they cannot take that of backends; and an
-// asker waits until other instances have handed over what it was answered before.
+// # A push, step by step
 //
-// What travels is a series of envelopes: a frame, ready for the client, and where it must go. A frame for many users goes first, once,
-// and their envelopes only refer to it.
+//  1. Begin takes the lock of the push's user. Under it the push is admitted to the queue of the user's shard, or
+//     refused if the queue is full, then delivered to the user's sockets on this instance, and then added to the
+//     queue. So the local sockets and the queue see the pushes to a user in the same order. Begin returns a
+//     [Ticket], with which the caller waits.
+//  2. The shardRouter has one call of push.lua under way at a time. Pushes that arrive meanwhile wait, and share
+//     the next call as one batch. So the busier it gets, the less a push costs, and pushes to a user stay in
+//     order.
+//  3. push.lua looks up which instances own sockets of the users under live leases, and publishes one message to
+//     each of them: all its envelopes, behind the number of the batch. It answers the state of each user, how
+//     many instances took the push, and how many sockets these have. A caller who waits for [Routed] has its
+//     answer now.
+//  4. At an owner, receive takes the message apart. A batch that comes after a later one of the same sender is
+//     dropped: see sequenceGuard. Each push goes to the worker of its user, where the users who have something
+//     waiting take turns. So the pushes to a user stay in order, and a user to whom too much is pushed, or who
+//     has thousands of sockets, holds up nobody else.
+//  5. If the sender's caller waits for more than Routed, the envelope carries the number of a request. A
+//     [presence.Tracker] counts what becomes of the push at the owner's sockets, and the counts go back through
+//     the sender's channel as a report. All reports that wait at the same moment share one round trip.
+//  6. The sender's collector adds up the reports of all owners and the counts of the local sockets. When all are
+//     there, or the caller's time is over, Ticket.Wait returns. What has not been reported by then counts as
+//     unanswered. An owner that has no socket of the user any more reports that, and corrects what Redis shows.
+//     The sockets that push.lua saw there then count as gone.
+//
+// An emit is published to every instance without a lookup, and handed to sockets by the emitter. Emits stay in
+// order too, but between a push and an emit there is no order.
+//
+// # Caps
+//
+// Every queue has a cap, and says next to it what happens there. What clients cause, such as the answers of
+// handlers, may have a quarter of a queue, so it cannot take the room of backends.
+//
+// # Locks
+//
+// Each part has a mutex of its own, which no other part takes. Where one is held while another is taken, the
+// order is
+//
+//	user lock → shardQueue → Ticket → collector
+//	user lock → pendingRequests
+//	user lock → presence.Tracker
+//
+// A tracker calls back, into a collector or a replyBatcher, when it has released its own mutex. The mutex of a
+// worker is held for no call into another part.
 package fanout

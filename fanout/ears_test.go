@@ -19,12 +19,12 @@ func TestCaughtUpIsWhoHasDeliveredEmitsToo(t *testing.T) {
 		a, b := startNode(t, "a", o), startNode(t, "b", o)
 		alice := a.join("alice")
 		open := alice.shut()
-		if _, err := b.router.Emit(t.Context(), Emit{Frame: []byte("x")}); err != nil {
+		if _, err := b.bus.Emit(t.Context(), Emit{Frame: []byte("x")}); err != nil {
 			t.Fatal(err)
 		}
 		caughtUp := make(chan error, 1)
-		go func() { caughtUp <- a.receiver.CatchUp(t.Context()) }()
-		redistest.Await(t, "it to wait behind the emit", func() bool { return len(a.receiver.emitter.queue) == 1 })
+		go func() { caughtUp <- a.bus.Barrier(t.Context()) }()
+		redistest.Await(t, "it to wait behind the emit", func() bool { return len(a.bus.emitter.queue) == 1 })
 		select {
 		case err := <-caughtUp:
 			t.Errorf("caught up with an emit under way: %v", err)
@@ -61,14 +61,14 @@ func TestASubscriptionThatIsUpAndSilentIsNoticedAndMadeAnew(t *testing.T) {
 	redistest.Await(t, "a to hear again", func() bool {
 		ctx, cancel := context.WithTimeout(t.Context(), o.lease)
 		defer cancel()
-		got := b.router.PushMany(ctx, []Push{ask})[0] // on a slow machine some find a's lease lapsed, or get no answer
+		got := b.bus.pushMany(ctx, []Push{ask})[0] // on a slow machine some find a's lease lapsed, or get no answer
 		return got.Sockets == (presence.Counts{Written: 1})
 	})
 	alice.await(1)
 	if dials.Load() < 2 {
 		t.Error("the silent one was heard")
 	}
-	redistest.Await(t, "no trouble any more", func() bool { return a.receiver.NotReadyReason() == "" })
+	redistest.Await(t, "no trouble any more", func() bool { return a.bus.NotReadyReason() == "" })
 }
 
 // silentClient subscribes, and hears nothing.

@@ -19,86 +19,84 @@ type Emit struct {
 }
 
 // Emit brings a frame to all sockets of an audience, on every instance. The outcome's state means nothing.
-func (r *Router) Emit(ctx context.Context, emit Emit) (Outcome, error) {
-	channel := r.redis.Keys.All()
+func (b *Bus) Emit(ctx context.Context, emit Emit) (Outcome, error) {
+	channel, kind := b.redis.Keys.All(), kindEmitAll
 	if emit.To == presence.Authenticated {
-		channel = r.redis.Keys.Authenticated()
+		channel, kind = b.redis.Keys.Authenticated(), kindEmitAuthenticated
 	}
-	e := envelope{kind: emitKind(emit.To), sender: r.instance, frame: emit.Frame}
+	e := envelope{kind: kind, sender: b.instance, frame: emit.Frame}
 	if emit.Wait == Acked {
 		e.id = emit.ID
 	}
-	return r.broadcast(ctx, channel, e, emit.Wait != Routed, func(tally *presence.Tracker) int {
-		// also if the caller waits no longer: what our own sockets get must be known, or it may be said that nobody got it
+	return b.broadcast(ctx, channel, e, emit.Wait != Routed, func(tracker *presence.Tracker) int {
+		// Even if the caller waits no longer: what our own sockets took must be known, or the answer would be
+		// that nobody took it.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), MaxWait)
 		defer cancel()
-		here := presence.Emit{To: emit.To, Message: presence.Message{Frame: emit.Frame, Tracker: tally}}
-		if r.receiver.emitter.finish(ctx, &here) != nil {
-			return 0 // or we don't know of any
+		here := presence.Emit{To: emit.To, Message: presence.Message{Frame: emit.Frame, Tracker: tracker}}
+		if b.emitter.deliverAndWait(ctx, &here) != nil {
+			return 0
 		}
 		return here.Took
 	})
 }
 
-// KickSocket closes one socket, wherever it is, with closeCode and the reason; the outcome's Sockets.Written says how many there were.
-func (r *Router) KickSocket(ctx context.Context, id uuid.UUID, reason string) (Outcome, error) {
-	e := envelope{kind: kindKickSocket, sender: r.instance, exclude: id, frame: []byte(reason)}
-	return r.broadcast(ctx, r.redis.Keys.All(), e, true, func(tally *presence.Tracker) int {
-		return r.sockets.Find(id).Close(uuid.Nil, CloseKicked, reason, tally)
-	})
-}
-
-// broadcast does something here and has every other instance do it too. wait: until all have told what came of it.
-func (r *Router) broadcast(ctx context.Context, channel string, e envelope, wait bool, here func(*presence.Tracker) int) (Outcome, error) {
-	var g *gather
-	var tally *presence.Tracker
+// broadcast has every other instance act on an envelope, and meanwhile calls here, which does the same on this
+// one and returns how many sockets took part. If wait is set, it waits for the reports of all instances.
+func (b *Bus) broadcast(
+	ctx context.Context, channel string, e envelope, wait bool, here func(*presence.Tracker) int,
+) (Outcome, error) {
+	var reports *collector
+	var tracker *presence.Tracker
 	if wait {
-		g = newGather(e.id != uuid.Nil)
 		var err error
-		if e.ask, err = r.receiver.asks.begin(g.onReply, ""); err != nil {
+		if reports, err = newCollector(&b.requests, e.id, ""); err != nil {
 			return Outcome{}, err
 		}
-		defer r.receiver.asks.end(e.ask)
-		e.within = replyWithin(deadline(ctx))
-		tally = presence.NewTracker(e.id, g.onLocal)
+		defer b.requests.remove(reports.number)
+		e.request, e.within, tracker = reports.number, reportTime(deadline(ctx)), reports.tracker
 	}
 	took := make(chan int, 1)
-	go func() { took <- here(tally) }() // meanwhile others begin with theirs
-	others, err := r.publishToOthers(ctx, channel, e)
+	go func() { took <- here(tracker) }()
+	others, err := b.publishToOthers(ctx, channel, e)
 	outcome := Outcome{Instances: others + 1}
 	if tookHere := <-took; err != nil {
 		if tookHere == 0 {
 			return Outcome{}, fmt.Errorf("%w: %w", ErrUnreachable, err)
 		}
-		r.log.Warn("emit", "error", err)
+		b.log.Warn("emit", "error", err)
 		outcome = Outcome{Instances: 1, Partial: true}
 	}
 	if wait {
-		g.onRouted(others, 0)
-		g.wait(ctx, tally)
-		outcome.Sockets, _ = g.result()
+		reports.onRouted(others, 0)
+		outcome.Sockets, _ = reports.wait(ctx)
 	}
 	return outcome, nil
 }
 
-// publishToOthers sends an envelope over a channel of all instances and says how many others there are.
-func (r *Router) publishToOthers(ctx context.Context, channel string, e envelope) (others int, err error) {
-	ctx, cancel := context.WithTimeout(ctx, r.redis.Timeout)
-	defer cancel()
-	subscribers, err := r.redis.Client.Do(ctx, publish(r.redis, channel, e.append(nil))).AsInt64()
+// publishToOthers sends an envelope through a channel of all instances and returns how many others there are.
+func (b *Bus) publishToOthers(ctx context.Context, channel string, e envelope) (others int, err error) {
+	subscribers, err := b.redis.Publish(ctx, channel, e.append(nil))
 	if err != nil {
 		return 0, err
 	}
-	others = int(subscribers)
-	if others > 0 && r.receiver.Hears() {
-		others-- // our own subscription, which does not listen to us
+	if subscribers > 0 && b.subscriptions.up() {
+		subscribers-- // our own subscription, which ignores what we sent
 	}
-	return others, nil
+	return int(subscribers), nil
 }
 
-// Kick closes the sockets of a user on all instances but one socket (uuid.Nil: but none), and says in the outcome's Sockets.Written how
-// many.
-func (r *Router) Kick(ctx context.Context, user string, except uuid.UUID, reason string) Outcome {
-	kick := Push{User: user, Exclude: except, Frame: []byte(reason), Wait: Written, kick: true}
-	return r.Begin([]Push{kick}, deadline(ctx)).Wait(ctx)[0]
+// receiveEmit has the emitter deliver an emit of another instance.
+func (b *Bus) receiveEmit(e envelope) {
+	if e.sender == b.instance {
+		return // delivered when it was sent
+	}
+	emit := presence.Emit{To: presence.Everybody, Message: presence.Message{Frame: e.frame}}
+	if e.kind == kindEmitAuthenticated {
+		emit.To = presence.Authenticated
+	}
+	emit.Tracker = b.newTracker(0, e, e.within)
+	if !b.emitter.enqueue(emitJob{emit: &emit}) {
+		b.Dropped.Emits.Add(1)
+	}
 }

@@ -7,119 +7,119 @@ import (
 	"rollcall/presence"
 )
 
-// emitter hands emits to this instance's own sockets, one after the other. Those that come while it does so share the next walk over the
-// sockets, and one write to each. It works beside the receiver's workers, so that pushes need not wait for an emit to everybody. Whatever
-// else looks at all sockets is done here too.
+// emitterQueue is how many emits may wait for the emitter, besides receiveBytes of them.
+const emitterQueue = 8192
+
+// At most so many emits, and so many bytes unless it is a single one, share a walk over the sockets. The walk
+// takes no longer for it, and the sockets' buffers can take as much.
+const (
+	emitBatch      = 64
+	emitBatchBytes = 64 << 10
+)
+
+// emitter hands emits to this instance's own sockets, one after the other. Emits that come while it does so
+// share the next walk over the sockets, and one write to each. It works beside the workers, so that pushes need
+// not wait for an emit to everybody. Whatever else must look at all sockets is done here too.
 type emitter struct {
 	// static after construction
 	sockets *presence.Sockets
 
-	queue  chan emission // capacity emitterQueue; never closed
-	queued atomic.Int64  // bytes of what waits in it
+	queue  chan emitJob // capacity emitterQueue; never closed
+	queued atomic.Int64 // bytes of what waits in it
 }
 
-// emission is an emit that waits for the emitter.
-type emission struct {
-	emit *presence.Emit // nil: a mark, to know that all before it is delivered
-	walk func()         // something else that looks at all sockets; nil: there is nothing else to do
-	done chan struct{}  // closed then; nil: nobody wants to know
+// emitJob is something that waits for the emitter. All fields may be nil: then it is a mark, which tells that
+// everything before it is delivered.
+type emitJob struct {
+	emit *presence.Emit
+	walk func()        // something else that looks at all sockets
+	done chan struct{} // closed when it is done; nil: nobody waits for that
 }
 
-// emitterQueue and receiverBytes are the most that may wait for the emitter.
-const emitterQueue = 8192
-
-// At most so many emits, and so many bytes unless it is one, share a walk: it is no longer for that, and a socket's buffers can take it.
-const (
-	emitsTogether     = 64
-	emitBytesTogether = 64 << 10
-)
+func (j emitJob) bytes() int64 {
+	if j.emit == nil {
+		return 0
+	}
+	return int64(len(j.emit.Frame))
+}
 
 func newEmitter(sockets *presence.Sockets) *emitter {
-	return &emitter{sockets: sockets, queue: make(chan emission, emitterQueue)}
+	return &emitter{sockets: sockets, queue: make(chan emitJob, emitterQueue)}
 }
 
 func (e *emitter) run(ctx context.Context) {
 	for {
 		select {
 		case first := <-e.queue:
-			together := e.gather(first)
-			for _, one := range together {
-				e.queued.Add(-one.bytes())
-			}
-			e.deliver(together)
+			e.deliver(e.batch(first))
 		case <-ctx.Done():
 			return
 		}
 	}
 }
 
-// gather takes those that wait behind the first.
-func (e *emitter) gather(first emission) []emission {
-	together := []emission{first}
-	for bytes := first.bytes(); bytes < emitBytesTogether && len(together) < emitsTogether; {
+// batch takes the jobs that wait behind the first.
+func (e *emitter) batch(first emitJob) []emitJob {
+	batch, bytes := []emitJob{first}, first.bytes()
+	defer func() { e.queued.Add(-bytes) }()
+	for bytes < emitBatchBytes && len(batch) < emitBatch {
 		select {
 		case next := <-e.queue:
-			together = append(together, next)
+			batch = append(batch, next)
 			bytes += next.bytes()
 		default:
-			return together
+			return batch
 		}
 	}
-	return together
+	return batch
 }
 
-func (e emission) bytes() int64 {
-	if e.emit == nil {
-		return 0
-	}
-	return int64(len(e.emit.Frame))
-}
-
-func (e *emitter) deliver(together []emission) {
+func (e *emitter) deliver(batch []emitJob) {
 	var emits []*presence.Emit
-	for _, one := range together {
-		if one.emit != nil {
-			emits = append(emits, one.emit)
+	for _, job := range batch {
+		if job.emit != nil {
+			emits = append(emits, job.emit)
 		}
 	}
 	if len(emits) > 0 {
 		e.sockets.Emit(emits)
 	}
-	for _, one := range together {
-		if one.walk != nil {
-			one.walk()
+	for _, job := range batch {
+		if job.walk != nil {
+			job.walk()
 		}
-		if one.done != nil {
-			close(one.done)
+		if job.done != nil {
+			close(job.done)
 		}
 	}
 }
 
-// enqueue has an emit delivered, or something else done, and does not wait. It says whether there was room.
-func (e *emitter) enqueue(one emission) bool {
-	if e.queued.Add(one.bytes()) <= receiverBytes {
+// enqueue queues a job and does not wait. It returns false if there is no room.
+func (e *emitter) enqueue(job emitJob) bool {
+	if e.queued.Add(job.bytes()) <= receiveBytes {
 		select {
-		case e.queue <- one:
+		case e.queue <- job:
 			return true
 		default:
 		}
 	}
-	e.queued.Add(-one.bytes())
+	e.queued.Add(-job.bytes())
 	return false
 }
 
-// finish has an emit delivered, or nothing, and waits until that and all that came before is done, or the context ends.
-func (e *emitter) finish(ctx context.Context, emit *presence.Emit) error {
-	last := emission{emit: emit, done: make(chan struct{})}
-	e.queued.Add(last.bytes()) // whatever the cap: the caller holds it anyway
+// deliverAndWait delivers an emit, or nothing, and waits until that and everything before it is done, or the
+// context ends.
+func (e *emitter) deliverAndWait(ctx context.Context, emit *presence.Emit) error {
+	job := emitJob{emit: emit, done: make(chan struct{})}
+	e.queued.Add(job.bytes()) // whatever the cap: the caller holds the frame anyway
 	select {
-	case e.queue <- last:
+	case e.queue <- job:
 	case <-ctx.Done():
-		e.queued.Add(-last.bytes())
+		e.queued.Add(-job.bytes())
 		return context.Cause(ctx)
 	}
 	select {
-	case <-last.done:
+	case <-job.done:
 		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)

@@ -15,7 +15,7 @@ func TestEnvelopesOfOneMessageAreReadBackInOrder(t *testing.T) {
 		{kind: kindPush, sender: "a", user: "alice", exclude: uuid.New(), frame: []byte(`{"event":"x"}`)},
 		{kind: kindEmitAll, sender: "b", frame: []byte{}},
 		{kind: kindPush, sender: "a", user: strings.Repeat("u", 128), frame: bytes.Repeat([]byte{0, 255}, 40_000)},
-		{kind: 200, ask: 1 << 63, within: 5 * time.Second, id: uuid.New(), sender: "from the future"},
+		{kind: 200, request: 1 << 63, within: 5 * time.Second, id: uuid.New(), sender: "from the future"},
 	}
 	for _, e := range sent {
 		message = e.append(message)
@@ -26,7 +26,7 @@ func TestEnvelopesOfOneMessageAreReadBackInOrder(t *testing.T) {
 		if got, message, err = cutEnvelope(message); err != nil {
 			t.Fatal(err)
 		}
-		if got.kind != want.kind || got.ask != want.ask || got.within != want.within || got.id != want.id || got.sender != want.sender || got.user != want.user || got.exclude != want.exclude || !bytes.Equal(got.frame, want.frame) {
+		if got.kind != want.kind || got.request != want.request || got.within != want.within || got.id != want.id || got.sender != want.sender || got.user != want.user || got.exclude != want.exclude || !bytes.Equal(got.frame, want.frame) {
 			t.Errorf("got %+v, want %+v", got, want)
 		}
 	}

@@ -57,7 +57,7 @@ func TestPushesOfOneInstanceForOneUserArriveInOrder(t *testing.T) {
 		var tickets []*Ticket
 		for n := range each { // without waiting for the answers
 			for _, user := range users {
-				tickets = append(tickets, a.router.Begin([]Push{{User: user, Frame: fmt.Append(nil, n)}}, time.Now().Add(redistest.Patience)))
+				tickets = append(tickets, a.bus.Begin([]Push{{User: user, Frame: fmt.Append(nil, n)}}, time.Now().Add(redistest.Patience)))
 			}
 		}
 		for _, ticket := range tickets {
@@ -94,7 +94,7 @@ func TestAStrayPushHealsTheMirror(t *testing.T) {
 		server.Do(client, "HSET", keys.Owners(0), "alice", entry)
 		a.wantPush("alice", "x", presence.Online, 1) // b took it, and finds that she is not there
 		redistest.Await(t, "the ghost to go", left)
-		if strays := b.receiver.Dropped.Strays.Load(); strays != 1 {
+		if strays := b.bus.Dropped.NoSocket.Load(); strays != 1 {
 			t.Errorf("%d strays were counted, want 1", strays)
 		}
 	})
@@ -106,13 +106,13 @@ func TestWhatIsNotForThisVersionIsCountedAndSkipped(t *testing.T) {
 		alice := a.join("alice")
 		message := envelope{kind: 99, sender: "b", user: "alice", frame: []byte("new")}.append(nil)
 		message = envelope{kind: kindPush, sender: "b", user: "alice", frame: []byte("old")}.append(message)
-		a.receiver.cut(t.Context(), rueidis.PubSubMessage{Message: string(message)})
+		a.bus.receive(t.Context(), rueidis.PubSubMessage{Message: string(message)})
 		alice.wantFrames("old")
-		if got := a.receiver.Dropped.Unknown.Load(); got != 1 {
+		if got := a.bus.Dropped.Unknown.Load(); got != 1 {
 			t.Errorf("%d were counted", got)
 		}
-		a.receiver.cut(t.Context(), rueidis.PubSubMessage{Message: string(message[:len(message)-1])})
-		if got := a.receiver.Dropped.Malformed.Load(); got != 1 {
+		a.bus.receive(t.Context(), rueidis.PubSubMessage{Message: string(message[:len(message)-1])})
+		if got := a.bus.Dropped.Malformed.Load(); got != 1 {
 			t.Errorf("%d malformed were counted", got)
 		}
 	})
@@ -124,17 +124,17 @@ func TestAnAuditAsksEveryInstanceAndNamesThoseThatDoNotAnswer(t *testing.T) {
 		a, b := startNode(t, "a", o), startNode(t, "b", o)
 		a.join("alice")
 		b.join("bob")
-		keys := a.router.redis.Keys
+		keys := a.bus.redis.Keys
 		server.Do(server.Client(), "HDEL", keys.Owners(keys.ShardOf("bob")), "bob")
-		audits, unanswered, err := a.router.Audit(t.Context(), []string{"a", "b"})
+		audits, unanswered, err := a.bus.Audit(t.Context(), []string{"a", "b"})
 		if err != nil || len(audits) != 2 || len(unanswered) != 0 || audits[0].Missing+audits[1].Missing != 1 {
 			t.Errorf("%+v, %v, %v", audits, unanswered, err)
 		}
-		if audits, unanswered, err := a.router.Audit(t.Context(), []string{"nobody"}); err != nil || len(audits) != 0 || !slices.Equal(unanswered, []string{"nobody"}) {
+		if audits, unanswered, err := a.bus.Audit(t.Context(), []string{"nobody"}); err != nil || len(audits) != 0 || !slices.Equal(unanswered, []string{"nobody"}) {
 			t.Errorf("%+v, %v, %v", audits, unanswered, err)
 		}
-		a.receiver.deliver(t.Context(), envelope{kind: kindReply, ask: 1, sender: "b"}) // long over
-		if late := a.receiver.asks.late.Load(); late != 1 {
+		a.bus.dispatch(t.Context(), envelope{kind: kindReply, request: 1, sender: "b"}) // long over
+		if late := a.bus.requests.late.Load(); late != 1 {
 			t.Errorf("%d late replies were counted", late)
 		}
 	})
@@ -144,10 +144,10 @@ func TestAPushGivenUpBeforeItWasSentIsNeverSent(t *testing.T) {
 	server := redistest.Start(t)
 	a, _, alice := startWithAlice(t, server)
 	server.Pause()
-	first := a.holdLane("alice", "first")
+	first := a.holdQueue("alice", "first")
 	gaveUp, giveUp := context.WithCancel(t.Context())
 	giveUp()
-	if got := a.router.Push(gaveUp, Push{User: "alice", Frame: []byte("second")}); got.Err == nil {
+	if got := a.bus.push(gaveUp, Push{User: "alice", Frame: []byte("second")}); got.Err == nil {
 		t.Errorf("given up: %+v", got)
 	}
 	server.Resume()
@@ -162,11 +162,11 @@ func TestALaneRefusesWhatFindsNoRoomAndServesTheRest(t *testing.T) {
 	server := redistest.Start(t)
 	a, _, alice := startWithAlice(t, server)
 	server.Pause()
-	pushes := make([]Push, laneOrders+batchMost+1000)
+	pushes := make([]Push, queuePushes+batchMost+1000)
 	for i := range pushes {
 		pushes[i] = Push{User: "alice", Frame: fmt.Append(nil, i)}
 	}
-	ticket := a.router.Begin(pushes, time.Now().Add(redistest.Patience))
+	ticket := a.bus.Begin(pushes, time.Now().Add(redistest.Patience))
 	server.Resume()
 	var taken []string
 	refused := 0
@@ -180,7 +180,7 @@ func TestALaneRefusesWhatFindsNoRoomAndServesTheRest(t *testing.T) {
 			taken = append(taken, fmt.Sprint(i))
 		}
 	}
-	if refused == 0 || len(taken) < laneOrders {
+	if refused == 0 || len(taken) < queuePushes {
 		t.Errorf("%d refused, %d taken", refused, len(taken))
 	}
 	alice.wantFrames(taken...)
@@ -199,7 +199,7 @@ func TestNobodyIsSaidToBeOfflineByARedisThatForgot(t *testing.T) {
 		}
 		here.wantFrames("x")
 		for what, got := range map[string]Outcome{
-			"push": a.push("bob", "x"), "push to nobody": a.push("nobody", "x"), "kick": a.router.Kick(t.Context(), "bob", uuid.Nil, ""),
+			"push": a.push("bob", "x"), "push to nobody": a.push("nobody", "x"), "kick": a.bus.Kick(t.Context(), "bob", uuid.Nil, ""),
 		} {
 			if !errors.Is(got.Err, ErrUnreachable) {
 				t.Errorf("%s: %+v", what, got)
@@ -221,7 +221,7 @@ func TestAnEmitThatOurOwnSocketsGotIsNotRefusedBecauseItsCallerWaitsNoLonger(t *
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	for range 20 {
-		if got, err := a.router.Emit(ctx, Emit{Frame: []byte("x")}); err != nil || got != (Outcome{Instances: 1, Partial: true}) {
+		if got, err := a.bus.Emit(ctx, Emit{Frame: []byte("x")}); err != nil || got != (Outcome{Instances: 1, Partial: true}) {
 			t.Errorf("%+v, %v", got, err)
 		}
 		alice.wantFrames("x")
@@ -231,11 +231,11 @@ func TestAnEmitThatOurOwnSocketsGotIsNotRefusedBecauseItsCallerWaitsNoLonger(t *
 func TestARouterThatStoppedRefuses(t *testing.T) {
 	server := redistest.StartInProcess(t)
 	a := startNode(t, "a", options(server, 1))
-	stopped := NewRouter(RouterOptions{Instance: "a", Redis: a.router.redis, Sockets: a.sockets, Receiver: a.receiver, Log: a.router.log})
+	stopped := a.anotherBus()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	stopped.Run(ctx)
-	if got := stopped.Push(t.Context(), Push{User: "alice"}); got.Err != ErrClosing {
+	if got := stopped.push(t.Context(), Push{User: "alice"}); got.Err != ErrClosing {
 		t.Errorf("%+v", got)
 	}
 }

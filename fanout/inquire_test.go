@@ -17,13 +17,13 @@ func TestReport_AnOwnerThatHasNoSocketOfTheUserCountsAsGone(t *testing.T) {
 			"1 b.1:2":       {State: presence.Online, Sockets: presence.Counts{Gone: 2}},
 			"1 b.1:2 c.1:1": {State: presence.Online, Instances: 1, Sockets: presence.Counts{Written: 1, Gone: 2}},
 		} {
-			strays := b.receiver.Dropped.Strays.Load()
+			strays := b.bus.Dropped.NoSocket.Load()
 			server.Do(server.Client(), "HSET", presence.NewKeys(o.prefix, 1).Owners(0), "alice", entry)
-			got := a.router.Push(t.Context(), Push{User: "alice", Frame: []byte("x"), Wait: Written})
+			got := a.bus.push(t.Context(), Push{User: "alice", Frame: []byte("x"), Wait: Written})
 			if got != want {
 				t.Errorf("with the entry %q: %+v, want %+v", entry, got, want)
 			}
-			if got := b.receiver.Dropped.Strays.Load() - strays; got != 1 {
+			if got := b.bus.Dropped.NoSocket.Load() - strays; got != 1 {
 				t.Errorf("%d strays were counted", got)
 			}
 		}
@@ -31,21 +31,20 @@ func TestReport_AnOwnerThatHasNoSocketOfTheUserCountsAsGone(t *testing.T) {
 }
 
 func TestReport_SaysNothingOfInstancesIfRedisDidNotSayWhoWasAsked(t *testing.T) {
-	l := startNode(t, "a", options(redistest.StartInProcess(t), 1)).router.lanes[0]
+	l := startNode(t, "a", options(redistest.StartInProcess(t), 1)).bus.routers[0]
 	for local, want := range []Outcome{
 		{Err: ErrUnreachable, Sockets: presence.Counts{Gone: 1}},
 		{State: presence.Unknown, Instances: 1, Partial: true, Sockets: presence.Counts{Gone: 1}},
 	} {
-		ticket := newTicket([]Push{{User: "alice", Frame: []byte("once"), Wait: Written}}, time.Now().Add(redistest.Patience))
-		o := &ticket.orders[0]
-		if err := l.admit(o); err != nil || !o.claim(time.Now()) {
+		ticket := newTicket([]Push{{User: "alice", Frame: []byte("once"), Wait: Written}}, time.Now().Add(redistest.Patience), nil)
+		o := &ticket.pushes[0]
+		if err := l.bus.collectReports(o); err != nil || !o.claim(time.Now()) {
 			t.Fatal(err)
 		}
-		l.taking.Done() // it is not queued
 		o.local = local // sockets here got it
-		o.inquiry.gather.onLocal(presence.Counts{})
-		o.inquiry.gather.onReply("c", ownerReply{stray: true}.append(nil))
-		o.settle(sent, Outcome{Err: ErrUnreachable}, 0)
+		o.collector.onLocal(presence.Counts{})
+		o.collector.onReply(envelope{frame: report{absent: true}.append(nil)})
+		o.complete(sent, Outcome{Err: ErrUnreachable}, 0)
 		if got := ticket.Wait(t.Context())[0]; got != want {
 			t.Errorf("%+v, want %+v", got, want)
 		}
@@ -53,28 +52,28 @@ func TestReport_SaysNothingOfInstancesIfRedisDidNotSayWhoWasAsked(t *testing.T) 
 }
 
 func TestReport_CountsSocketsThatNobodyToldOfOnce(t *testing.T) {
-	written, none := ownerReply{counts: presence.Counts{Written: 2}}, ownerReply{stray: true}
+	written, none := report{counts: presence.Counts{Written: 2}}, report{absent: true}
 	for name, c := range map[string]struct {
 		acked      bool
-		replies    []ownerReply
+		replies    []report
 		reached    int
 		sockets    int
 		gone       int
 		unanswered int
 	}{
-		"all replied":                             {false, []ownerReply{written}, 1, 2, 0, 0},
+		"all replied":                             {false, []report{written}, 1, 2, 0, 0},
 		"nobody replied":                          {false, nil, 2, 3, 0, 3},
-		"one is behind":                           {false, []ownerReply{{counts: presence.Counts{Written: 1, Unanswered: 1}}}, 2, 3, 0, 2},
-		"a client is late":                        {true, []ownerReply{{counts: presence.Counts{Written: 2, Unanswered: 1}}}, 2, 3, 0, 2},
-		"who is silent has one at least":          {false, []ownerReply{written}, 2, 2, 0, 1},
-		"who has none had all that are missing":   {false, []ownerReply{written, none}, 2, 5, 3, 0},
-		"who has none had one at least":           {false, []ownerReply{written, none}, 2, 2, 1, 0},
-		"one has none, and one is silent":         {false, []ownerReply{none}, 2, 5, 1, 4},
-		"one has none, and one is silent of none": {false, []ownerReply{written, none}, 3, 2, 1, 1},
+		"one is behind":                           {false, []report{{counts: presence.Counts{Written: 1, Unanswered: 1}}}, 2, 3, 0, 2},
+		"a client is late":                        {true, []report{{counts: presence.Counts{Written: 2, Unanswered: 1}}}, 2, 3, 0, 2},
+		"who is silent has one at least":          {false, []report{written}, 2, 2, 0, 1},
+		"who has none had all that are missing":   {false, []report{written, none}, 2, 5, 3, 0},
+		"who has none had one at least":           {false, []report{written, none}, 2, 2, 1, 0},
+		"one has none, and one is silent":         {false, []report{none}, 2, 5, 1, 4},
+		"one has none, and one is silent of none": {false, []report{written, none}, 3, 2, 1, 1},
 	} {
-		g := newGather(c.acked)
-		for n, reply := range c.replies {
-			g.onReply(userOf(n), reply.append(nil))
+		g := &collector{acked: c.acked, done: make(chan struct{})}
+		for _, reply := range c.replies {
+			g.onReply(envelope{frame: reply.append(nil)})
 		}
 		g.onRouted(c.reached, c.sockets)
 		if got, _ := g.result(); got.Unanswered != c.unanswered || got.Gone != c.gone {

@@ -102,7 +102,7 @@ func TestAPushThatComesAfterItsSuccessorsIsDroppedAndCounted(t *testing.T) {
 		a.wantPush("alice", "before", presence.Online, 1)
 
 		conn.slowDown()
-		ticket := a.router.Begin([]Push{{User: "alice", Frame: []byte("given up")}}, time.Now().Add(redistest.Patience))
+		ticket := a.bus.Begin([]Push{{User: "alice", Frame: []byte("given up")}}, time.Now().Add(redistest.Patience))
 		redistest.Await(t, "the push to be written", func() bool { return conn.holds("given up") })
 		conn.CloseRead()
 		if got := ticket.Wait(t.Context())[0]; !errors.Is(got.Err, ErrUnreachable) {
@@ -112,7 +112,7 @@ func TestAPushThatComesAfterItsSuccessorsIsDroppedAndCounted(t *testing.T) {
 		if err := conn.arrive(); err != nil {
 			t.Fatal(err)
 		}
-		redistest.Await(t, "the late push to come", func() bool { return b.receiver.Dropped.Late.Load() == 1 })
+		redistest.Await(t, "the late push to come", func() bool { return b.bus.Dropped.Late.Load() == 1 })
 		a.wantPush("alice", "after", presence.Online, 1)
 		alice.wantFrames("before", "successor", "after")
 	})
@@ -127,7 +127,7 @@ func TestAnInstanceWithTwoLiveTokensGetsOneMessageOfACall(t *testing.T) {
 		keys, soon := presence.NewKeys(o.prefix, 1), time.Now().Add(time.Minute).UnixMilli()
 		server.Do(server.Client(), "HSET", keys.Leases(0), "b.2", fmt.Sprintf("%d 1", soon))
 		server.Do(server.Client(), "HSET", keys.Owners(0), "bob", "1 b.2:1")
-		for n, outcome := range a.router.PushMany(t.Context(), []Push{{User: "alice", Frame: []byte("x")}, {User: "bob", Frame: []byte("y")}}) {
+		for n, outcome := range a.bus.pushMany(t.Context(), []Push{{User: "alice", Frame: []byte("x")}, {User: "bob", Frame: []byte("y")}}) {
 			if outcome.Err != nil || outcome.Instances != 1 {
 				t.Errorf("push %d: %+v", n, outcome)
 			}
@@ -138,7 +138,7 @@ func TestAnInstanceWithTwoLiveTokensGetsOneMessageOfACall(t *testing.T) {
 }
 
 func TestOnlyWhatALaterCallOfTheSameSenderAndShardOvertookIsLate(t *testing.T) {
-	var c calls
+	var g sequenceGuard
 	for n, step := range []struct {
 		channel, sender string
 		call            uint64
@@ -146,14 +146,14 @@ func TestOnlyWhatALaterCallOfTheSameSenderAndShardOvertookIsLate(t *testing.T) {
 	}{
 		{"0", "a", 5, false}, {"0", "a", 5, true}, {"0", "a", 4, true}, {"1", "a", 4, false}, {"0", "b", 1, false}, {"0", "a", 7, false}, {"0", "a", 6, true},
 	} {
-		if got := c.isLate(step.channel, envelope{kind: kindCall, sender: step.sender, ask: step.call}); got != step.late {
+		if got := g.isSuperseded(step.channel, step.sender, step.call); got != step.late {
 			t.Errorf("step %d: late is %v", n, got)
 		}
 	}
 	for n := range 2 * maxSenders {
-		c.isLate("0", envelope{kind: kindCall, sender: userOf(n), ask: 1})
+		g.isSuperseded("0", userOf(n), 1)
 	}
-	if len(c.last) > maxSenders {
-		t.Errorf("%d senders are remembered", len(c.last))
+	if len(g.last) > maxSenders {
+		t.Errorf("%d senders are remembered", len(g.last))
 	}
 }

@@ -76,7 +76,7 @@ func (m *model) disconnect(onPurpose bool) {
 	gone := m.open[i]
 	m.open = slices.Delete(m.open, i, i+1)
 	gone.node.mirror.Leave(gone.Socket, onPurpose)
-	gone.node.settle(gone.User)
+	gone.node.awaitWritten(gone.User)
 	if gone.User == "" || m.socketsOf(gone.User, gone.node) > 0 {
 		return
 	}
@@ -90,13 +90,13 @@ func (m *model) disconnect(onPurpose bool) {
 	}
 }
 
-// settle waits until what happened to a user is in Redis: a socket that joins after it is.
-func (n *node) settle(user string) {
+// awaitWritten waits until what happened to a user is in Redis: a socket that joins after it is.
+func (n *node) awaitWritten(user string) {
 	if user != "" {
 		// any user of the same shard will do, and a new one for each: it leaves no trace
 		for k := 0; ; k++ {
 			probe := fmt.Sprintf("probe%d", k)
-			if keys := n.router.redis.Keys; keys.ShardOf(probe) == keys.ShardOf(user) {
+			if keys := n.bus.redis.Keys; keys.ShardOf(probe) == keys.ShardOf(user) {
 				i := n.join(probe)
 				n.mirror.Leave(i.Socket, true)
 				return
@@ -143,7 +143,7 @@ func (m *model) push() {
 			took[i.node] = true // another instance takes it, even if all it has is excluded
 		}
 	}
-	got := from.router.Push(m.t.Context(), p)
+	got := from.bus.push(m.t.Context(), p)
 	if want := (Outcome{State: m.state(p.User), Instances: len(took)}); got != want {
 		m.t.Fatalf("step %d: push to %s: %+v, want %+v", m.steps, p.User, got, want)
 	}
@@ -165,13 +165,13 @@ func (m *model) emit() {
 			m.sent[i] = append(m.sent[i], frame)
 		}
 	}
-	got, err := m.node().router.Emit(m.t.Context(), Emit{To: to, Frame: []byte(frame)})
+	got, err := m.node().bus.Emit(m.t.Context(), Emit{To: to, Frame: []byte(frame)})
 	if want := (Outcome{Instances: len(m.nodes)}); got != want || err != nil {
 		m.t.Fatalf("step %d: emit: %+v, %v, want %+v", m.steps, got, err, want)
 	}
 	m.arrive()
 	for _, n := range m.nodes { // also one that has no sockets yet: those that join now must not get it
-		if err := n.receiver.CatchUp(m.t.Context()); err != nil {
+		if err := n.bus.Barrier(m.t.Context()); err != nil {
 			m.t.Fatal(err)
 		}
 	}

@@ -17,12 +17,11 @@ import (
 
 // node is an instance without HTTP and WebSockets.
 type node struct {
-	t        *testing.T
-	name     string
-	mirror   *presence.Mirror
-	sockets  *presence.Sockets
-	router   *Router
-	receiver *Receiver
+	t       testing.TB
+	name    string
+	mirror  *presence.Mirror
+	sockets *presence.Sockets
+	bus     *Bus
 }
 
 type nodeOptions struct {
@@ -35,7 +34,7 @@ type nodeOptions struct {
 	dial    func() (rueidis.Client, error) // for subscriptions; nil: a plain one
 }
 
-func startNode(t *testing.T, name string, o nodeOptions) *node {
+func startNode(t testing.TB, name string, o nodeOptions) *node {
 	t.Helper()
 	if o.client == nil {
 		o.client = o.server.Client()
@@ -50,11 +49,12 @@ func startNode(t *testing.T, name string, o nodeOptions) *node {
 	log := slog.New(slog.DiscardHandler)
 	n := &node{t: t, name: name}
 	n.mirror, n.sockets = presence.NewMirror(presence.MirrorOptions{Instance: name, Redis: redis, Log: log})
-	n.receiver = NewReceiver(ReceiverOptions{Instance: name, Redis: redis, Sockets: n.sockets, Mirror: n.mirror, Log: log, Dial: o.dial})
-	n.router = NewRouter(RouterOptions{Instance: name, Redis: redis, Sockets: n.sockets, Receiver: n.receiver, Log: log})
-	n.begin(n.receiver.Run)
+	n.bus = NewBus(Options{
+		Instance: name, Redis: redis, Sockets: n.sockets, Mirror: n.mirror, Log: log, Dial: o.dial,
+	})
+	n.begin(n.bus.Listen)
 	select {
-	case <-n.receiver.Ready():
+	case <-n.bus.Ready():
 	case <-time.After(redistest.Patience):
 		t.Fatal("not subscribed")
 	}
@@ -63,8 +63,13 @@ func startNode(t *testing.T, name string, o nodeOptions) *node {
 		return err, err == nil
 	})
 	n.begin(n.mirror.Run)
-	n.begin(n.router.Run)
+	n.begin(n.bus.Run)
 	return n
+}
+
+// anotherBus is a bus of the same instance that does not run yet.
+func (n *node) anotherBus() *Bus {
+	return NewBus(Options{Instance: n.name, Redis: n.bus.redis, Sockets: n.sockets, Mirror: n.mirror, Log: n.bus.log})
 }
 
 func (n *node) begin(run func(context.Context)) {
@@ -185,33 +190,33 @@ func (i *inbox) wantFrames(want ...string) {
 	}
 }
 
-// stateOf is that of a ticket's first order.
-func stateOf(t *Ticket) orderState {
+// stateOf is the state of a ticket's first push.
+func stateOf(t *Ticket) pushState {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.orders[0].state
+	return t.pushes[0].state
 }
 
-// holdLane begins a push of which a paused Redis does not tell the outcome, so that what follows it waits in the lane.
-func (n *node) holdLane(user, frame string) *Ticket {
+// holdQueue begins a push that a paused Redis does not answer, so that what follows it waits in the queue.
+func (n *node) holdQueue(user, frame string) *Ticket {
 	n.t.Helper()
-	ticket := n.router.Begin([]Push{{User: user, Frame: []byte(frame)}}, time.Now().Add(redistest.Patience))
+	ticket := n.bus.Begin([]Push{{User: user, Frame: []byte(frame)}}, time.Now().Add(redistest.Patience))
 	redistest.Await(n.t, "the push to be under way", func() bool { return stateOf(ticket) == sent })
 	return ticket
 }
 
-// Push pushes once, and waits.
-func (r *Router) Push(ctx context.Context, push Push) Outcome {
-	return r.PushMany(ctx, []Push{push})[0]
+// push pushes once, and waits.
+func (b *Bus) push(ctx context.Context, push Push) Outcome {
+	return b.pushMany(ctx, []Push{push})[0]
 }
 
-// PushMany begins pushes together, and waits for all.
-func (r *Router) PushMany(ctx context.Context, pushes []Push) []Outcome {
-	return r.Begin(pushes, deadline(ctx)).Wait(ctx)
+// pushMany begins pushes together, and waits for all.
+func (b *Bus) pushMany(ctx context.Context, pushes []Push) []Outcome {
+	return b.Begin(pushes, deadline(ctx)).Wait(ctx)
 }
 
 func (n *node) push(user, frame string) Outcome {
-	return n.router.Push(n.t.Context(), Push{User: user, Frame: []byte(frame)})
+	return n.bus.push(n.t.Context(), Push{User: user, Frame: []byte(frame)})
 }
 
 func (n *node) wantPush(user, frame string, state presence.State, instances int) {

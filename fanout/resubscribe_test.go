@@ -129,7 +129,7 @@ func (p *relay) push(user int) {
 	p.pushes = append(p.pushes, push)
 	p.free <- struct{}{}
 	until := time.Now().Add(relayWait)
-	ticket := from.router.Begin([]Push{{User: userOf(user), Frame: []byte(push.frame), Wait: push.wait}}, until)
+	ticket := from.bus.Begin([]Push{{User: userOf(user), Frame: []byte(push.frame), Wait: push.wait}}, until)
 	p.waiting.Go(func() {
 		ctx, cancel := context.WithDeadline(context.Background(), until)
 		defer cancel()
@@ -152,8 +152,8 @@ func (p *relay) killOneSubscription() {
 
 // deafen makes an instance that hears well believe that it does not, and take a new connection for its subscriptions.
 func (n *node) deafen() {
-	for shard := range n.receiver.ears {
-		n.receiver.ears[shard].heard.Store(0)
+	for shard := range n.bus.subscriptions.shards {
+		n.bus.subscriptions.shards[shard].beats.Store(0)
 	}
 }
 
@@ -197,7 +197,7 @@ func (p *relay) wantTruth() {
 func (p *relayed) isTrue(came int) bool {
 	got := p.outcome
 	switch {
-	case errors.Is(got.Err, context.DeadlineExceeded), errors.Is(got.Err, errForgotten):
+	case errors.Is(got.Err, context.DeadlineExceeded), errors.Is(got.Err, errStateLost):
 		return came == 0 // the machine was so busy that it was given up, or that its instance's lease lapsed
 	case got.Err != nil:
 		return false
@@ -218,7 +218,7 @@ func (p *relay) wantReached(user int) {
 	for _, from := range p.nodes {
 		last := Push{User: userOf(user), Frame: []byte("last"), Wait: Written}
 		redistest.Await(p.t, from.name+" to find "+last.User, func() bool {
-			return from.router.Push(p.t.Context(), last).Sockets.Written == 2
+			return from.bus.push(p.t.Context(), last).Sockets.Written == 2
 		})
 	}
 }

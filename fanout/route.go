@@ -3,109 +3,209 @@ package fanout
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"strconv"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/redis/rueidis"
 
 	"rollcall/lua"
 	"rollcall/presence"
 )
 
-// usualHead is how many bytes an envelope has besides the frame and the user, if nobody waits for a reply.
-const usualHead = 12
+const closeTime = time.Second // to route what is queued when the bus stops
 
-// route sends one batch. It is not tried again if it fails: it may have got through, or get through later, when other calls have. Calls
-// are numbered, so that their messages are then known to be late.
-func (l *lane) route(ctx context.Context, batch []*order) {
-	ctx, cancel := context.WithTimeout(ctx, l.router.redis.Timeout)
-	defer cancel()
-	began := time.Now()
-	answers, err := l.call(ctx, batch)
-	if l.router.meter != nil {
-		l.router.meter.Batch(len(batch), time.Since(began), err)
+// shardRouter routes the pushes of one shard. One call of push.lua is under way at a time. Pushes that come
+// meanwhile wait in the queue and share the next one.
+type shardRouter struct {
+	// static after construction
+	bus   *Bus
+	shard int
+	locks userLocks
+	queue *shardQueue
+
+	// owned by the run loop
+	failing  bool   // the last call failed
+	sequence uint64 // number of the last batch
+}
+
+func newShardRouter(b *Bus, shard int) *shardRouter {
+	return &shardRouter{bus: b, shard: shard, queue: newShardQueue()}
+}
+
+// begin delivers a push to the local sockets and queues it for all other instances, or refuses it if there is
+// no room.
+func (r *shardRouter) begin(p *pendingPush) {
+	lock := r.locks.lock(p.push.User)
+	defer r.locks.unlock(lock)
+	if err := r.admit(p); err != nil {
+		p.complete(waiting, Outcome{Err: err}, 0)
+		return
 	}
-	if failed := err != nil; failed != l.failing { // once, however many pushes fail
-		l.failing = failed
-		l.router.log.Warn("route", "shard", l.shard, "failing", failed, "error", err)
+	p.local = r.bus.deliverHere(p)
+	if p.push.Wait == Handed {
+		p.collector.onLocal(presence.Counts{})
+	}
+	r.queue.add(p)
+}
+
+func (r *shardRouter) admit(p *pendingPush) error {
+	if err := r.queue.admit(p); err != nil {
+		return err
+	}
+	if err := r.bus.collectReports(p); err != nil {
+		r.queue.withdraw(p)
+		return err
+	}
+	return nil
+}
+
+func (r *shardRouter) run(ctx context.Context) {
+	for {
+		select {
+		case <-r.queue.filled:
+			r.drain(context.WithoutCancel(ctx))
+		case <-ctx.Done():
+			r.close(ctx)
+			return
+		}
+	}
+}
+
+// drain routes until the queue is empty.
+func (r *shardRouter) drain(ctx context.Context) {
+	for {
+		runtime.Gosched() // those who are about to push do so now, and share the call
+		batch := r.queue.take(time.Now())
+		if len(batch) == 0 {
+			return
+		}
+		r.route(ctx, batch)
+	}
+}
+
+// close refuses what comes from now on and routes what is queued.
+func (r *shardRouter) close(ctx context.Context) {
+	r.queue.close()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTime)
+	defer cancel()
+	r.drain(ctx)
+}
+
+// route sends a batch and completes its pushes. The batch is read here without a lock: take has removed it from
+// the queue and marked each push as sent, so only this loop may complete them.
+//
+// A batch that fails is not tried again. It may have got through, or may get through later, when other batches
+// have. Batches are numbered so that receivers can then drop it (see sequenceGuard).
+func (r *shardRouter) route(ctx context.Context, batch []*pendingPush) {
+	began := time.Now()
+	answers, err := r.call(ctx, batch)
+	if r.bus.meter != nil {
+		r.bus.meter.Batch(len(batch), time.Since(began), err)
+	}
+	if failed := err != nil; failed != r.failing { // logged once, however many pushes fail
+		r.failing = failed
+		r.bus.log.Warn("route", "shard", r.shard, "failing", failed, "error", err)
 	}
 	if err != nil {
 		err = fmt.Errorf("%w: %w", ErrUnreachable, err)
 	}
-	recentLoss := l.router.receiver.mirror.RecoveringFromLoss(l.shard)
-	for i, o := range batch {
+	recentLoss := r.bus.mirror.RecoveringFromLoss(r.shard)
+	for i, p := range batch {
 		if err != nil {
-			o.settle(sent, Outcome{Err: err}, 0)
+			p.complete(sent, Outcome{Err: err}, 0)
 			continue
 		}
-		state, reached, elsewhere := unpack(answers[i])
-		if state == presence.Unknown || recentLoss && state != presence.Online { // others may have sockets, and Redis does not know
-			o.settle(sent, Outcome{Err: errForgotten}, 0)
-		} else {
-			o.settle(sent, Outcome{State: state, Instances: reached}, elsewhere)
+		state, instances, sockets := unpackAnswer(answers[i])
+		if state == presence.Unknown || recentLoss && state != presence.Online {
+			p.complete(sent, Outcome{Err: errStateLost}, 0) // others may have sockets of which Redis does not know
+			continue
 		}
+		p.complete(sent, Outcome{State: state, Instances: instances}, sockets)
 	}
 }
 
-var errForgotten = fmt.Errorf("%w: it has lost what it held", ErrUnreachable)
+var errStateLost = fmt.Errorf("%w: it has lost what it held", ErrUnreachable)
 
-// unpack reads a number of push.lua's answer.
-func unpack(answer int64) (state presence.State, reached, sockets int) {
+// unpackAnswer reads a number of push.lua's answer. The head of the script says how it is packed.
+func unpackAnswer(answer int64) (state presence.State, instances, sockets int) {
 	return presence.State(answer & 3), int(answer >> 2 & 0xffff), int(answer >> 18)
 }
 
-// call runs push.lua and returns a number for each order.
-func (l *lane) call(ctx context.Context, batch []*order) ([]int64, error) {
-	redis := l.router.redis
-	l.calls++
-	head := envelope{kind: kindCall, ask: l.calls, sender: l.router.instance}.append(nil)
-	frames, numbers := framesInCommon(batch)
-	shares := func(i int) bool { return len(numbers) > 0 && numbers[i] > 0 }
+// usualHead is how many bytes an envelope has besides the frame and the user, if nobody waits for a report.
+const usualHead = 12
+
+// call runs push.lua. It returns a number for each push.
+func (r *shardRouter) call(ctx context.Context, batch []*pendingPush) ([]int64, error) {
+	redis := r.bus.redis
+	r.sequence++
+	head := envelope{kind: kindBatch, request: r.sequence, sender: r.bus.instance}.append(nil)
+	frames, numbers := sharedFrames(batch)
 	args := make([]string, 0, 7+2*len(batch)+len(frames))
-	args = append(args, redis.PublishCommand(), redis.Keys.Channels(l.shard), strconv.FormatInt(redis.Grace.Milliseconds(), 10),
-		rueidis.BinaryString(head), strconv.Itoa(len(batch)), rueidis.BinaryString(numbers), l.router.receiver.mirror.Incarnation(l.shard))
+	args = append(args, redis.PublishCommand(), redis.Keys.Channels(r.shard),
+		strconv.FormatInt(redis.Grace.Milliseconds(), 10), rueidis.BinaryString(head), strconv.Itoa(len(batch)),
+		rueidis.BinaryString(numbers), r.bus.mirror.Incarnation(r.shard))
 	size := 0
-	for i, o := range batch {
-		args = append(args, o.push.User)
-		if size += usualHead + len(o.push.User); !shares(i) {
-			size += len(o.push.Frame)
+	for i, p := range batch {
+		args = append(args, p.push.User)
+		size += usualHead + len(p.push.User)
+		if !isShared(numbers, i) {
+			size += len(p.push.Frame)
 		}
 	}
 	text := make([]byte, 0, size) // of all envelopes
-	for i, o := range batch {
+	for i, p := range batch {
 		from := len(text)
-		text = l.envelope(o, shares(i)).append(text)
+		text = r.envelopeOf(p, isShared(numbers, i)).append(text)
 		args = append(args, rueidis.BinaryString(text[from:]))
 	}
 	args = append(args, frames...)
-	keys := []string{redis.Keys.Owners(l.shard), redis.Keys.Leases(l.shard)}
-	answers, err := lua.Push.Exec(ctx, redis.Client, keys, args).AsIntSlice()
+	keys := []string{redis.Keys.Owners(r.shard), redis.Keys.Leases(r.shard)}
+	answers, err := redis.Exec(ctx, lua.Push, keys, args).AsIntSlice()
 	if err == nil && len(answers) != len(batch) {
 		err = fmt.Errorf("push.lua answered %d numbers for %d envelopes", len(answers), len(batch))
 	}
 	return answers, err
 }
 
-// framesInCommon are envelopes with the frames that more than one of the orders have, and for each order the number of its frame, from 1;
-// 0 if it has its own. No numbers: none has. A call has too few orders for numbers to be more than a byte.
-func framesInCommon(batch []*order) (frames []string, numbers []byte) {
-	var first map[*presence.Shared]int // the order that has it first
-	for i, o := range batch {
-		shared := o.push.Shared
+// envelopeOf is what other owners get. If the frame is shared, it goes before the envelope.
+func (r *shardRouter) envelopeOf(p *pendingPush, shared bool) envelope {
+	e := envelope{kind: kindPush, user: p.push.User, exclude: p.push.Exclude, frame: p.push.Frame}
+	switch {
+	case p.push.kick:
+		e.kind = kindKickUser
+	case shared:
+		e.kind, e.frame = kindPushShared, nil
+	}
+	if p.collector != nil {
+		e.request, e.sender, e.id = p.collector.number, r.bus.instance, p.ackedID()
+		if p.push.Wait != Handed { // which needs no time: it is reported as soon as it happens
+			e.within = reportTime(p.ticket.until)
+		}
+	}
+	return e
+}
+
+// sharedFrames are envelopes with the frames that several pushes of a batch share. numbers has for each push
+// the number of its frame, from 1; 0 if it has its own. No numbers: no frame is shared. A number fits into a
+// byte, because a batch has at most batchMost pushes and each of these frames belongs to two or more.
+func sharedFrames(batch []*pendingPush) (frames []string, numbers []byte) {
+	var first map[*presence.Shared]int // the push that has it first
+	for i, p := range batch {
+		shared := p.push.Shared
 		if shared == nil {
 			continue
 		}
 		if first == nil {
 			first, numbers = map[*presence.Shared]int{}, make([]byte, len(batch))
 		}
-		before, known := first[shared]
-		if !known {
+		before, found := first[shared]
+		if !found {
 			first[shared] = i
 			continue
 		}
 		if numbers[before] == 0 {
-			frames = append(frames, rueidis.BinaryString(envelope{kind: kindFrame, frame: o.push.Frame}.append(nil)))
+			frames = append(frames, rueidis.BinaryString(envelope{kind: kindFrame, frame: p.push.Frame}.append(nil)))
 			numbers[before] = byte(len(frames))
 		}
 		numbers[i] = numbers[before]
@@ -113,35 +213,4 @@ func framesInCommon(batch []*order) (frames []string, numbers []byte) {
 	return frames, numbers
 }
 
-// envelope is what the order's other owners get. sharing: the frame comes before it.
-func (l *lane) envelope(o *order, sharing bool) envelope {
-	e := envelope{kind: o.kind(), user: o.push.User, exclude: o.push.Exclude, frame: o.push.Frame}
-	if sharing {
-		e.kind, e.frame = kindPushShared, nil
-	}
-	if o.inquiry != nil {
-		e.ask, e.sender, e.id = o.inquiry.number, l.router.instance, o.ackedID()
-		if o.push.Wait != Handed { // which needs no time: it is replied to at once when that is so
-			e.within = replyWithin(o.ticket.until)
-		}
-	}
-	return e
-}
-
-// ackedID is the push that clients must confirm; uuid.Nil if they need not.
-func (o *order) ackedID() uuid.UUID {
-	if o.push.Wait == Acked {
-		return o.push.ID
-	}
-	return uuid.Nil
-}
-
-func (o *order) kind() kind {
-	if o.push.kick {
-		return kindKickUser
-	}
-	return kindPush
-}
-
-// replyWithin is the time that an instance has to reply to a question: the reply needs some time too.
-func replyWithin(until time.Time) time.Duration { return max(time.Until(until)*9/10, time.Millisecond) }
+func isShared(numbers []byte, push int) bool { return len(numbers) > 0 && numbers[push] > 0 }

@@ -54,7 +54,7 @@ func TestOneLargeFrameForManyUsersFindsRoomAndGoesThroughRedisOnceACall(t *testi
 	frame := strings.Repeat("x", 64<<10) // times 1000 is more than a lane keeps
 	before := readByRedis(t, server)
 	server.Pause() // so that all are queued at the same time
-	ticket := nodes[0].router.Begin(toMany(users, frame), time.Now().Add(redistest.Patience))
+	ticket := nodes[0].bus.Begin(toMany(users, frame), time.Now().Add(redistest.Patience))
 	server.Resume()
 	for i, outcome := range ticket.Wait(t.Context()) {
 		if want := (Outcome{State: presence.Online, Instances: 1}); outcome != want {
@@ -95,7 +95,7 @@ func TestFramesForOneAndForManyReachEachUserInOrder(t *testing.T) {
 		for i := range pushes {
 			pushes[i].Exclude = uuid.New() // nobody, but it must get through
 		}
-		for i, outcome := range a.router.PushMany(t.Context(), pushes) {
+		for i, outcome := range a.bus.pushMany(t.Context(), pushes) {
 			if outcome != (Outcome{State: presence.Online, Instances: 2}) {
 				t.Fatalf("push %d: %+v", i, outcome)
 			}
@@ -111,8 +111,8 @@ func TestAFrameInCommonThatDidNotComeIsMalformed(t *testing.T) {
 	a := startNode(t, "a", options(redistest.StartInProcess(t), 1))
 	alice := a.join("alice")
 	message := envelope{kind: kindPushShared, user: "alice"}.append(nil)
-	a.receiver.cut(t.Context(), rueidis.PubSubMessage{Channel: "x", Message: string(message)})
-	if malformed := a.receiver.Dropped.Malformed.Load(); malformed != 1 {
+	a.bus.receive(t.Context(), rueidis.PubSubMessage{Channel: "x", Message: string(message)})
+	if malformed := a.bus.Dropped.Malformed.Load(); malformed != 1 {
 		t.Errorf("%d malformed messages were counted", malformed)
 	}
 	message = nil
@@ -122,7 +122,7 @@ func TestAFrameInCommonThatDidNotComeIsMalformed(t *testing.T) {
 		message = envelope{kind: kindPush, user: "alice", frame: []byte("own")}.append(message)
 		message = envelope{kind: kindPushShared, user: "alice"}.append(message)
 	}
-	a.receiver.cut(t.Context(), rueidis.PubSubMessage{Channel: "x", Message: string(message)})
+	a.bus.receive(t.Context(), rueidis.PubSubMessage{Channel: "x", Message: string(message)})
 	alice.wantFrames("first", "own", "first", "second", "own", "second")
 }
 
@@ -139,7 +139,7 @@ func TestWrittenIsToldOfAFrameInCommonToo(t *testing.T) {
 		for i := range pushes {
 			pushes[i].Wait = Written
 		}
-		for i, outcome := range nodes[0].router.PushMany(t.Context(), pushes) {
+		for i, outcome := range nodes[0].bus.pushMany(t.Context(), pushes) {
 			if want := (Outcome{State: presence.Online, Instances: 1, Sockets: presence.Counts{Written: 1}}); outcome != want {
 				t.Errorf("push %d: %+v, want %+v", i, outcome, want)
 			}
@@ -149,16 +149,16 @@ func TestWrittenIsToldOfAFrameInCommonToo(t *testing.T) {
 
 func TestLane_CountsAFrameInCommonOnceInACall(t *testing.T) {
 	a := startNode(t, "a", options(redistest.StartInProcess(t), 1))
-	l := newLane(0, a.router) // that does not run
+	l := newShardRouter(a.bus, 0) // that does not run
 	var users []string
 	for n := range batchMost {
 		users = append(users, userOf(n))
 	}
-	ticket := newTicket(toMany(users, strings.Repeat("x", 64_000)), time.Now().Add(time.Minute))
-	for i := range ticket.orders {
-		l.enqueue(&ticket.orders[i])
+	ticket := newTicket(toMany(users, strings.Repeat("x", 64_000)), time.Now().Add(time.Minute), nil)
+	for i := range ticket.pushes {
+		l.begin(&ticket.pushes[i])
 	}
-	if got := len(l.take()); got != batchMost {
+	if got := len(l.queue.take(time.Now())); got != batchMost {
 		t.Errorf("a call has %d", got)
 	}
 }
@@ -192,9 +192,9 @@ func TestAFrameInCommonThatIsKeptKeepsNotTheRestOfItsMessage(t *testing.T) {
 		message := envelope{kind: kindFrame, frame: []byte("small")}.append(nil)
 		message = envelope{kind: kindPushShared, user: "alice"}.append(message)
 		message = envelope{kind: kindPush, user: "bob", frame: make([]byte, large)}.append(message)
-		a.receiver.cut(t.Context(), rueidis.PubSubMessage{Channel: "x", Message: string(message)})
+		a.bus.receive(t.Context(), rueidis.PubSubMessage{Channel: "x", Message: string(message)})
 	}
-	redistest.Await(t, "all to be handed over", func() bool { return a.receiver.Queued() == 0 })
+	redistest.Await(t, "all to be handed over", func() bool { return a.bus.Queued() == 0 })
 	if grown := int64(heap()) - int64(before); len(alice.kept) != messages || grown > messages*large/2 {
 		t.Errorf("%d frames were kept, with %d bytes", len(alice.kept), grown)
 	}

@@ -90,11 +90,11 @@ func TestAStalledShardOrEmitStallsNoOtherShard(t *testing.T) {
 			atLate, atThere := b.join(late), b.join(there)
 			t.Cleanup(stall.end) // or the nodes would not end, if this fails
 			stall.begin()
-			ticket := a.router.Begin([]Push{{User: late, Frame: []byte("late")}}, time.Now().Add(redistest.Patience))
-			b.receiver.reply(stalled, envelope{sender: "a", ask: 1}, nil)
+			ticket := a.bus.Begin([]Push{{User: late, Frame: []byte("late")}}, time.Now().Add(redistest.Patience))
+			b.bus.reply(stalled, envelope{sender: "a", request: 1}, nil)
 			emitted := make(chan error, 1)
 			go func() {
-				_, err := a.router.Emit(context.Background(), Emit{To: presence.Everybody, Frame: []byte("emit")})
+				_, err := a.bus.Emit(context.Background(), Emit{To: presence.Everybody, Frame: []byte("emit")})
 				emitted <- err
 			}()
 			if stalled != 0 {
@@ -104,7 +104,7 @@ func TestAStalledShardOrEmitStallsNoOtherShard(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), redistest.Patience)
 			defer cancel()
 			for range 10 { // all that is between two instances: the push, the sockets, the reply
-				got := a.router.Push(ctx, Push{User: there, Frame: []byte("x"), Wait: Written})
+				got := a.bus.push(ctx, Push{User: there, Frame: []byte("x"), Wait: Written})
 				if want := (Outcome{State: presence.Online, Instances: 1, Sockets: presence.Counts{Written: 1}}); got != want {
 					t.Errorf("push: %+v, want %+v", got, want)
 				}
@@ -140,7 +140,7 @@ func TestASocketThatHoldsUpTheWorkerHoldsUpNeitherTheSubscriptionNorTheSender(t 
 			frames = append(frames, fmt.Sprint(n))
 			a.wantPush("alice", frames[n], presence.Online, 1)
 		}
-		redistest.Await(t, "all to be queued", func() bool { return b.receiver.Queued() == len(frames) })
+		redistest.Await(t, "all to be queued", func() bool { return b.bus.Queued() == len(frames) })
 		open()
 		alice.wantFrames(frames...)
 	})
@@ -150,17 +150,17 @@ func TestALateAnswerIsDroppedAndCounted(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
 		a, _, alice := startWithAlice(t, server)
 		open := alice.shut()
-		ticket := a.router.Begin([]Push{{User: "alice", Frame: []byte("x"), Wait: Written}}, time.Now().Add(redistest.Patience))
-		redistest.Await(t, "the push to be routed", func() bool { return stateOf(ticket) == settled })
+		ticket := a.bus.Begin([]Push{{User: "alice", Frame: []byte("x"), Wait: Written}}, time.Now().Add(redistest.Patience))
+		redistest.Await(t, "the push to be routed", func() bool { return stateOf(ticket) == completed })
 		ctx, giveUp := context.WithCancel(t.Context())
 		giveUp()
 		if got := ticket.Wait(ctx)[0]; got.Sockets != (presence.Counts{Unanswered: 1}) {
 			t.Errorf("%+v", got)
 		}
-		if _, questions := a.router.Waiting(); questions != 0 {
+		if _, questions := a.bus.Waiting(); questions != 0 {
 			t.Errorf("%d questions are open", questions)
 		}
 		open()
-		redistest.Await(t, "the late reply to be counted", func() bool { return a.receiver.LateReplies() == 1 })
+		redistest.Await(t, "the late reply to be counted", func() bool { return a.bus.LateReplies() == 1 })
 	})
 }

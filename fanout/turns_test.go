@@ -18,22 +18,22 @@ import (
 func TestASocketThatHoldsUpAPushHoldsUpNoOtherUsersPush(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
 		a := startNode(t, "a", options(server, 1))
-		l := a.router.lanes[0]
+		l := a.bus.routers[0]
 		alice := a.join("alice")
 		open := alice.shut()
 		late := make(chan Outcome, 1)
-		go func() { late <- a.router.Push(context.Background(), Push{User: "alice", Frame: []byte("late")}) }()
+		go func() { late <- a.bus.push(context.Background(), Push{User: "alice", Frame: []byte("late")}) }()
 		redistest.Await(t, "the push to be held up", func() bool {
-			l.mu.Lock()
-			defer l.mu.Unlock()
-			return l.admitted == 1
+			l.queue.mu.Lock()
+			defer l.queue.mu.Unlock()
+			return l.queue.admitted == 1
 		})
 		ctx, cancel := context.WithTimeout(t.Context(), redistest.Patience)
 		defer cancel()
 		context.AfterFunc(ctx, open)   // or this would wait for ever, if it fails
 		for n := range batchMost + 1 { // more than a call takes, and so many users that some would share whatever is shared
 			other := a.join(userOf(n))
-			got := a.router.Push(ctx, Push{User: other.User, Frame: []byte("x")})
+			got := a.bus.push(ctx, Push{User: other.User, Frame: []byte("x")})
 			if want := (Outcome{State: presence.Online, Instances: 1}); got != want {
 				t.Fatalf("%+v, want %+v", got, want)
 			}
@@ -49,10 +49,10 @@ func TestASocketThatHoldsUpAPushHoldsUpNoOtherUsersPush(t *testing.T) {
 			t.Error(got.Err)
 		}
 		alice.wantFrames("late")
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		if len(l.users) > 0 {
-			t.Errorf("%d users are remembered for ever", len(l.users))
+		l.locks.mu.Lock()
+		defer l.locks.mu.Unlock()
+		if len(l.locks.users) > 0 {
+			t.Errorf("%d users are remembered for ever", len(l.locks.users))
 		}
 	})
 }
@@ -61,11 +61,11 @@ func TestAPushIsGivenUpWhenItsCallerStopsWaiting(t *testing.T) {
 	server := redistest.Start(t)
 	a, _, alice := startWithAlice(t, server)
 	server.Pause()
-	first := a.holdLane("alice", "first")
-	patient := a.router.Begin([]Push{{User: "alice", Frame: []byte("patient")}}, time.Now().Add(redistest.Patience))
+	first := a.holdQueue("alice", "first")
+	patient := a.bus.Begin([]Push{{User: "alice", Frame: []byte("patient")}}, time.Now().Add(redistest.Patience))
 	var hasty []*Ticket
 	for _, wait := range []time.Duration{time.Millisecond, 20 * time.Millisecond} {
-		hasty = append(hasty, a.router.Begin([]Push{{User: "alice", Frame: []byte("hasty")}}, time.Now().Add(wait)))
+		hasty = append(hasty, a.bus.Begin([]Push{{User: "alice", Frame: []byte("hasty")}}, time.Now().Add(wait)))
 	}
 	for _, ticket := range hasty {
 		if got := ticket.Wait(t.Context())[0]; !errors.Is(got.Err, context.DeadlineExceeded) {
@@ -107,20 +107,20 @@ func TestALaneHasRoomForMoreThanItKeepsAtATime(t *testing.T) {
 		users[i] = userOf(i)
 	}
 	frame := strings.Repeat("x", 64<<10)
-	for pushed := 0; pushed <= max(laneOrders, laneBytes/len(frame)); pushed += len(users) {
+	for pushed := 0; pushed <= max(queuePushes, queueBytes/len(frame)); pushed += len(users) {
 		pushes := toMany(users, frame)
 		pushes[0].Shared = nil // one with a frame of its own
-		for _, outcome := range a.router.PushMany(t.Context(), pushes) {
+		for _, outcome := range a.bus.pushMany(t.Context(), pushes) {
 			if outcome.Err != nil {
 				t.Fatalf("after %d pushes: %v", pushed, outcome.Err)
 			}
 		}
 	}
-	l := a.router.lanes[0]
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.admitted != 0 || l.bytes != 0 || len(l.sharing) != 0 {
-		t.Errorf("%d orders with %d bytes are still counted, %d frames in common", l.admitted, l.bytes, len(l.sharing))
+	q := a.bus.routers[0].queue
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.admitted != 0 || q.bytes != 0 || len(q.shared) != 0 {
+		t.Errorf("%d pushes with %d bytes are still counted, %d shared frames", q.admitted, q.bytes, len(q.shared))
 	}
 }
 
@@ -128,19 +128,19 @@ func TestARouterThatStopsRoutesWhatItHadBegunToTake(t *testing.T) {
 	a := startNode(t, "a", options(redistest.StartInProcess(t), 1))
 	alice := a.join("alice")
 	open := alice.shut()
-	router := NewRouter(RouterOptions{Instance: "a", Redis: a.router.redis, Sockets: a.sockets, Receiver: a.receiver, Log: a.router.log})
+	bus := a.anotherBus()
 	outcome := make(chan Outcome, 1)
-	go func() { outcome <- router.Push(context.Background(), Push{User: "alice", Frame: []byte("x")}) }()
-	lane := router.lanes[0]
+	go func() { outcome <- bus.push(context.Background(), Push{User: "alice", Frame: []byte("x")}) }()
+	queue := bus.routers[0].queue
 	is := func(condition func() bool) func() bool {
-		return func() bool { lane.mu.Lock(); defer lane.mu.Unlock(); return condition() }
+		return func() bool { queue.mu.Lock(); defer queue.mu.Unlock(); return condition() }
 	}
-	redistest.Await(t, "the push to be admitted", is(func() bool { return lane.admitted == 1 }))
+	redistest.Await(t, "the push to be admitted", is(func() bool { return queue.admitted == 1 }))
 	ctx, stop := context.WithCancel(t.Context())
 	stop()
 	stopped := make(chan struct{})
-	go func() { defer close(stopped); router.Run(ctx) }()
-	redistest.Await(t, "the router to stop", is(func() bool { return lane.closed }))
+	go func() { defer close(stopped); bus.Run(ctx) }()
+	redistest.Await(t, "the router to stop", is(func() bool { return queue.closed }))
 	for range 10_000 {
 		runtime.Gosched() // a chance to stop too early
 	}
@@ -159,19 +159,19 @@ func TestARouterThatStopsRoutesWhatItHadBegunToTake(t *testing.T) {
 
 func TestLane_TakesNothingThatWasGivenUp(t *testing.T) {
 	a := startNode(t, "a", options(redistest.StartInProcess(t), 1))
-	l := newLane(0, a.router) // that does not run
-	order := func(user string) *order {
-		o := &newTicket([]Push{{User: user}}, time.Now().Add(time.Minute)).orders[0]
-		l.enqueue(o)
+	l := newShardRouter(a.bus, 0) // that does not run
+	order := func(user string) *pendingPush {
+		o := &newTicket([]Push{{User: user}}, time.Now().Add(time.Minute), nil).pushes[0]
+		l.begin(o)
 		return o
 	}
-	order("given up").settle(queued, Outcome{Err: context.Canceled}, 0)
+	order("given up").complete(waiting, Outcome{Err: context.Canceled}, 0)
 	order("alice")
 	order("bob")
-	order("last given up").settle(queued, Outcome{Err: context.Canceled}, 0)
+	order("last given up").complete(waiting, Outcome{Err: context.Canceled}, 0)
 	for _, want := range [][]string{{"alice", "bob"}, nil} {
 		var got []string
-		for _, o := range l.take() {
+		for _, o := range l.queue.take(time.Now()) {
 			got = append(got, o.push.User)
 		}
 		if !slices.Equal(got, want) {

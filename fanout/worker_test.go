@@ -40,7 +40,7 @@ func (p page) Reachable() {}
 
 // still is a receiver that does nothing by itself: the test gives the turns.
 type still struct {
-	*Receiver
+	*Bus
 	diary diary
 }
 
@@ -48,11 +48,11 @@ func newStill() *still {
 	log := slog.New(slog.DiscardHandler)
 	redis := presence.Redis{Keys: presence.NewKeys("x", 1), Lease: time.Second}
 	mirror, sockets := presence.NewMirror(presence.MirrorOptions{Redis: redis, Log: log})
-	r := NewReceiver(ReceiverOptions{
+	b := NewBus(Options{
 		Instance: "here", Redis: redis, Sockets: sockets, Mirror: mirror, Log: log,
 	})
-	r.workers = r.workers[:1] // all users share it
-	return &still{Receiver: r}
+	b.workers = b.workers[:1] // all users share it
+	return &still{Bus: b}
 }
 
 // open opens sockets of a user.
@@ -104,7 +104,7 @@ func TestUsersWhoHavePushesWaitingTakeTurnsAndEachKeepsTheOrder(t *testing.T) {
 	s.work()
 	s.wantWritten(t,
 		"mallory 0", "alice 0", "bob 0", "mallory 1", "alice 1", "mallory 2", "mallory 3", "mallory 4")
-	users := len(s.workers[0].waiting)
+	users := len(s.workers[0].backlogs)
 	if jobs, bytes := s.Queued(), s.room.bytes.Load(); jobs != 0 || bytes != 0 || users != 0 {
 		t.Errorf("%d jobs with %d bytes are still counted, of %d users", jobs, bytes, users)
 	}
@@ -143,7 +143,7 @@ func TestAKickComesInItsUsersOrderAndNeedsNoRoomOfTheUsers(t *testing.T) {
 	s.arrive(t, pushTo("mallory", "too many"))
 	s.arrive(t, envelope{kind: kindKickUser, user: "mallory", frame: []byte("flood")})
 	s.arrive(t, envelope{kind: kindKickSocket, sender: "there", exclude: one.ID, frame: []byte("again")})
-	s.emitter.deliver([]emission{<-s.emitter.queue}) // which finds the socket
+	s.emitter.deliver([]emitJob{<-s.emitter.queue}) // which finds the socket
 	s.work()
 	if dropped := s.Dropped.Overflow.Load(); dropped != 1 || len(s.diary.written) != userJobs+2 {
 		t.Fatalf("%d were dropped, %d written", dropped, len(s.diary.written))
@@ -158,7 +158,7 @@ func TestWhatFindsNoRoomIsTheFloodersAndNobodyElses(t *testing.T) {
 		"large pushes to one user":       {1, 1 << 20},
 		"large pushes to many users":     {20, 1 << 20},
 		"middling pushes to crowds":      {500, 20 << 10},
-		"pushes to one, as large as all": {1, receiverBytes / 2},
+		"pushes to one, as large as all": {1, receiveBytes / 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newStill()
@@ -176,7 +176,7 @@ func TestWhatFindsNoRoomIsTheFloodersAndNobodyElses(t *testing.T) {
 			if s.Dropped.Overflow.Load() != lost {
 				t.Errorf("others lost %d pushes", s.Dropped.Overflow.Load()-lost)
 			}
-			if bytes := s.room.bytes.Load(); bytes > receiverBytes {
+			if bytes := s.room.bytes.Load(); bytes > receiveBytes {
 				t.Errorf("%d bytes wait", bytes)
 			}
 			s.work()
@@ -241,27 +241,27 @@ func TestAHeartbeatIsHeardAndRepliesArriveWhileEveryWorkerIsHeldUp(t *testing.T)
 		a, b := startNode(t, "a", o), startNode(t, "b", o)
 		cathy := a.join("cathy")
 		held := map[*worker]*inbox{}
-		for n := 0; len(held) < len(b.receiver.workers); n++ {
+		for n := 0; len(held) < len(b.bus.workers); n++ {
 			user := userOf(n)
-			if w := b.receiver.workerOf(user); held[w] == nil {
+			if w := b.bus.workerOf(user); held[w] == nil {
 				held[w] = b.join(user)
 				held[w].shut()
 				a.wantPush(user, "x", presence.Online, 1)
 			}
 		}
-		redistest.Await(t, "all workers to be held up", func() bool { return b.receiver.Queued() == len(held) })
-		ear := &b.receiver.ears[0]
-		last := ear.heard.Load()
+		redistest.Await(t, "all workers to be held up", func() bool { return b.bus.Queued() == len(held) })
+		subscription := &b.bus.subscriptions.shards[0]
+		last := subscription.beats.Load()
 		for range 6 { // more than there are between two looks at what was heard
 			redistest.Await(t, "a heartbeat", func() bool {
-				heard := ear.heard.Load()
+				heard := subscription.beats.Load()
 				more := heard > 0 && heard != last
 				last = heard
 				return more
 			})
 		}
-		redistest.Await(t, "no trouble", func() bool { return b.receiver.NotReadyReason() == "" })
-		got := b.router.Push(t.Context(), Push{User: "cathy", Frame: []byte("x"), Wait: Written})
+		redistest.Await(t, "no trouble", func() bool { return b.bus.NotReadyReason() == "" })
+		got := b.bus.push(t.Context(), Push{User: "cathy", Frame: []byte("x"), Wait: Written})
 		want := Outcome{State: presence.Online, Instances: 1, Sockets: presence.Counts{Written: 1}}
 		if got != want {
 			t.Errorf("%+v, want %+v", got, want)
@@ -275,7 +275,7 @@ func TestCaughtUpIsWhoHasHandedOverAllThatWaits(t *testing.T) {
 	s.open("mallory", 1)
 	s.open("alice", 1)
 	s.arrive(t, pushTo("mallory", "0"), pushTo("mallory", "1"), pushTo("alice", "0"))
-	b := newBarrier(s.workers)
+	b := newMark(s.workers)
 	s.arrive(t, pushTo("mallory", "after"))
 	for {
 		select {

@@ -67,7 +67,7 @@ func TestServer_EmitsToItsAudienceAndSaysWhatBecameOfIt(t *testing.T) {
 			503, `{"status":503,"title":"Service Unavailable","code":"busy",` +
 				`"detail":"` + problemOf(fanout.ErrAsking).Detail + `"}`},
 	} {
-		f.router.EmitFn = func(_ context.Context, emit fanout.Emit) (fanout.Outcome, error) {
+		f.bus.EmitFn = func(_ context.Context, emit fanout.Emit) (fanout.Outcome, error) {
 			frame := `{"event":"x","data":[1],"id":"` + emit.ID.String() + `"}`
 			if emit.To != c.want.To || emit.Wait != c.want.Wait || string(emit.Frame) != frame {
 				t.Errorf("%s: %+v, %s", c.path, emit, emit.Frame)
@@ -80,7 +80,7 @@ func TestServer_EmitsToItsAudienceAndSaysWhatBecameOfIt(t *testing.T) {
 
 func TestServer_KicksAUserOrOneSocketAndSaysHowManyClosed(t *testing.T) {
 	spared := uuid.New()
-	f := &fakes{router: fakeRouter{
+	f := &fakes{bus: fakeBus{
 		KickFn: func(_ context.Context, user string, except uuid.UUID, reason string) fanout.Outcome {
 			if user != "a/b" || except != spared || reason != "fraud" {
 				t.Errorf("kick %s except %s: %s", user, except, reason)
@@ -99,7 +99,7 @@ func TestServer_KicksAUserOrOneSocketAndSaysHowManyClosed(t *testing.T) {
 	wantAnswer(t, got, 200, `{"closed":2,"unanswered":1,"partial":true}`)
 	wantAnswer(t, s.ask(t, "DELETE", "/sockets/"+spared.String(), "", nil), 200, `{"closed":0}`)
 
-	f.router.KickFn = func(context.Context, string, uuid.UUID, string) fanout.Outcome {
+	f.bus.KickFn = func(context.Context, string, uuid.UUID, string) fanout.Outcome {
 		return fanout.Outcome{Err: fanout.ErrUnreachable}
 	}
 	wantProblem(t, s.ask(t, "DELETE", "/presence/alice", "", nil), 503, "redis_unreachable", "try again")
@@ -150,7 +150,7 @@ func TestServer_AuditsEveryLiveInstanceAndAlwaysItself(t *testing.T) {
 			{ID: "left", State: "left"}, {ID: "two", State: "draining"}, {ID: "one", State: "lost"},
 		}, nil
 	}}}
-	f.router.AuditFn = func(_ context.Context, instances []string) ([]presence.Audit, []string, error) {
+	f.bus.AuditFn = func(_ context.Context, instances []string) ([]presence.Audit, []string, error) {
 		if len(instances) != 2 || instances[0] != "two" || instances[1] != "one" {
 			t.Errorf("asked %q", instances)
 		}
@@ -175,7 +175,7 @@ func TestServer_IsReadyUnlessItDrainsOrReceivesNothing(t *testing.T) {
 	wantAnswer(t, s.ask(t, "GET", "/readyz", "", nil), 200, `{"status":"ready"}`)
 	f.mirror.reason = "no lease"
 	wantAnswer(t, s.ask(t, "GET", "/readyz", "", nil), 200, `{"status":"ready","warnings":["no lease"]}`)
-	f.receiver.reason = "deaf"
+	f.bus.reason = "deaf"
 	s.draining.Store(true)
 	got := s.ask(t, "GET", "/readyz", "", nil)
 	wantProblem(t, got, 503, "not_ready", "see reasons")
@@ -192,7 +192,7 @@ func TestServer_LimitsHowLongARequestMayTake(t *testing.T) {
 	for path, limit := range map[string]time.Duration{
 		"/emit/all": defaultWait, "/emit/all?timeout=100ms": 100 * time.Millisecond,
 	} {
-		f.router.EmitFn = func(ctx context.Context, _ fanout.Emit) (fanout.Outcome, error) {
+		f.bus.EmitFn = func(ctx context.Context, _ fanout.Emit) (fanout.Outcome, error) {
 			if end, ok := ctx.Deadline(); !ok || time.Until(end) > limit {
 				t.Errorf("%s may take until %v", path, end)
 			}

@@ -24,10 +24,10 @@ import (
 
 const busyShards = 5 // so that all their queues together hold more pushes than may wait for replies
 
-// idle is a server whose router does not run: what is pushed waits for ever.
+// idle is a server whose bus does not run: what is pushed waits for ever.
 type idle struct {
 	*Server
-	router *fanout.Router
+	bus *fanout.Bus
 }
 
 func startIdle(t *testing.T) idle {
@@ -35,12 +35,11 @@ func startIdle(t *testing.T) idle {
 	log := slog.New(slog.DiscardHandler)
 	redis := presence.Redis{Keys: presence.NewKeys("x", busyShards), Lease: time.Second}
 	mirror, local := presence.NewMirror(presence.MirrorOptions{Redis: redis, Log: log})
-	receiver := fanout.NewReceiver(fanout.ReceiverOptions{Redis: redis, Sockets: local, Mirror: mirror, Log: log})
-	router := fanout.NewRouter(fanout.RouterOptions{Redis: redis, Sockets: local, Receiver: receiver, Log: log})
+	bus := fanout.NewBus(fanout.Options{Redis: redis, Sockets: local, Mirror: mirror, Log: log})
 	return idle{NewServer(Options{
-		Context: t.Context(), Mirror: mirror, Presence: mirror.Directory(), Router: router, Receiver: receiver, Log: log,
+		Context: t.Context(), Mirror: mirror, Presence: mirror.Directory(), Bus: bus, Log: log,
 		APIKeys: []string{"key"}, Static: fstest.MapFS{}, MaxMessageBytes: 1024, Metrics: http.NotFoundHandler(),
-	}), router}
+	}), bus}
 }
 
 // fill pushes until no push finds room.
@@ -48,7 +47,7 @@ func (s idle) fill(t *testing.T, wait fanout.Wait) {
 	t.Helper()
 	for n, refused := 0, 0; refused < 1000; n++ { // in a row: all shards are full
 		before := s.waiting()
-		s.router.Begin([]fanout.Push{{User: fmt.Sprint(n), Wait: wait}}, time.Now().Add(time.Hour))
+		s.bus.Begin([]fanout.Push{{User: fmt.Sprint(n), Wait: wait}}, time.Now().Add(time.Hour))
 		if refused++; s.waiting() > before {
 			refused = 0
 		}
@@ -56,7 +55,7 @@ func (s idle) fill(t *testing.T, wait fanout.Wait) {
 }
 
 func (s idle) waiting() int {
-	pushes, _ := s.router.Waiting()
+	pushes, _ := s.bus.Waiting()
 	return pushes
 }
 

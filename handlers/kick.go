@@ -41,7 +41,7 @@ func (s *Server) kickUser(c echo.Context) error {
 	}
 	whom := slog.String("user", user)
 	return s.kick(c, whom, func(ctx context.Context, reason string) (fanout.Outcome, error) {
-		outcome := s.options.Router.Kick(ctx, user, except, reason)
+		outcome := s.options.Bus.Kick(ctx, user, except, reason)
 		return outcome, outcome.Err
 	})
 }
@@ -54,7 +54,7 @@ func (s *Server) kickSocket(c echo.Context) error {
 	}
 	whom := slog.String("socket", id.String())
 	return s.kick(c, whom, func(ctx context.Context, reason string) (fanout.Outcome, error) {
-		return s.options.Router.KickSocket(ctx, id, reason)
+		return s.options.Bus.KickSocket(ctx, id, reason)
 	})
 }
 

@@ -39,7 +39,7 @@ func (r Readiness) Ready() bool { return !r.Draining && !r.NotReceiving }
 
 // Readiness is what GET /readyz answers, as values.
 func (s *Server) Readiness() Readiness {
-	return Readiness{Draining: s.draining.Load(), NotReceiving: s.options.Receiver.NotReadyReason() != ""}
+	return Readiness{Draining: s.draining.Load(), NotReceiving: s.options.Bus.NotReadyReason() != ""}
 }
 
 var errDraining = problem(http.StatusServiceUnavailable, "draining",

@@ -163,7 +163,7 @@ func (s *Server) newPush(body pushBody, wait fanout.Wait) (push fanout.Push, err
 
 // send sends pushes and waits until it is known what became of them.
 func (s *Server) send(ctx context.Context, pushes []fanout.Push, timeout time.Duration) []fanout.Outcome {
-	outcomes := s.options.Router.Begin(pushes, time.Now().Add(timeout)).Wait(ctx)
+	outcomes := s.options.Bus.Begin(pushes, time.Now().Add(timeout)).Wait(ctx)
 	for i, outcome := range outcomes {
 		s.logPush(pushes[i].ID, pushes[i].User, outcome)
 	}
@@ -204,7 +204,7 @@ func (s *Server) emit(to presence.Audience) echo.HandlerFunc {
 		}
 		ctx, cancel := context.WithTimeout(c.Request().Context(), timeout)
 		defer cancel()
-		outcome, err := s.options.Router.Emit(ctx, fanout.Emit{To: to, Frame: frame, Wait: wait, ID: id})
+		outcome, err := s.options.Bus.Emit(ctx, fanout.Emit{To: to, Frame: frame, Wait: wait, ID: id})
 		if err != nil {
 			return err
 		}

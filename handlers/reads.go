@@ -156,7 +156,7 @@ func (s *Server) audit(c echo.Context) error {
 	if !slices.Contains(live, s.options.Instance) {
 		live = append(live, s.options.Instance) // its lease may have expired, but it is here and can answer
 	}
-	audits, unanswered, err := s.options.Router.Audit(ctx, live)
+	audits, unanswered, err := s.options.Bus.Audit(ctx, live)
 	if err != nil {
 		return err
 	}
@@ -185,7 +185,7 @@ func (s *Server) readyz(c echo.Context) error {
 	if s.draining.Load() {
 		reasons = append(reasons, "draining")
 	}
-	if reason := s.options.Receiver.NotReadyReason(); reason != "" {
+	if reason := s.options.Bus.NotReadyReason(); reason != "" {
 		reasons = append(reasons, reason)
 	}
 	if len(reasons) > 0 {

@@ -17,9 +17,8 @@ type Options struct {
 	Instance string          // the id of this instance
 	Mirror   Mirror
 	Presence presenceReader // *presence.Directory
-	Router   Router
-	Receiver readiness // *fanout.Receiver
-	Results  Results   // *idempotency.Store
+	Bus      Bus
+	Results  Results // *idempotency.Store
 	Sockets  Sockets
 	Tokens   *Tokens
 	APIKeys  []string // each of them is good
@@ -50,11 +49,12 @@ type Sockets interface {
 	Drain(ctx context.Context, over time.Duration)
 }
 
-// Router sends to sockets on all instances: *fanout.Router.
-type Router interface {
+// Bus sends to sockets on all instances: *fanout.Bus.
+type Bus interface {
 	pusher
 	kicker
 	auditor
+	readiness
 }
 
 // Server answers HTTP. It is an http.Handler.

@@ -20,7 +20,9 @@ import (
 // The fakes are structs of functions. A test sets those that its requests reach. A call of any other panics,
 // and the request is answered with 500: so a test that wants a refusal also sees that nothing was done.
 
-type fakeRouter struct {
+type fakeBus struct {
+	reason string // why it is not ready; empty: it is
+
 	BeginFn      func(pushes []fanout.Push, until time.Time) *fanout.Ticket
 	EmitFn       func(ctx context.Context, emit fanout.Emit) (fanout.Outcome, error)
 	KickFn       func(ctx context.Context, user string, except uuid.UUID, reason string) fanout.Outcome
@@ -28,25 +30,27 @@ type fakeRouter struct {
 	AuditFn      func(ctx context.Context, instances []string) ([]presence.Audit, []string, error)
 }
 
-func (f *fakeRouter) Begin(pushes []fanout.Push, until time.Time) *fanout.Ticket {
+func (f *fakeBus) Begin(pushes []fanout.Push, until time.Time) *fanout.Ticket {
 	return f.BeginFn(pushes, until)
 }
 
-func (f *fakeRouter) Emit(ctx context.Context, emit fanout.Emit) (fanout.Outcome, error) {
+func (f *fakeBus) Emit(ctx context.Context, emit fanout.Emit) (fanout.Outcome, error) {
 	return f.EmitFn(ctx, emit)
 }
 
-func (f *fakeRouter) Kick(ctx context.Context, user string, except uuid.UUID, reason string) fanout.Outcome {
+func (f *fakeBus) Kick(ctx context.Context, user string, except uuid.UUID, reason string) fanout.Outcome {
 	return f.KickFn(ctx, user, except, reason)
 }
 
-func (f *fakeRouter) KickSocket(ctx context.Context, id uuid.UUID, reason string) (fanout.Outcome, error) {
+func (f *fakeBus) KickSocket(ctx context.Context, id uuid.UUID, reason string) (fanout.Outcome, error) {
 	return f.KickSocketFn(ctx, id, reason)
 }
 
-func (f *fakeRouter) Audit(ctx context.Context, instances []string) ([]presence.Audit, []string, error) {
+func (f *fakeBus) Audit(ctx context.Context, instances []string) ([]presence.Audit, []string, error) {
 	return f.AuditFn(ctx, instances)
 }
+
+func (f *fakeBus) NotReadyReason() string { return f.reason }
 
 type fakePresence struct {
 	LookupFn    func(ctx context.Context, users []string) presence.Answer
@@ -71,11 +75,11 @@ func (f *fakePresence) Instances(ctx context.Context) ([]presence.Record, error)
 	return f.InstancesFn(ctx)
 }
 
-// fakePart is a Mirror or a Receiver that is not ready for a reason; empty: it is ready.
-type fakePart struct{ reason string }
+// fakeMirror is not ready for a reason; empty: it is ready.
+type fakeMirror struct{ reason string }
 
-func (f *fakePart) NotReadyReason() string { return f.reason }
-func (f *fakePart) Drain(context.Context)  {}
+func (f *fakeMirror) NotReadyReason() string { return f.reason }
+func (f *fakeMirror) Drain(context.Context)  {}
 
 type fakeSockets struct {
 	ServeFn func(user string) error
@@ -89,10 +93,10 @@ func (f *fakeSockets) Drain(_ context.Context, over time.Duration) { f.DrainFn(o
 
 // fakes are what a testServer works with.
 type fakes struct {
-	router           fakeRouter
-	presence         fakePresence
-	mirror, receiver fakePart
-	sockets          fakeSockets
+	bus      fakeBus
+	presence fakePresence
+	mirror   fakeMirror
+	sockets  fakeSockets
 }
 
 const testKey = "key" // an API key
@@ -101,7 +105,7 @@ const testKey = "key" // an API key
 func startServer(t *testing.T, f *fakes, change func(*Options)) *Server {
 	t.Helper()
 	o := testOptions(t)
-	o.Mirror, o.Receiver, o.Router, o.Presence = &f.mirror, &f.receiver, &f.router, &f.presence
+	o.Mirror, o.Bus, o.Presence = &f.mirror, &f.bus, &f.presence
 	o.Sockets = &f.sockets
 	if change != nil {
 		change(&o)

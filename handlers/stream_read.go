@@ -132,7 +132,7 @@ func (s *stream) begin(text []byte, tooLong bool, number int, size int64) pendin
 		return line
 	}
 	line.pushID, line.user = push.ID, push.User
-	line.ticket = s.server.options.Router.Begin([]fanout.Push{push}, time.Now().Add(s.timeout))
+	line.ticket = s.server.options.Bus.Begin([]fanout.Push{push}, time.Now().Add(s.timeout))
 	return line
 }
 

@@ -77,7 +77,7 @@ func (s *Server) withdraw(ctx context.Context, batch []*socket) bool {
 	}
 	err := s.options.Presence.Retire(ctx, known)
 	if err == nil {
-		err = s.options.Barrier.CatchUp(ctx)
+		err = s.options.Barrier.Barrier(ctx)
 	}
 	if err != nil {
 		s.options.Log.Warn("clients are sent away while pushes may still be on their way to them", "error", err)

@@ -37,12 +37,12 @@ type Presence interface {
 	Retire(ctx context.Context, sockets []*presence.Socket) error
 }
 
-// Barrier waits until all that was sent to this instance before is on its way to the sockets: a *fanout.Receiver.
+// Barrier waits until all that was sent to this instance before is on its way to the sockets: a *fanout.Bus.
 type Barrier interface {
-	CatchUp(ctx context.Context) error
+	Barrier(ctx context.Context) error
 }
 
-// Pusher sends to the sockets of one user, on all instances: a *fanout.Router.
+// Pusher sends to the sockets of one user, on all instances: a *fanout.Bus.
 type Pusher interface {
 	Begin(pushes []fanout.Push, until time.Time) *fanout.Ticket
 }

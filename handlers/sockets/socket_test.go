@@ -59,7 +59,7 @@ type alone struct{}
 func (alone) Join(context.Context, *presence.Socket) bool      { return true }
 func (alone) Leave(*presence.Socket, bool)                     {}
 func (alone) Retire(context.Context, []*presence.Socket) error { return nil }
-func (alone) CatchUp(context.Context) error                    { return nil }
+func (alone) Barrier(context.Context) error                    { return nil }
 
 // startServer starts a server that knows no events, with messages of at most so many bytes.
 func startServer(t *testing.T, maxMessage int) *Server {
