@@ -42,7 +42,8 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m, options...)
 }
 
-// startApp starts an instance with settings as a user gives them; without --redis-url, on a Redis of its own.
+// startApp starts an instance with these settings, given as flags. Without --redis-url it has a Redis of its
+// own.
 func startApp(t *testing.T, flags ...string) *App {
 	t.Helper()
 	a, err := tryApp(t, flags...)
@@ -80,8 +81,8 @@ func tryAppLogging(
 	return Start(t.Context(), c, events, slog.New(slog.NewTextHandler(log, nil)))
 }
 
-// testFlags are settings with which instances work in tests, before those of a test. Without a Redis it is
-// development mode.
+// testFlags puts what every instance in a test needs before the flags of the test. Without a Redis, the
+// instance is in development mode.
 func testFlags(flags []string) []string {
 	common := []string{"--addr=127.0.0.1:0", "--jwt-secret=" + testSecret, "--api-keys=" + testKey,
 		"--drain=2s", "--dev-serve-key"}
@@ -102,7 +103,7 @@ func startThree(t *testing.T, flags ...string) []*App {
 	return []*App{startApp(t, flags...), startApp(t, flags...), startApp(t, flags...)}
 }
 
-// testLog shows an instance's log with the test that failed.
+// testLog writes an instance's log to the log of its test.
 type testLog struct{ t *testing.T }
 
 func (l testLog) Write(line []byte) (int, error) {
@@ -111,7 +112,7 @@ func (l testLog) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// token makes a good token for a user, and changes its claims.
+// token makes a valid token for a user, after change has changed its claims.
 func token(t *testing.T, user string, change ...func(jwt.MapClaims)) string {
 	t.Helper()
 	claims := jwt.MapClaims{"sub": user, "exp": time.Now().Add(time.Hour).Unix()}
@@ -125,7 +126,7 @@ func token(t *testing.T, user string, change ...func(jwt.MapClaims)) string {
 	return signed
 }
 
-// answer is what HTTP answered.
+// answer is an answer to an HTTP request.
 type answer struct {
 	Status int
 	Body   map[string]any
@@ -133,8 +134,8 @@ type answer struct {
 	text   string
 }
 
-// ask makes an HTTP request as a backend with a key; headers overwrite what it would send, and an empty one
-// leaves it out.
+// ask makes an HTTP request as a backend with an API key. Headers replace those that it would send; one that
+// is nil is not sent.
 func ask(t *testing.T, a *App, method, path, body string, headers ...http.Header) answer {
 	t.Helper()
 	request, err := requestTo(context.Background(), a, method, path, body)
@@ -162,7 +163,7 @@ func ask(t *testing.T, a *App, method, path, body string, headers ...http.Header
 	return got
 }
 
-// requestTo is a request of a backend with a key.
+// requestTo makes a request as a backend with an API key.
 func requestTo(ctx context.Context, a *App, method, path, body string) (*http.Request, error) {
 	request, err := http.NewRequestWithContext(ctx, method, "http://"+a.Addr+path, strings.NewReader(body))
 	if err != nil {
@@ -175,7 +176,7 @@ func requestTo(ctx context.Context, a *App, method, path, body string) (*http.Re
 	return request, nil
 }
 
-// push pushes to a user and wants the answer to say this.
+// push pushes to a user and checks what the answer says of the user's state and instances.
 func push(t *testing.T, a *App, user, body, state string, instances int) answer {
 	t.Helper()
 	got := ask(t, a, "POST", "/push/"+url.PathEscape(user), body)
@@ -187,7 +188,7 @@ func push(t *testing.T, a *App, user, body, state string, instances int) answer 
 	return got
 }
 
-// wantProblem wants a problem with a code and a detail that says something.
+// wantProblem checks that an answer is a problem with this status and code, and a detail for people.
 func wantProblem(t *testing.T, got answer, status int, code string) {
 	t.Helper()
 	detail, _ := got.Body["detail"].(string)
@@ -198,8 +199,8 @@ func wantProblem(t *testing.T, got answer, status int, code string) {
 	}
 }
 
-// wantState wants a user's state, as soon as it is so: what one instance does is seen by another when Redis
-// has it.
+// wantState waits until an instance reports this state of a user. It may take a moment: one instance learns
+// from Redis what another did.
 func wantState(t *testing.T, a *App, user, state string, sockets int) map[string]any {
 	t.Helper()
 	return redistest.Eventually(t, fmt.Sprintf("%s %s with %d sockets", user, state, sockets),
@@ -216,7 +217,7 @@ func sameJSON(a, b string) bool {
 		reflect.DeepEqual(x, y)
 }
 
-// listed pages through all who are present, and wants nobody twice.
+// listed reads all pages of /presence and returns the users, sorted.
 func listed(t *testing.T, a *App, limit int) []string {
 	t.Helper()
 	var users []string

@@ -12,7 +12,7 @@ import (
 	"rollcall/lua/redistest"
 )
 
-// awayRedis are the ways in which Redis can be away from all instances, each with the way back.
+// awayRedis has the ways in which all instances can lose Redis, and how each ends.
 var awayRedis = map[string]struct {
 	leave, back func(c *cluster)
 	empty       bool // it comes back without what it held
@@ -77,7 +77,8 @@ func TestInstance_KeepsSocketsAndServesLocallyWithoutRedis(t *testing.T) {
 	}
 }
 
-// wantReadsWithoutRedis wants every way to read to answer with what the instance knows: that alice is there.
+// wantReadsWithoutRedis checks that every kind of read answers what the instance knows by itself: alice is
+// online.
 func (c *cluster) wantReadsWithoutRedis(a *App) {
 	var reads sync.WaitGroup // each waits until it is sure
 	for path, want := range map[string]string{
@@ -96,7 +97,7 @@ func (c *cluster) wantReadsWithoutRedis(a *App) {
 	reads.Wait()
 }
 
-// summaryOf says what matters in an answer.
+// summaryOf shortens an answer to what matters in these tests.
 func summaryOf(got answer) string {
 	words := []string{strconv.Itoa(got.Status)}
 	if code, ok := got.Body["code"]; ok {
@@ -126,7 +127,7 @@ func wantReachable(t *testing.T, welcome frame, want bool) {
 	}
 }
 
-// wantCallsToEnd makes more calls at once than a connection to Redis takes, and wants an answer to each.
+// wantCallsToEnd makes more calls at once than a connection to Redis takes, and waits for an answer to each.
 func (c *cluster) wantCallsToEnd(a *App) {
 	var calls sync.WaitGroup
 	for range 750 {
@@ -136,7 +137,7 @@ func (c *cluster) wantCallsToEnd(a *App) {
 				method, path, _ := strings.Cut(call, " ")
 				got, err := c.ask(a, method, path, `{"event":"x"}`)
 				for giveUp := time.Now().Add(redistest.Patience); err != nil && time.Now().Before(giveUp); {
-					// the gate closes those of so many new connections whose heads are slow to come
+					// the gate closes new connections whose heads are slow to come, if there are so many
 					got, err = c.ask(a, method, path, `{"event":"x"}`)
 				}
 				if err != nil || summaryOf(got) != want {
@@ -148,8 +149,8 @@ func (c *cluster) wantCallsToEnd(a *App) {
 	calls.Wait()
 }
 
-// wantLogAfter wants the log to hold that alice, bob and cathy came, once, or what of it came after Redis was
-// emptied: that cathy did.
+// wantLogAfter checks the log of changes. It has one entry for each of alice, bob and cathy, or only cathy's
+// if Redis was emptied before she connected.
 func (c *cluster) wantLogAfter(emptied bool) {
 	c.t.Helper()
 	changes := c.newChanges()

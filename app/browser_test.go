@@ -46,7 +46,7 @@ func startBrowser(t *testing.T) *browser {
 	return &browser{t, ctx}
 }
 
-// tab is the page in a window of its own.
+// tab is a page in a window of its own.
 type tab struct {
 	t      *testing.T
 	name   string // for messages
@@ -64,8 +64,8 @@ type tab struct {
 	refusals []string // requests that got no answer or an error
 }
 
-// open opens the page of an instance; the address may say who to be: /?user=alice, or /?user= for nobody. At
-// the end of the test the page must have been without a fault.
+// open opens the page of an instance. The address may say as whom: /?user=alice, or /?user= for an anonymous
+// one. When the test ends, the page must have shown no error.
 func (b *browser) open(a *App, address string, before ...chromedp.Action[chromedp.Void]) *tab {
 	b.t.Helper()
 	origin := "http://" + a.Addr
@@ -73,10 +73,10 @@ func (b *browser) open(a *App, address string, before ...chromedp.Action[chromed
 		origin+address, before...)
 }
 
-// visit makes the tab one of this browser, at an address.
+// visit opens an address in the tab.
 func (b *browser) visit(p *tab, address string, before ...chromedp.Action[chromedp.Void]) *tab {
 	b.t.Helper()
-	// Each in a window of its own: a page that can't be seen does not ask who is online.
+	// Each has a window of its own, because a page that is not visible does not ask who is online.
 	p.ctx, p.leave = chromedp.NewContext(b.ctx, chromedp.WithNewWindow(true), chromedp.WithListener(p.notice))
 	b.t.Cleanup(p.close)
 	if _, err := chromedp.Call(p.ctx, network.Enable, network.EnableParams{}); err != nil { // opens the tab
@@ -95,7 +95,7 @@ func (b *browser) openAs(a *App, user string) *tab {
 	return p
 }
 
-// close closes the tab, as people do, and fails the test if the page had a fault.
+// close closes the tab as a user does, and fails the test if the page had an error.
 func (p *tab) close() {
 	if p.closed {
 		return
@@ -114,10 +114,10 @@ func (p *tab) close() {
 	}
 }
 
-// allowRefusals says that it is no fault of this page if the server refuses what it asks, or does not answer.
+// allowRefusals allows the server to refuse what this page asks, or not to answer.
 func (p *tab) allowRefusals() { p.allowsRefusals = true }
 
-// notice keeps the faults among what the browser tells of the page.
+// notice collects errors from the events of the browser.
 func (p *tab) notice(event any) {
 	fault, refusal := faultOf(event, p.origin)
 	p.mu.Lock()
@@ -130,8 +130,8 @@ func (p *tab) notice(event any) {
 	}
 }
 
-// faultOf says what happened that a sound page does not do, if an event tells of such; refusal: the server
-// refused or did not answer.
+// faultOf returns what a page without errors would not cause, if the event is of that kind. refusal says that
+// the server refused a request, or did not answer it.
 func faultOf(event any, origin string) (fault string, refusal bool) {
 	switch e := event.(type) {
 	case *runtime.EventExceptionThrown:
@@ -170,7 +170,7 @@ func (p *tab) do(actions ...chromedp.Action[chromedp.Void]) {
 	}
 }
 
-// see calls a JavaScript function in the page, and returns the text that it returns, if any.
+// see calls a JavaScript function in the page and returns its text, if it returns any.
 func (p *tab) see(function string, args ...any) string {
 	p.t.Helper()
 	text, err := p.call(function, args...)
@@ -190,8 +190,8 @@ func (p *tab) call(function string, args ...any) (string, error) {
 	})()`, function, marshal(p.t, append([]any{}, args...))), chromedp.EvalAwaitPromise))
 }
 
-// await waits until a JavaScript function says that the page is as wanted. It looks again whenever the page
-// changes.
+// await waits until a JavaScript function in the page returns true. It is called again after every change of
+// the page.
 func (p *tab) await(want, function string, args ...any) {
 	p.t.Helper()
 	_, err := p.call(`(...args) => new Promise((resolve) => {
@@ -218,7 +218,7 @@ func (p *tab) fill(field, text string) {
 	}`, field, text)
 }
 
-// press presses a button as soon as that can be done.
+// press presses a button as soon as it is enabled.
 func (p *tab) press(button string) {
 	p.t.Helper()
 	p.await("a button "+button+" that can be pressed", `(id) => !$(id).disabled && $(id).checkVisibility()`,
@@ -233,7 +233,7 @@ func (p *tab) send(event, data string) {
 	p.press("send")
 }
 
-// push pushes with the page's form, and wants it to say this about what became of it.
+// push pushes with the page's form and checks what the page then says about it.
 func (p *tab) push(user, event, data, want string) {
 	p.t.Helper()
 	p.fill("push-user", user)
@@ -253,13 +253,13 @@ func (p *tab) pushAs(button, event, data, want string) {
 	p.wantAnswer(button, want)
 }
 
-// exclude says whether pushes leave out this tab's socket.
+// exclude chooses whether pushes of the form leave out this tab's socket.
 func (p *tab) exclude(itself bool) {
 	p.t.Helper()
 	p.see(`(yes) => { $("push-exclude").checked = yes; }`, itself)
 }
 
-// wantAnswer presses a button of the push form, and wants the page to say this about what became of it.
+// wantAnswer presses a button of the push form and checks what the page then says about it.
 func (p *tab) wantAnswer(button, want string) {
 	p.t.Helper()
 	p.see(`() => $("push-answer").replaceChildren()`)
@@ -270,7 +270,7 @@ func (p *tab) wantAnswer(button, want string) {
 	}
 }
 
-// wantWelcome waits until the tab is connected with an instance as a user, and shows it.
+// wantWelcome waits until the tab shows that it is connected to an instance as a user.
 func (p *tab) wantWelcome(a *App, user string) {
 	p.t.Helper()
 	p.await(fmt.Sprintf("a welcome of %s for %q", a.Instance, user), `(instance, user) => {
@@ -283,14 +283,15 @@ func (p *tab) wantWelcome(a *App, user string) {
 	}`, a.Instance, user)
 }
 
-// wantStatus waits until the page says of the connection something that begins so.
+// wantStatus waits until the status of the connection in the page begins with this text.
 func (p *tab) wantStatus(words string) {
 	p.t.Helper()
 	p.await("the status "+words, `(words) => $("status").textContent.startsWith(words)`, words)
 }
 
-// wantLog waits until the last of these frames has arrived, and wants exactly these to have, in this order;
-// of the protocol's own no matter which. A frame is its event, its data, and its ref if it has one.
+// wantLog waits until the last of these frames has arrived, and checks that exactly these have, in this
+// order. Frames of the protocol itself are left out. A frame is its event, its data, and its ref if it has
+// one.
 func (p *tab) wantLog(want ...string) {
 	p.t.Helper()
 	const log = `rows("log").reverse().filter((li) => !li.dataset.event.startsWith("rollcall:"))
@@ -311,7 +312,7 @@ func (p *tab) wantListed(user, state string, sockets int) {
 		li.dataset.sockets === String(sockets))`, user, state, sockets)
 }
 
-// wantUnlisted waits until the page lists a user no more.
+// wantUnlisted waits until the page no longer lists a user.
 func (p *tab) wantUnlisted(user string) {
 	p.t.Helper()
 	p.await(user+" not listed", `(user) => rows("online").every((li) => li.dataset.user !== user)`, user)

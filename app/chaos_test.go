@@ -54,7 +54,7 @@ func TestChaos(t *testing.T) {
 	t.Logf("seed %d\n%s", seed, c.report)
 }
 
-// play plays one fault, perhaps while some clients come and go, and wants everything to be right after it.
+// play plays one fault, perhaps while some clients disconnect and return, and verifies everything after it.
 func (c *cluster) play(f fault, seed uint64) {
 	c.t.Helper()
 	c.t.Log(f.name)
@@ -74,7 +74,7 @@ func (c *cluster) play(f fault, seed uint64) {
 	run.finish()
 }
 
-// churn lets some clients drop, vanish for a time, or leave, and come back.
+// churn has some clients lose their connection, stay away for a time, or leave, and return.
 func (p *clientPool) churn(r *rand.Rand) {
 	for range 1 + r.IntN(5) {
 		c := p.clients[r.IntN(len(p.clients))]
@@ -91,8 +91,8 @@ func (p *clientPool) churn(r *rand.Rand) {
 	}
 }
 
-// clusterForChaos puts the cluster on the Redis of the flags, if there is one, under names of its own, which
-// it cleans up.
+// clusterForChaos puts the cluster on the Redis that the flags name, if they do, with a prefix of its own,
+// and removes its keys at the end.
 func clusterForChaos(c *cluster) {
 	if *chaosRedis == "" {
 		return
@@ -110,7 +110,7 @@ func clusterForChaos(c *cluster) {
 	c.prefix = "chaos:" + cryptorand.Text() + ":"
 	c.t.Cleanup(func() { c.removeKeys(); direct.Close() })
 	info, _ := c.redis("INFO", "server").ToString()
-	// under TLS a link's name would not fit, and nodes of a Cluster name each other
+	// with TLS the name of a link would not fit the certificate, and the nodes of a Cluster name each other
 	c.linked = c.url.Scheme == "redis" && len(option.InitAddress) == 1 &&
 		strings.Contains(info, "redis_mode:standalone")
 	c.othersClients = c.subscribers()

@@ -4,5 +4,5 @@ package main
 
 import "syscall"
 
-// endWithUs would end a child even if this process is killed, if this system could do that.
+// endWithUs does nothing: this system cannot end a child process when the test process is killed.
 func endWithUs(syscall.Signal) *syscall.SysProcAttr { return nil }

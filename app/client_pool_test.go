@@ -12,14 +12,14 @@ import (
 	"rollcall/lua/redistest"
 )
 
-// the client pool are clients. Each comes back by itself whenever its socket closes, as the close code says.
+// clientPool is many clients. Each reconnects by itself whenever its socket closes, as the close code says.
 type clientPool struct {
 	cluster *cluster
 	users   []*user
 	clients []*client
 
 	mu sync.Mutex
-	// mu guards the following, and the state of users and clients
+	// mu guards the following, and what changes in users and clients
 	changed chan struct{} // closed and replaced whenever somebody connects, goes, or hears a fence
 }
 
@@ -38,7 +38,7 @@ type user struct {
 	since        time.Time // as last told
 }
 
-// startClientPool connects so many users, every third of them twice.
+// startClientPool connects so many users. Every third of them has two clients.
 func startClientPool(c *cluster, people int) *clientPool {
 	p := &clientPool{cluster: c, changed: make(chan struct{})}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -68,7 +68,7 @@ func startClientPool(c *cluster, people int) *clientPool {
 	return p
 }
 
-// comeBack lets a client that vanished or left connect again.
+// comeBack has a client connect again that vanished or left.
 func (p *clientPool) comeBack(c *client) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -76,7 +76,8 @@ func (p *clientPool) comeBack(c *client) {
 	p.changedLocked()
 }
 
-// holdSome keeps every other one of those from coming back who have sockets at these nodes alone.
+// holdSome chooses the users whose sockets are all at these nodes, and keeps every second of them from
+// reconnecting.
 func (p *clientPool) holdSome(nodes []*node) (held []*user, clients []*client) {
 	var instances []string
 	for _, n := range nodes {
@@ -101,7 +102,7 @@ func (p *clientPool) holdSome(nodes []*node) (held []*user, clients []*client) {
 	return held, clients
 }
 
-// release lets clients that were held connect again.
+// release lets clients connect again that holdSome has chosen.
 func (p *clientPool) release(clients []*client) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -116,7 +117,7 @@ func (p *clientPool) changedLocked() {
 	p.changed = make(chan struct{})
 }
 
-// await waits until something is so.
+// await waits until a condition on the pool holds. It looks again after every change.
 func (p *clientPool) await(what string, isSoLocked func() bool) {
 	p.cluster.t.Helper()
 	for giveUp := time.After(redistest.Patience); ; {
@@ -134,14 +135,14 @@ func (p *clientPool) await(what string, isSoLocked func() bool) {
 	}
 }
 
-// allConnectedLocked says whether everybody is connected who is to be, and nobody else.
+// allConnectedLocked reports whether exactly those clients are connected that are to be.
 func (p *clientPool) allConnectedLocked() bool {
 	return !slices.ContainsFunc(p.clients, func(c *client) bool {
 		return (c.wanted && !c.held) != (c.instance != "")
 	})
 }
 
-// connected is where everybody is connected: user → instance → sockets.
+// connected returns where everybody is connected: user → instance → sockets.
 func (p *clientPool) connected() (at map[string]map[string]int, complete bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -158,5 +159,5 @@ func (p *clientPool) connected() (at map[string]map[string]int, complete bool) {
 	return at, p.allConnectedLocked()
 }
 
-// lastsLong makes a token outlast any test.
+// lastsLong makes a token live longer than any test.
 func lastsLong(claims jwt.MapClaims) { claims["exp"] = time.Now().Add(24 * time.Hour).Unix() }

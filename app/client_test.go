@@ -12,7 +12,7 @@ import (
 	"rollcall/lua/redistest"
 )
 
-// client is one client.
+// client is a client of a user, which reconnects by itself.
 type client struct {
 	pool  *clientPool
 	user  *user
@@ -35,7 +35,7 @@ type client struct {
 	asked, answered int // questions to the gateway; counted up only while the socket is the same
 }
 
-// receivedPush is a numbered push that came.
+// receivedPush is a push with a number that a client received.
 type receivedPush struct {
 	id     string
 	socket int // of this client, from 1
@@ -43,7 +43,7 @@ type receivedPush struct {
 	N      int
 }
 
-// run keeps the client connected whenever it is to be.
+// run keeps the client connected as long as it is to be.
 func (c *client) run(ctx context.Context) {
 	for c.waitWanted(ctx) {
 		var end error
@@ -59,7 +59,7 @@ func (c *client) run(ctx context.Context) {
 	}
 }
 
-// waitWanted waits until the client is to be connected; false: never again.
+// waitWanted waits until the client is to be connected. It returns false when that will never be again.
 func (c *client) waitWanted(ctx context.Context) bool {
 	for {
 		c.pool.mu.Lock()
@@ -78,7 +78,7 @@ func (c *client) waitWanted(ctx context.Context) bool {
 	}
 }
 
-// dial connects to any instance that serves, as a balancer would.
+// dial connects to any instance that serves, as a load balancer would.
 func (c *client) dial(ctx context.Context) (*websocket.Conn, string, error) {
 	nodes := c.pool.cluster.serving()
 	if len(nodes) == 0 {
@@ -101,7 +101,7 @@ func (c *client) dial(ctx context.Context) (*websocket.Conn, string, error) {
 	return conn, process.Instance, nil
 }
 
-// read reads until the socket closes, and says why it did.
+// read reads until the socket closes, and returns why.
 func (c *client) read(conn *websocket.Conn, instance string) error {
 	defer conn.Close()
 	for {
@@ -157,7 +157,7 @@ func (c *client) reachableLocked() {
 	}
 }
 
-// unreachableLocked is called when the client closes, or finds that it was closed.
+// unreachableLocked notes that the client has closed its socket, or has found it closed.
 func (c *client) unreachableLocked() {
 	if c.instance != "" && !c.reachable.IsZero() {
 		if c.user.online--; c.user.online == 0 {
@@ -184,8 +184,8 @@ func (c *client) closed(instance string, err error) {
 	p.changedLocked()
 }
 
-// pause is how long the client waits before it comes back. Told to, it comes back over a second; it tries
-// again soon.
+// pause returns how long the client waits before it connects again. After a goaway it chooses a time within a
+// second; after a refusal it tries again soon.
 func (c *client) pause(refused, end error) time.Duration {
 	var e *websocket.CloseError
 	switch {
@@ -205,7 +205,7 @@ func (c *client) closeLocked() {
 	}
 }
 
-// dropSocket cuts the client's connection, as a tunnel does. It comes back at once.
+// dropSocket cuts the client's connection, as a tunnel does. The client reconnects at once.
 func (c *client) dropSocket() {
 	c.pool.mu.Lock()
 	defer c.pool.mu.Unlock()
@@ -215,14 +215,14 @@ func (c *client) dropSocket() {
 	}
 }
 
-// vanish cuts the client's connection for as long as it is not told to come back.
+// vanish cuts the client's connection. The client stays away until comeBack.
 func (c *client) vanish() {
 	c.pool.mu.Lock()
 	defer c.pool.mu.Unlock()
 	c.closeLocked()
 }
 
-// leave closes on purpose.
+// leave closes the socket on purpose, with code 1000.
 func (c *client) leave() {
 	c.pool.mu.Lock()
 	defer c.pool.mu.Unlock()

@@ -18,8 +18,8 @@ import (
 	"rollcall/lua/redistest"
 )
 
-// These tests are about static/rollcall.js on a page that is not ours: how it comes back, when not, and what
-// it says of it.
+// These tests are about static/rollcall.js in a page that is not Rollcall's own: how it reconnects, when it
+// does not, and what it reports.
 
 func TestClient_GivesUpOnATokenThatDoesNotComeAndAsksAgain(t *testing.T) {
 	t.Parallel()
@@ -117,7 +117,7 @@ func TestClient_AsksForAnotherTokenIfTheServerRefusesOne(t *testing.T) {
 	}
 	p.wantStep("waiting", "has expired")
 
-	// one that nothing can replace
+	// a token that nothing can replace
 	p.see(`(token) => { client.close(); start({ url: "ws://`+a.Addr+`/ws", token }); }`, old)
 	p.wantStep("closed", "has expired")
 }
@@ -211,7 +211,7 @@ func TestClient_LeavesADeadPathWhenTheNetworkOrThePageComesBack(t *testing.T) {
 	}
 }
 
-// startScripted starts a shop whose /ws follows a script, and a page whose client is connected with it.
+// startScripted starts a shop whose /ws follows a script, and a page whose client is connected to it.
 func startScripted(t *testing.T, heartbeatMS int, options, before string) (*scripted, *tab) {
 	t.Helper()
 	s, b := openShop(t), startBrowser(t)
@@ -220,7 +220,7 @@ func startScripted(t *testing.T, heartbeatMS int, options, before string) (*scri
 	return server, b.enter(s, options, before)
 }
 
-// next is what the server sees next.
+// next waits for the next thing that the server sees.
 func (s *scripted) next(t *testing.T) string {
 	t.Helper()
 	select {

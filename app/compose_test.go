@@ -94,8 +94,8 @@ func TestDocs_ACLCanBePastedAndIsEnough(t *testing.T) {
 	gather(t, []*App{a, b}, 4).wantAllIsWell()
 }
 
-// inline gives a server a line as it stands, as redis-cli does with what is pasted, and returns the first
-// line of the answer.
+// inline sends a line to a Redis as it is, as redis-cli does with a pasted line, and returns the first line
+// of the answer.
 func inline(t *testing.T, addr, line string) string {
 	t.Helper()
 	conn, err := net.Dial("tcp", addr)

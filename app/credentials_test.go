@@ -134,7 +134,7 @@ func TestCredentials_EveryKeyAndSecretOfARotationWorks(t *testing.T) {
 	}
 }
 
-// publicKeyFile is a PEM file with a key in it.
+// publicKeyFile writes a public key to a PEM file.
 func publicKeyFile(t *testing.T, key *ecdsa.PublicKey) string {
 	t.Helper()
 	der, err := x509.MarshalPKIXPublicKey(key)
@@ -160,7 +160,7 @@ func TestToken_OfAPublicKeyIsVerified(t *testing.T) {
 	lasting := jwt.MapClaims{"sub": "alice", "exp": time.Now().Add(time.Hour).Unix()}
 	signed, _ := jwt.NewWithClaims(jwt.SigningMethodES256, lasting).SignedString(key)
 	dial(t, "ws://"+a.Addr+"/ws?token="+signed, nil)
-	// the public key is no secret: it must not verify as one
+	// the public key is not secret, so it must not verify tokens as a shared secret does
 	pemText, _ := os.ReadFile(file)
 	forged, _ := jwt.NewWithClaims(jwt.SigningMethodHS256, lasting).SignedString(pemText)
 	wantProblem(t, ask(t, a, "GET", "/ws?token="+forged, "", http.Header{"Authorization": nil}), 401,

@@ -16,7 +16,7 @@ import (
 	"rollcall/handlers/sockets"
 )
 
-// startMadeUp starts an instance in dev mode that makes up its secret and key, as `make run` does.
+// startMadeUp starts an instance in development mode that makes its own secret and key, as `make run` does.
 func startMadeUp(t *testing.T) *App {
 	t.Helper()
 	c := parsed(t, "--addr=127.0.0.1:0", "--drain=2s")
@@ -32,7 +32,7 @@ func startMadeUp(t *testing.T) *App {
 	return a
 }
 
-// parsed are the settings of these flags alone.
+// parsed returns the settings that these flags make.
 func parsed(t *testing.T, flags ...string) *Config {
 	t.Helper()
 	var c commands
@@ -42,7 +42,7 @@ func parsed(t *testing.T, flags ...string) *Config {
 	return &c.Config
 }
 
-// tokenOf is a token that dev mode makes.
+// tokenOf asks development mode for a token.
 func tokenOf(t *testing.T, a *App, user string) string {
 	t.Helper()
 	got := ask(t, a, "GET", "/dev/token?user="+user, "")
@@ -53,7 +53,7 @@ func tokenOf(t *testing.T, a *App, user string) string {
 	return made
 }
 
-// askHost asks without a key, and names a host.
+// askHost makes a request without a key, with this Host.
 func askHost(t *testing.T, a *App, path, host string) answer {
 	t.Helper()
 	recorder := httptest.NewRecorder()
@@ -116,7 +116,7 @@ func TestConfig_RefusesASettingThatIsSetAndEmpty(t *testing.T) {
 			t.Errorf("%s: %v", variable, err)
 		}
 	}
-	// compose.yaml hands this one on even if it is empty; nobody is let in by it
+	// compose.yaml passes this variable on even if it is empty; an empty one lets nobody in
 	if err := checkEnvironment(parser, []string{"ROLLCALL_ALLOWED_ORIGINS=", "ROLLCALL_DRAIN=10s",
 		"EMPTY="}); err != nil {
 		t.Error(err)
@@ -150,7 +150,7 @@ func TestConfig_RefusesAMisspeltVariableAndSuggestsTheNearestName(t *testing.T) 
 		}
 	}
 	for _, others := range []string{
-		// and what Kubernetes sets for a service called rollcall, or rollcall-web
+		// the latter are what Kubernetes sets for services called rollcall or rollcall-web
 		"ROLLCALL_VERSION", "ROLLCALL_TEST_REDIS", "OTHER_ROLLCALL",
 		"ROLLCALL_SERVICE_HOST", "ROLLCALL_SERVICE_PORT", "ROLLCALL_SERVICE_PORT_HTTP", "ROLLCALL_PORT",
 		"ROLLCALL_PORT_8080_TCP",
@@ -162,7 +162,7 @@ func TestConfig_RefusesAMisspeltVariableAndSuggestsTheNearestName(t *testing.T) 
 	}
 }
 
-// Else an instance that was to serve in production would begin in development mode.
+// Otherwise an instance that is to serve in production would start in development mode.
 func TestConfig_KeyOfAnAuditIsNotTakenForTheKeysOfAnInstance(t *testing.T) {
 	t.Parallel()
 	const audits, instances = "ROLLCALL_API_KEY=of-an-audit-0123456789",
@@ -288,7 +288,7 @@ func TestDevMode_AnswersOnLocalhostOnly(t *testing.T) {
 	wantProblem(t, ask(t, a, "GET", "/dev/token?user=", ""), 400, "bad_user")
 
 	strict := startApp(t, "--jwt-issuer=https://id.example", "--jwt-audience=rollcall")
-	// made as this instance wants them
+	// it was made as this instance requires
 	dial(t, fmt.Sprintf("ws://%s/ws?token=%s", strict.Addr, tokenOf(t, strict, "alice")), nil)
 
 	plain := startApp(t, "--redis-url="+a.RedisURL)

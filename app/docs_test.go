@@ -11,7 +11,7 @@ import (
 	"unicode/utf8"
 )
 
-// documents reads all documents, by their path from the top of the repository.
+// documents reads all documents, by their path from the root of the repository.
 func documents(t *testing.T) map[string]string {
 	t.Helper()
 	texts := map[string]string{}
@@ -80,7 +80,7 @@ func TestDocs_EveryLinkLeadsToAFileAndAHeading(t *testing.T) {
 	}
 }
 
-// anchors are the anchors that GitHub makes of a document's headings.
+// anchors returns the anchors that GitHub makes of a document's headings.
 func anchors(text string) map[string]bool {
 	made := map[string]bool{}
 	for _, heading := range headings.FindAllStringSubmatch(fences.ReplaceAllString(text, ""), -1) {
@@ -110,7 +110,7 @@ func TestDocs_READMEIsReadInThreeMinutes(t *testing.T) {
 	}
 }
 
-// Tables and code may be longer.
+// Lines of tables and code may be longer.
 func TestDocs_ProseHas110Columns(t *testing.T) {
 	t.Parallel()
 	for name, text := range documents(t) {

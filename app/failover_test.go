@@ -59,7 +59,8 @@ func TestFaults_PresenceIsExactThroughAMovedSlotAndALostMasterOfACluster(t *test
 	t.Logf("\n%s", c.report)
 }
 
-// failOver kills a master and waits until there is another. What Redis had taken last may be lost.
+// failOver kills a master and waits until another has taken over. The writes that Redis accepted last may be
+// lost.
 func (run *faultRun) failOver(master *redistest.Server, awaitHeir func()) {
 	run.lostState, run.unreachable, run.lostMessages = true, true, true
 	master.Kill()

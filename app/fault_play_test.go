@@ -11,15 +11,15 @@ import (
 	"rollcall/lua/redistest"
 )
 
-// killInstances kills instances. Of those who have sockets there alone, every other one does not come back;
-// how long it takes until they are believed to be online no more, and are swept, is noted. Then there are new
-// instances.
+// killInstances kills instances, and starts new ones later. Of the users who had sockets only there, every
+// second one does not reconnect meanwhile. It measures how long others report those as online, and how long
+// until they are swept.
 func (run *faultRun) killInstances(nodes ...*node) {
 	run.cluster.t.Helper()
 	run.awaitSwept(run.crash(nodes))
 }
 
-// killedInstances are instances that were killed, and those who do not come back.
+// killedInstances is what was killed at once, and the users who do not reconnect.
 type killedInstances struct {
 	nodes   []*node
 	users   []*user
@@ -70,8 +70,8 @@ func (run *faultRun) awaitSwept(d *killedInstances) {
 	run.faultEnded = time.Now()
 }
 
-// wantSeen wants it to be told of users that they were last seen when their instance was killed, or until
-// when it was believed; its last renewal may have been on its way.
+// wantSeen checks when users were last seen, as reported: at the time when their instance was killed, or as
+// long after it as its lease was valid. The last renewal may have been on its way.
 func (c *cluster) wantSeen(node *node, d *killedInstances) {
 	c.t.Helper()
 	for _, u := range d.users {
@@ -103,13 +103,13 @@ func (run *faultRun) killWithoutRedis(n *node, d time.Duration) {
 	dead := run.crash([]*node{n})
 	lapse(d)
 	run.cluster.server.Resume()
-	// Redis does only now what the instance had asked for before, such as to renew its lease
+	// only now Redis does what the instance sent before it died, such as a renewal of its lease
 	dead.over = time.Now()
 	run.awaitSwept(dead)
 }
 
-// replaceWithoutRedis stops an instance politely while Redis is out of reach of all, and starts another when
-// it is not.
+// replaceWithoutRedis stops an instance while no instance can reach Redis, and starts another when they can
+// again.
 func (run *faultRun) replaceWithoutRedis(n *node, d time.Duration) {
 	run.cluster.t.Helper()
 	run.unreachable = true
@@ -129,13 +129,13 @@ func (run *faultRun) emptyRedisBehind(n *node, d time.Duration) {
 	run.emptyRedis()
 	lapse(d)
 	n.thaw()
-	// nobody but Redis knew who is there, and Redis has forgotten
+	// only Redis knew of the sockets of this instance, and it has forgotten them
 	n.addCutOff(max(time.Since(began), clusterGrace))
 	run.faultEnded = time.Now()
 }
 
-// stallClient opens a socket that does not read, and pushes to it until its instance has closed it. That its
-// user is not told to be online says nothing: a lease may have lapsed for a moment.
+// stallClient opens a socket that does not read, and pushes to it until its instance closes it. It does not
+// check the state in the answers: a lease may have expired for a moment.
 func (run *faultRun) stallClient(n *node) {
 	c := run.cluster
 	c.t.Helper()
@@ -149,7 +149,7 @@ func (run *faultRun) stallClient(n *node) {
 	run.faultEnded = time.Now()
 }
 
-// tooSlow is the instance's count of clients that were too slow, as /metrics tells it.
+// tooSlow reads the instance's count of clients that were too slow from /metrics.
 func (n *node) tooSlow() string {
 	n.cluster.t.Helper()
 	return redistest.Eventually(n.cluster.t, "the instance to count slow clients", func() (string, bool) {
@@ -160,7 +160,7 @@ func (n *node) tooSlow() string {
 	})
 }
 
-// replaceInstance stops an instance politely, and starts another.
+// replaceInstance stops an instance with SIGTERM, and starts another.
 func (run *faultRun) replaceInstance(n *node) {
 	run.cluster.t.Helper()
 	n.leave()
@@ -168,7 +168,7 @@ func (run *faultRun) replaceInstance(n *node) {
 	run.faultEnded = time.Now()
 }
 
-// partition does something to the links of nodes for a time.
+// partition breaks the links of some nodes for a time.
 func (run *faultRun) partition(how func(*node), d time.Duration, nodes ...*node) {
 	run.cluster.t.Helper()
 	run.unreachable = len(nodes) == len(run.cluster.nodes)
@@ -198,8 +198,8 @@ func (run *faultRun) delayLinks(by, d time.Duration) {
 	run.faultEnded = time.Now()
 }
 
-// redis runs a command, past all links. It is tried again if the connection was lost, as after a restart of
-// Redis.
+// redis runs a command on the Redis itself, not through a link. It tries again if the connection was lost, as
+// after a restart of Redis.
 func (c *cluster) redis(words ...string) rueidis.RedisResult {
 	c.t.Helper()
 	result := redistest.Eventually(c.t, "Redis to answer "+words[0], func() (rueidis.RedisResult, bool) {
@@ -217,14 +217,14 @@ func (run *faultRun) flushScripts() {
 	run.faultEnded = time.Now()
 }
 
-// emptyRedis takes everything that Redis holds.
+// emptyRedis deletes everything in Redis.
 func (run *faultRun) emptyRedis() {
 	run.lostState = true
 	run.cluster.redis("FLUSHALL")
 	run.faultEnded = time.Now()
 }
 
-// killRedis kills the server and starts it again, empty, after a time.
+// killRedis kills the server, and starts it again after a time. It is empty then.
 func (run *faultRun) killRedis(d time.Duration) {
 	run.lostState, run.unreachable, run.lostMessages = true, true, true
 	run.cluster.server.Kill()
@@ -242,8 +242,8 @@ func (run *faultRun) pauseRedis(d time.Duration) {
 	run.faultEnded = time.Now()
 }
 
-// killSubscriptions closes the connections on which instances listen; of a Redis that is not ours, only those
-// that came with us.
+// killSubscriptions closes the connections on which instances listen. In a Redis that is not ours it spares
+// the subscribers that were there before us.
 func (run *faultRun) killSubscriptions() {
 	run.lostMessages = true
 	for _, id := range run.cluster.subscribers() {
@@ -255,7 +255,7 @@ func (run *faultRun) killSubscriptions() {
 	run.wantListening()
 }
 
-// wantListening waits until every instance listens, as far as Redis knows, and notes how long it took.
+// wantListening waits until Redis has a subscriber for every instance, and notes how long that took.
 func (run *faultRun) wantListening() {
 	c := run.cluster
 	c.t.Helper()
@@ -272,7 +272,7 @@ func (run *faultRun) wantListening() {
 	c.report.played(run.name+": all listen again", time.Since(run.faultEnded))
 }
 
-// subscribers are the ids of Redis' clients that subscribe.
+// subscribers returns the ids of Redis' clients that have subscribed.
 func (c *cluster) subscribers() (ids []string) {
 	c.t.Helper()
 	list, _ := c.redis("CLIENT", "LIST", "TYPE", "pubsub").ToString()
@@ -284,8 +284,8 @@ func (c *cluster) subscribers() (ids []string) {
 	return ids
 }
 
-// overflowSubscription stalls what one instance listens to until Redis has enough of it and closes the
-// connection.
+// overflowSubscription slows down what one instance listens to until Redis reaches its output limit and
+// closes the connection.
 func (run *faultRun) overflowSubscription(n *node) {
 	c := run.cluster
 	c.t.Helper()

@@ -18,13 +18,13 @@ import (
 	"rollcall/lua/redistest"
 )
 
-// run is what is watched from before a fault until everything is right again.
+// faultRun is what is watched from before a fault until everything is right again.
 type faultRun struct {
 	cluster    *cluster
 	name       string
 	faultEnded time.Time // when the fault ended, and mending could begin
 
-	// what the fault makes of Redis
+	// what the fault does to Redis
 	lostState    bool // it lost what it held
 	unreachable  bool // no instance could reach it for a while
 	lostMessages bool // it threw away messages that it had taken for instances
@@ -38,7 +38,7 @@ type faultRun struct {
 	reads  []offlineRead
 }
 
-// deliveredPush is a push that was answered with instances ≥ 1.
+// deliveredPush is a push whose answer names at least one instance.
 type deliveredPush struct {
 	id        string
 	user      string
@@ -46,13 +46,13 @@ type deliveredPush struct {
 	written   int // sockets it was written to, if that was asked for
 }
 
-// offlineRead is a user who was told not to be online.
+// offlineRead is a user whom an instance did not report as online.
 type offlineRead struct {
 	node        *node
 	user, state string
 }
 
-// begin begins to watch: readers, pushers and askers work until stopWatching.
+// begin starts to watch: pushes, reads and events of clients go on until stopWatching.
 func (c *cluster) begin(name string) *faultRun {
 	ctx, stop := context.WithCancel(context.Background())
 	run := &faultRun{cluster: c, name: name, faultEnded: time.Now(), stop: stop}
@@ -74,7 +74,7 @@ func (run *faultRun) stopWatching() {
 	run.loops.Wait()
 }
 
-// begin forgets what happened before this run.
+// beginRun forgets what clients noted before this run.
 func (p *clientPool) beginRun() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -86,7 +86,7 @@ func (p *clientPool) beginRun() {
 	}
 }
 
-// each calls f again and again until the context ends. The pace leaves room for others on the machine.
+// each calls f again and again until the context ends. Between two calls it leaves the machine to others.
 func each(ctx context.Context, pace time.Duration, f func(turn int)) {
 	ticks := time.NewTicker(pace)
 	defer ticks.Stop()
@@ -100,7 +100,7 @@ func each(ctx context.Context, pace time.Duration, f func(turn int)) {
 	}
 }
 
-// push pushes numbered events to random users through one node.
+// push pushes numbers to random users through one node.
 func (run *faultRun) push(ctx context.Context, n *node) {
 	each(ctx, 5*time.Millisecond, func(turn int) {
 		if !n.serves() {
@@ -121,7 +121,7 @@ func (run *faultRun) push(ctx context.Context, n *node) {
 	})
 }
 
-// notePush notes what the answer to a push says.
+// notePush notes what the answer to a push promises.
 func (run *faultRun) notePush(user string, text []byte) {
 	var said struct {
 		ID        string
@@ -136,7 +136,7 @@ func (run *faultRun) notePush(user string, text []byte) {
 	run.pushes = append(run.pushes, deliveredPush{said.ID, user, said.Instances, said.Sockets.Written})
 }
 
-// readAll asks random nodes about everybody.
+// readAll asks random nodes about all users.
 func (run *faultRun) readAll(ctx context.Context) {
 	var query []string
 	for _, u := range run.cluster.pool.users {
@@ -174,7 +174,7 @@ func (run *faultRun) readAll(ctx context.Context) {
 	})
 }
 
-// askGateway asks, through random sockets, what the gateway answers.
+// askGateway sends events through random sockets, which the gateway answers.
 func (run *faultRun) askGateway(ctx context.Context) {
 	p := run.cluster.pool
 	each(ctx, 20*time.Millisecond, func(int) {
@@ -194,7 +194,7 @@ func (run *faultRun) askGateway(ctx context.Context) {
 	})
 }
 
-// finish waits until everything is right again, and judges what happened meanwhile.
+// finish waits until everything is right again, and verifies what happened meanwhile.
 func (run *faultRun) finish() {
 	c := run.cluster
 	c.t.Helper()
@@ -213,8 +213,8 @@ func (run *faultRun) finish() {
 	run.verify()
 }
 
-// wantFencePassed pushes to everybody through a node until the answer says that all their instances took it,
-// and wants all to get it. What was pushed there before has come by then, or never will.
+// wantFencePassed pushes a fence to everybody through a node until the answer says that all their instances
+// took it, and waits until all have got it. Whatever was pushed there before has arrived then, or never will.
 func (c *cluster) wantFencePassed(n *node) {
 	c.t.Helper()
 	truth, _ := c.pool.connected()
@@ -237,7 +237,7 @@ func (c *cluster) wantFencePassed(n *node) {
 	})
 }
 
-// wantCleanAudit wants every instance to find its own map in Redis, with nothing missing and nothing else.
+// wantCleanAudit waits for an audit by all living instances, and checks that none differs from Redis.
 func (c *cluster) wantCleanAudit() {
 	c.t.Helper()
 	nodes := c.serving()

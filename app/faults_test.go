@@ -7,14 +7,14 @@ import (
 	"time"
 )
 
-// fault is something that goes wrong, and is right again when play returns, or may then mend.
+// fault is something that goes wrong. When play returns, its cause is gone, and everything may recover.
 type fault struct {
 	name string
 	on   reach
 	play func(run *faultRun, r *rand.Rand)
 }
 
-// reach is what a fault must have in its hands.
+// reach says what play must be able to touch.
 type reach int
 
 const (
@@ -23,7 +23,7 @@ const (
 	onRedis        // a Redis of our own
 )
 
-// faults are all that can be played.
+// faults lists everything that can be played.
 var faults = []fault{
 	{"clients come and go", anywhere, func(run *faultRun, r *rand.Rand) { lapse(short(r)) }},
 	{"a client stalls", anywhere, func(run *faultRun, r *rand.Rand) { run.stallClient(run.cluster.one(r)) }},

@@ -117,7 +117,7 @@ func TestGate_AHeadHas16KiBAndSomeLinesAtMost(t *testing.T) {
 	}
 }
 
-// withFiles is the binary as a program that may open only so many files.
+// withFiles returns a program that starts the binary with so many files at most.
 func withFiles(t *testing.T, files int) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "rollcall")
@@ -128,7 +128,7 @@ func withFiles(t *testing.T, files int) string {
 	return path
 }
 
-// flood opens connections that each send something and then only wait.
+// flood opens connections. Each sends something and then waits.
 func flood(t *testing.T, a *App, count int, text string) {
 	t.Helper()
 	for range count {
@@ -145,7 +145,7 @@ const anonymousHandshake = "GET /ws HTTP/1.1\r\nHost: localhost\r\n" +
 	"Connection: Upgrade\r\nUpgrade: websocket\r\n" +
 	"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 
-// wantAnswers wants an instance to answer over a new connection.
+// wantAnswers checks that an instance answers on a new connection.
 func wantAnswers(t *testing.T, a *App, path string) int {
 	t.Helper()
 	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: redistest.Patience}

@@ -9,7 +9,7 @@ import (
 	"rollcall/lua/redistest"
 )
 
-// wantDeadline waits until the lease of an instance ends so many ms after a moment, and returns when it ends.
+// wantDeadline waits until an instance's lease ends so many ms after a moment, and returns when it ends.
 func wantDeadline(t *testing.T, redis *redistest.Server, instance string, after int64) (deadline int64) {
 	t.Helper()
 	return redistest.Eventually(t, "the lease of "+instance+" to be renewed", func() (int64, bool) {
@@ -92,7 +92,7 @@ func TestInstance_KeepsPresenceAndPushesGoingOnAFullRedisAndNamesIt(t *testing.T
 	}
 }
 
-// metric is the value of one without labels.
+// metric returns the value of a metric without labels.
 func metric(t *testing.T, a *App, name string) string {
 	t.Helper()
 	for line := range strings.Lines(ask(t, a, "GET", "/metrics", "").text) {

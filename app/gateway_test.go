@@ -57,7 +57,7 @@ func TestGateway_AnAnonymousAskerGetsItsAnswersAlone(t *testing.T) {
 	other.wantFrame("last", "null")
 }
 
-// withHandlers starts an instance that answers more events.
+// withHandlers starts an instance with handlers for more events.
 func withHandlers(t *testing.T, more map[string]sockets.Handler, flags ...string) *App {
 	t.Helper()
 	events := sockets.Builtin()
@@ -207,7 +207,7 @@ func TestPush_APublishErrorIsNotSwallowed(t *testing.T) {
 		"redis_unreachable")
 }
 
-// startLonely starts an instance without sockets, whose Redis is away.
+// startLonely starts an instance without sockets, and takes its Redis away.
 func startLonely(t *testing.T, redis *redistest.Server) *App {
 	t.Helper()
 	redis.Restart()

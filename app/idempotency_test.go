@@ -14,8 +14,8 @@ import (
 
 func keyed(key string) http.Header { return http.Header{"Idempotency-Key": {key}} }
 
-// askSurely asks again as long as the answer only says that Redis is slow, or that a first request is under
-// way. On a busy machine that can be, and such an answer promises nothing.
+// askSurely asks again while the answer says only that Redis is slow, or that a first request is under way.
+// On a busy machine that happens, and such an answer promises nothing.
 func askSurely(t *testing.T, a *App, path, body string, header http.Header) answer {
 	t.Helper()
 	return redistest.Eventually(t, "an answer to "+path, func() (answer, bool) {

@@ -22,7 +22,7 @@ import (
 	"rollcall/lua/redistest"
 )
 
-// issuer publishes keys, 150 ms away from whoever asks.
+// issuer publishes a key set, at a distance of 150 ms.
 type issuer struct {
 	t   *testing.T
 	url string
@@ -30,7 +30,7 @@ type issuer struct {
 	mu sync.Mutex
 	// mu guards the following
 	keys map[string]*ecdsa.PrivateKey
-	// nil: answers with the keys; true if it has answered otherwise
+	// nil: it answers with the keys. It returns true if it has answered something else.
 	answer func(w http.ResponseWriter, asked int) bool
 	asked  int
 }
@@ -48,7 +48,7 @@ func startIssuer(t *testing.T, kids ...string) *issuer {
 	return i
 }
 
-// publish makes keys for these ids, if there are none, and publishes them and no others.
+// publish publishes keys with these ids and no others. It makes those that it does not have yet.
 func (i *issuer) publish(kids ...string) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -61,7 +61,7 @@ func (i *issuer) publish(kids ...string) {
 	i.keys = keys
 }
 
-// answers sets how it answers from now on.
+// answers sets how the issuer answers from now on.
 func (i *issuer) answers(how func(w http.ResponseWriter, asked int) bool) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -93,7 +93,7 @@ func (i *issuer) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 	}
 }
 
-// token is alice's, signed with a key that need not be published.
+// token makes a token for alice, signed with a key that need not be published.
 func (i *issuer) token(kid string) string {
 	i.t.Helper()
 	i.mu.Lock()
@@ -128,7 +128,7 @@ func unavailable(w http.ResponseWriter, _ int) bool {
 	return true
 }
 
-// wantGood wants a token to be good, at once or as soon as its key is found.
+// wantGood waits until a token is accepted, which may need a fetch of its key.
 func wantGood(t *testing.T, a *App, token string) {
 	t.Helper()
 	redistest.Eventually(t, "a token that is verified", func() (answer, bool) {
@@ -137,7 +137,7 @@ func wantGood(t *testing.T, a *App, token string) {
 	})
 }
 
-// wantNoKeys wants to be told that keys can't be fetched, and when to come again.
+// wantNoKeys checks that an answer says that the keys can't be fetched, and when to try again.
 func wantNoKeys(t *testing.T, got answer) {
 	t.Helper()
 	wantProblem(t, got, 503, "no_keys")

@@ -23,7 +23,7 @@ type link struct {
 	wires    map[*wire]bool
 }
 
-// hazard is what a link does to what goes one way. The zero hazard does nothing.
+// hazard is what happens on a link in one direction. The zero hazard is none.
 type hazard struct {
 	silent        bool          // what comes is lost
 	delay, jitter time.Duration // until it goes on
@@ -50,7 +50,7 @@ func startLink(t *testing.T, upstream string) *link {
 	return l
 }
 
-// open lets connections through, at the same address as before.
+// open accepts connections, at the same address as before.
 func (l *link) open() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -85,7 +85,7 @@ func (l *link) cut() {
 	l.endLocked(func(*wire) bool { return true })
 }
 
-// heal ends all faults. Connections on which something was lost end: nobody could make sense of the rest.
+// heal ends all faults. It closes the connections on which something was lost, since the rest makes no sense.
 func (l *link) heal() {
 	l.upwards.Store(&hazard{})
 	l.downwards.Store(&hazard{})
@@ -128,14 +128,13 @@ func (l *link) carry(listener net.Listener, near net.Conn) {
 	l.mu.Unlock()
 }
 
-// parcel is what was read at once, and when it goes on.
+// parcel is what was read at once, and when it is to be sent.
 type parcel struct {
 	bytes []byte
 	due   time.Time
 }
 
-// flow carries what goes one way. A narrow link reads no faster than it sends, so that what waits, waits at
-// the sender.
+// flow carries one direction. A slow link reads no faster than it sends, so that data waits at the sender.
 func (w *wire) flow(from, to net.Conn, now *atomic.Pointer[hazard]) {
 	parcels := make(chan parcel, 1024) // of a delayed link, under way; full: the sender waits
 	var sending sync.WaitGroup
@@ -164,7 +163,7 @@ func (w *wire) flow(from, to net.Conn, now *atomic.Pointer[hazard]) {
 	}
 }
 
-// send sends each parcel when it is due. When there are no more, the connection has ended.
+// send sends each parcel when it is due. After the last one, the connection ends.
 func (w *wire) send(to net.Conn, parcels <-chan parcel) {
 	for p := range parcels {
 		w.wait(time.Until(p.due))

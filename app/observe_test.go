@@ -19,7 +19,7 @@ import (
 	"rollcall/lua/redistest"
 )
 
-// wantMetrics wants all these lines, as soon as they are there: what ends is counted after it was answered.
+// wantMetrics waits until /metrics has all these lines. What ends a request is counted after its answer.
 func wantMetrics(t *testing.T, a *App, lines ...string) {
 	t.Helper()
 	for _, line := range lines {
@@ -194,7 +194,7 @@ func TestMetrics_ShowThatAnInstanceDrains(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// who reads nothing, not even that it should go
+	// it reads nothing, not even the goaway
 	stays, _, err := websocket.DefaultDialer.Dial("ws://"+a.Addr+"/ws", nil)
 	if err != nil {
 		t.Fatal(err)
@@ -206,7 +206,7 @@ func TestMetrics_ShowThatAnInstanceDrains(t *testing.T) {
 	<-closed
 }
 
-// startLogging starts an instance whose log is kept.
+// startLogging starts an instance and keeps its log.
 func startLogging(t *testing.T, flags ...string) (*App, *lockedLog) {
 	t.Helper()
 	var log lockedLog
@@ -283,8 +283,8 @@ func TestHTTP_TheErrorOfABodyThatBreaksOffNamesNoAddresses(t *testing.T) {
 	}
 }
 
-// rawRequest sends the rest of a request after its first headers, then nothing more, and returns all that is
-// answered.
+// rawRequest sends the rest of a request after its first headers, then nothing more, and returns the whole
+// answer.
 func rawRequest(t *testing.T, a *App, request, contentType, rest string) string {
 	t.Helper()
 	conn, err := net.Dial("tcp", a.Addr)

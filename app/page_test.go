@@ -18,7 +18,7 @@ func TestPage_ShowsAnAnswerOnceInEachOfTheUsersTabs(t *testing.T) {
 		[]string{"events 1", "events 2", "events 3"}
 	asker.wantLog(withRef...)
 	other.wantLog(without...)
-	// whatever else they got would be before this
+	// anything else that they got would come before this
 	asker.push("alice", "last", "", "alice is online, taken by 1 instance")
 	asker.wantLog(append(withRef, "last null")...)
 	other.wantLog(append(without, "last null")...)
@@ -183,8 +183,7 @@ func TestPage_SaysHowManySocketsAPushWasWrittenToAndHowManyConfirmed(t *testing.
 	bob.wantLog("two null", "last null")
 }
 
-// kick kicks a user with the page's form, says yes when asked, and wants the page to say this about what
-// became of it.
+// kick kicks a user with the page's form, confirms it, and checks what the page then says about it.
 func (p *tab) kick(user, want string) {
 	p.t.Helper()
 	p.fill("push-user", user)

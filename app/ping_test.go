@@ -30,8 +30,8 @@ func TestPing_IsAnswered(t *testing.T) {
 	alice.wantError("reserved_event", "")
 }
 
-// slowly starts an instance with a handler "slow" that answers 1, and then works until the test ends it or is
-// over.
+// slowly starts an instance whose handler "slow" answers 1, and then works until the test ends it, or until
+// the test is over.
 func slowly(t *testing.T) (a *App, end func()) {
 	t.Helper()
 	ended := make(chan struct{})

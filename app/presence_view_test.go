@@ -12,7 +12,7 @@ import (
 	"rollcall/lua/redistest"
 )
 
-// presenceView is what an instance says of a user.
+// presenceView is what an instance reports of a user.
 type presenceView struct {
 	User, State     string
 	Since, LastSeen *time.Time
@@ -20,7 +20,7 @@ type presenceView struct {
 	Instances       []string
 }
 
-// readPresence reads presence from an instance: users by name. stale: the instance does not vouch for it.
+// readPresence reads users from an instance, by name. stale says that the instance does not vouch for them.
 func (n *node) readPresence(path string) (users map[string]presenceView, stale bool, err error) {
 	users = map[string]presenceView{}
 	for next := ""; ; {
@@ -48,8 +48,8 @@ func (n *node) readPresence(path string) (users map[string]presenceView, stale b
 	}
 }
 
-// difference compares what every instance says with what the clients know; empty: it is exact. vouched: no
-// instance says that it is stale.
+// difference compares what every instance reports with what the clients know, and returns a difference, or
+// nothing. vouched says that no instance called its answer stale.
 func (c *cluster) difference() (wrong string, vouched bool) {
 	vouched = true
 	truth, complete := c.pool.connected()
@@ -85,7 +85,8 @@ func (c *cluster) difference() (wrong string, vouched bool) {
 	return "", vouched
 }
 
-// wantExact waits until every instance says what is so, and vouches for it. It says when they first said so.
+// wantExact waits until every instance reports what the clients know, and vouches for it. It returns when
+// they first reported it.
 func (c *cluster) wantExact() (first time.Time) {
 	c.t.Helper()
 	redistest.Eventually(c.t, "presence to be exact", func() (string, bool) {

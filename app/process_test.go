@@ -14,7 +14,7 @@ import (
 	"rollcall/lua/redistest"
 )
 
-// binary is the service as users run it, built once, in binaryDir.
+// binary builds the service once, as users run it, in binaryDir.
 var binary = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "rollcall")
 	if err != nil {
@@ -41,7 +41,7 @@ type buildError struct{ out string }
 
 func (e *buildError) Error() string { return e.out }
 
-// process is an instance in a process of its own. It is an App as far as clients see.
+// process is an instance in a process of its own. To clients it is an App.
 type process struct {
 	*App
 	t      *testing.T
@@ -50,7 +50,7 @@ type process struct {
 	once   sync.Once
 }
 
-// startProcess starts an instance that can really die.
+// startProcess starts an instance that can be killed.
 func startProcess(t *testing.T, flags ...string) *process {
 	t.Helper()
 	return startBinary(t, mustBinary(t), flags...)
@@ -115,7 +115,7 @@ func (p *process) killInstance() {
 
 func (p *process) signal(signal syscall.Signal) { _ = p.cmd.Process.Signal(signal) }
 
-// wantExit wants the process to have ended by itself, with this code.
+// wantExit waits until the process has ended by itself, and checks its exit code.
 func (p *process) wantExit(code int) {
 	p.t.Helper()
 	<-p.exited

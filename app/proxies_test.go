@@ -40,8 +40,8 @@ func TestProxy_PassesSocketsPushesAndAnswers(t *testing.T) {
 	})
 }
 
-// streamLines is so many that a test gives up if each costs the 200 ms for which a proxy may keep what it
-// could send.
+// streamLines is so many that a test runs into its patience if each line takes the 200 ms for which a proxy
+// may hold back what it could send.
 const streamLines = 400
 
 func TestProxy_PassesAStreamLineByLine(t *testing.T) {
@@ -61,8 +61,8 @@ func TestProxy_PassesAStreamLineByLine(t *testing.T) {
 	})
 }
 
-// openStream opens a stream that is answered line by line: if the proxy is not full duplex, by saying that
-// the connection ends with it.
+// openStream opens a stream that is answered line by line. If the proxy is not full duplex, the request says
+// that the connection closes after it.
 func (f *front) openStream(t *testing.T, query string) *stream {
 	t.Helper()
 	body, lines := io.Pipe()
@@ -104,7 +104,7 @@ func numberLine(user string, n int) string {
 	return fmt.Sprintf(`{"user":%q,"event":"n","data":%d,"ref":"%d"}`, user, n, n)
 }
 
-// wantNumber wants the next answer to be about the number that was sent to the user.
+// wantNumber checks that the next answer is about this number, pushed to this user.
 func (s *stream) wantNumber(user string, n int) {
 	s.t.Helper()
 	got, _ := s.answer()
@@ -114,7 +114,7 @@ func (s *stream) wantNumber(user string, n int) {
 	}
 }
 
-// wantComplete ends the stream, and wants its last line to say that it was whole.
+// wantComplete ends the stream, and checks that its last line says that it was complete.
 func (s *stream) wantComplete(lines int) {
 	s.t.Helper()
 	s.lines.Close()
@@ -126,12 +126,12 @@ func (s *stream) wantComplete(lines int) {
 	}
 }
 
-// backendPaths are what a stranger must not reach.
+// backendPaths must not be reachable from outside.
 var backendPaths = []string{
 	"/push/alice", "/push", "/emit/all", "/emit/authenticated", "/presence", "/presence/alice",
 	"/presence/count", "/sockets/x", "/instances", "/audit", "/metrics", "/readyz",
-	// what is one of these to the server and something else to a proxy that tidies addresses, or the other
-	// way round
+	// paths that the server takes for one of these and a proxy that cleans up paths for another, or the
+	// reverse
 	"/push/%2e%2e/ws", "/push/../ws", "/push/..%2fpage.js", "/push/%2e%2e/page.js", "//push/alice",
 	"/./push/alice", "/%70ush/alice", "/ws/../push/alice", "/ws/%2e%2e/push/alice",
 	"/page.js/../push/alice", "/push/page.js", "/push//page.js", "/presence/x.css",
@@ -162,8 +162,8 @@ func TestProxy_PublicSideServesOnlyWhatBrowsersNeed(t *testing.T) {
 	})
 }
 
-// wantRefusedOrFile wants the proxy to have refused, or to have taken the path for that of a file, or of /ws,
-// and asked for that.
+// wantRefusedOrFile checks that the proxy refused a request, or took its path for a file's or for /ws and
+// asked the instance for that.
 func wantRefusedOrFile(t *testing.T, what string, got answer) {
 	t.Helper()
 	kind, _, _ := strings.Cut(got.Header.Get("Content-Type"), ";")
@@ -178,7 +178,7 @@ func wantRefusedOrFile(t *testing.T, what string, got answer) {
 	}
 }
 
-// askRaw asks for a path as it stands, with a good key.
+// askRaw asks for a path exactly as it is given, with a valid key.
 func askRaw(t *testing.T, a *App, method, path string) answer {
 	t.Helper()
 	conn, err := net.Dial("tcp", a.Addr)
@@ -202,7 +202,7 @@ func askRaw(t *testing.T, a *App, method, path string) answer {
 	return answer{Status: response.StatusCode, Header: response.Header, text: string(text)}
 }
 
-// longIDs are as many user ids of 36 bytes, as UUIDs are.
+// longIDs returns so many user ids of 36 bytes, as long as UUIDs.
 func longIDs(n int) (ids []string) {
 	for i := range n {
 		ids = append(ids, fmt.Sprintf("00000000-0000-4000-8000-%012d", i))

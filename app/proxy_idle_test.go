@@ -14,9 +14,8 @@ import (
 	"rollcall/lua/redistest"
 )
 
-// The day in which sockets are idle is ten times as fast: the proxies' timeouts are a tenth of what their
-// configurations say, and so is the time after which an instance pings an idle socket. In this time a proxy
-// may forget a socket more than once.
+// The time in which sockets are idle is a tenth of a day. The timeouts of the proxies are a tenth of what
+// their configurations say, and so is the time after which an instance pings an idle socket.
 const (
 	fasterDay = 10
 	heartbeat = 25 * time.Second / fasterDay
@@ -53,7 +52,7 @@ func TestProxy_AnIdleSocketOutlivesItsTimeouts(t *testing.T) {
 var timeouts = regexp.MustCompile(`(timeout (?:client|server|tunnel|http-keep-alive)|` +
 	`proxy_(?:read|send)_timeout|keepalive_timeout) +(\d+)s`)
 
-// hurry makes the timeouts of a configuration that count for sockets as much shorter as the day is.
+// hurry makes those timeouts of a configuration shorter that count for sockets.
 func hurry(config string) string {
 	return timeouts.ReplaceAllStringFunc(config, func(setting string) string {
 		parts := timeouts.FindStringSubmatch(setting)
@@ -62,8 +61,8 @@ func hurry(config string) string {
 	})
 }
 
-// startIdleServer starts what is an instance to a proxy. It only pings its sockets, and says something when
-// they have lived.
+// startIdleServer starts a server that takes the place of an instance. It only pings its sockets, and sends
+// something to those that are old enough.
 func startIdleServer(t *testing.T) (addr string) {
 	t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

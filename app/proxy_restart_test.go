@@ -53,7 +53,7 @@ func TestProxy_ARollingRestartBehindItLosesAndDoublesNothing(t *testing.T) {
 	}
 }
 
-// audience is clients of rollcall.js, each as a user of its own, that connect through one proxy, and a
+// audience is many clients of rollcall.js, each of a user of its own, that connect through one proxy, and a
 // backend that pushes to them.
 type audience struct {
 	t     *testing.T
@@ -71,13 +71,13 @@ type audience struct {
 	statuses map[string]int
 }
 
-// numberedPush is a push that was answered.
+// numberedPush is a push that has its answer.
 type numberedPush struct {
 	user    string
 	written int
 }
 
-// openClients opens pages, as of an instance, with one client for each user, who begin to connect.
+// openClients opens pages with one client for each user. The clients begin to connect.
 func (b *browser) openClients(f *front) *audience {
 	b.t.Helper()
 	c := &audience{
@@ -116,7 +116,7 @@ func (b *browser) openApart(a *App, address string) *tab {
 	return p
 }
 
-// awaitOpen waits until all clients are connected, however long that takes if only more and more are.
+// awaitOpen waits until all clients are connected. It gives up only when no more connect.
 func (c *audience) awaitOpen() {
 	c.t.Helper()
 	for _, p := range c.pages {
@@ -150,8 +150,7 @@ const runClients = `async (tokens) => {
 	}
 }`
 
-// wantAllOnline waits until everybody has exactly one socket, as all are told, and returns the log of
-// changes.
+// wantAllOnline waits until every user is reported with exactly one socket, and returns the log of changes.
 func (b *balanced) wantAllOnline(audiences []*audience) []string {
 	b.t.Helper()
 	all := 0
@@ -230,7 +229,7 @@ func (c *audience) stopPushing() {
 	c.done.Wait()
 }
 
-// pushFence pushes to everybody what comes after all else.
+// pushFence pushes to everybody, after everything else.
 func (c *audience) pushFence() {
 	c.t.Helper()
 	body := marshal(c.t, map[string]any{"event": "fence", "users": c.users})
@@ -241,7 +240,7 @@ func (c *audience) pushFence() {
 	}
 }
 
-// receipt is a push that came to a client, at its n-th socket.
+// receipt is a push that a client got on its n-th socket.
 type receipt struct {
 	N      int64
 	ID     string
@@ -273,8 +272,8 @@ func (c *audience) received() map[int64][]receipt {
 	return came
 }
 
-// wantReceived wants each push to have come that was written, and no number to have come twice: not to one
-// socket, nor as two pushes, which a proxy would make of one that it repeats.
+// wantReceived checks that each push that was written arrived, and that no number arrived twice: neither on
+// one socket, nor as two pushes, which a proxy makes when it repeats a request.
 func (c *audience) wantReceived() {
 	c.t.Helper()
 	came, written := c.received(), 0

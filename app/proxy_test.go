@@ -17,7 +17,7 @@ import (
 	"rollcall/lua/redistest"
 )
 
-// proxyKind is a reverse proxy that docs/proxies.md recommends, with the very configuration that it shows.
+// proxyKind is a reverse proxy that docs/proxies.md recommends, with the configuration that it shows.
 type proxyKind struct {
 	program    string // and its package in Debian
 	config     string // in the folder proxies
@@ -52,8 +52,8 @@ var proxyKinds = []proxyKind{
 	},
 }
 
-// balanced is three instances, in processes of their own, and in front of them each of the proxies. An
-// instance that is replaced comes back at the same address.
+// balanced is three instances in processes of their own, and each of the proxies in front of them. An
+// instance that is replaced gets the same address.
 type balanced struct {
 	t         *testing.T
 	redis     *redistest.Server
@@ -84,8 +84,8 @@ func startBalanced(t *testing.T) *balanced {
 	return b
 }
 
-// start starts an instance at its place. Nobody is gone who comes back within a minute, however slow the
-// machine.
+// start starts an instance at its place. Its grace is a minute, so that a slow machine makes nobody go
+// offline.
 func (b *balanced) start(place int) {
 	b.t.Helper()
 	p := startBinary(b.t, mustBinary(b.t),
@@ -110,7 +110,7 @@ func (b *balanced) behindEach(part func(*testing.T, *front)) {
 	}
 }
 
-// text is the configuration that the documents show.
+// text returns the configuration that the documents show.
 func (k proxyKind) text(t *testing.T) string {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join("proxies", k.config))
@@ -120,8 +120,8 @@ func (k proxyKind) text(t *testing.T) string {
 	return string(text)
 }
 
-// startFront starts a proxy with a configuration, in which only the addresses are changed. It may open 20,000
-// files, as is usual where containers are hosted.
+// startFront starts a proxy with a configuration in which only the addresses are changed. It may open 20,000
+// files, as is usual for containers.
 func startFront(t *testing.T, kind proxyKind, instances []string, config string) *front {
 	t.Helper()
 	redistest.StartsProcess(t, kind.program)
@@ -189,8 +189,8 @@ func awaitListener(t *testing.T, addr string, exited <-chan struct{}) {
 	}
 }
 
-// programPath finds a program that the tests need, also where Debian keeps servers and a user's PATH does not
-// look.
+// programPath finds a program that the tests need, also in /usr/sbin, where Debian keeps servers and a user's
+// PATH does not look.
 func programPath(t *testing.T, program string) string {
 	t.Helper()
 	for _, name := range []string{program, "/usr/sbin/" + program} {
@@ -212,8 +212,8 @@ func mustReplace(t *testing.T, text, old, replacement string) string {
 
 var fixedAddrs sync.Map // those that were given out
 
-// fixedAddr is an address that one process after the other can have: its port is below those that systems
-// give to whoever asks for none.
+// fixedAddr returns an address that processes can have one after the other. Its port is below those that
+// systems give to processes that ask for any.
 func fixedAddr(t *testing.T) string {
 	t.Helper()
 	for range 1000 {

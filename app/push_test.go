@@ -35,7 +35,7 @@ func TestPush_EverySocketOfAUserGetsItExactlyOnceAndOthersDoNot(t *testing.T) {
 			t.Errorf("of %d pushes one socket got %v, with %d ids", pushes, got, len(ids))
 		}
 	}
-	// whatever else they got would be before this
+	// anything else that they got would come before this
 	if got := ask(t, apps[1], "POST", "/emit/all", `{"event":"last"}`); got.Body["instances"] != 3.0 {
 		t.Errorf("emit: %s", got.text)
 	}
@@ -215,7 +215,7 @@ func TestPush_StrangeUserIDsArePushedToAndListedLikeAnyOther(t *testing.T) {
 			"..", "?q=1&user=#", "count"}
 		for _, name := range names {
 			s := connect(t, b, name)
-			// clients make a path of it before it gets here: it can be pushed to by POST /push
+			// HTTP clients clean up such a path before it gets here; POST /push can push to this user
 			if name != ".." {
 				push(t, a, name, `{"event":"x"}`, "online", 1)
 				s.wantFrame("x", "null")

@@ -15,7 +15,7 @@ import (
 	"rollcall/lua/redistest"
 )
 
-// socketOf is the path of an instance's own Redis.
+// socketOf returns the path of an instance's own Redis.
 func socketOf(t *testing.T, a *App) string {
 	t.Helper()
 	u, err := url.Parse(a.RedisURL)

@@ -30,7 +30,8 @@ func userURL(t *testing.T, address, user, password string) string {
 	return u.String()
 }
 
-// wantRefused wants an instance not to start, and to say why in words that mend it, and no secret.
+// wantRefused checks that an instance does not start, and that its error says how to mend that, without a
+// secret.
 func wantRefused(t *testing.T, says string, flags ...string) {
 	t.Helper()
 	a, err := tryApp(t, flags...)
@@ -78,7 +79,7 @@ func (b *safeBuffer) String() string {
 	return b.b.String()
 }
 
-// stubRedis answers like a Redis that says this of itself, and knows no other commands.
+// stubRedis is a server that answers INFO with this text, and knows no other commands.
 func stubRedis(t *testing.T, answers map[string]string) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// report is what was played, and what was seen.
+// report is what was played, and what was seen meanwhile.
 type report struct {
 	mu sync.Mutex
 	// mu guards the following
@@ -52,8 +52,8 @@ func (r *report) called(took time.Duration) {
 	r.slowest = max(r.slowest, took)
 }
 
-// String is a table. Lost pushes were answered as taken; who is read as reconnecting or offline was connected
-// throughout, to an instance that could talk to Redis unless no instance could.
+// String makes a table. Lost pushes were accepted and did not arrive. Users who were read as reconnecting or
+// offline had a socket all the time, on an instance that could reach Redis unless no instance could.
 func (r *report) String() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()

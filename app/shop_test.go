@@ -20,8 +20,8 @@ import (
 	"rollcall/static"
 )
 
-// shop is the web site of somebody who uses Rollcall. Its one page is empty but for rollcall.js, and for a
-// list of what the client's status was: see start. A test adds what else the shop answers.
+// shop is the web site of somebody who uses Rollcall. Its one page has rollcall.js, and a list of the
+// statuses that the client had: see start. A test adds what else the shop answers.
 type shop struct {
 	*httptest.Server
 	t   *testing.T
@@ -63,7 +63,7 @@ func openShop(t *testing.T) *shop {
 	return s
 }
 
-// answer has the shop answer a path, the nth request with the nth answer, and all others with the last.
+// answer sets how the shop answers a path: the nth request with the nth answer, and later ones with the last.
 func (s *shop) answer(path string, answers ...http.HandlerFunc) {
 	var requests atomic.Int64
 	s.mux.HandleFunc("GET "+path, func(w http.ResponseWriter, r *http.Request) {
@@ -80,11 +80,11 @@ func text(status int, body string) http.HandlerFunc {
 	}
 }
 
-// hang gives no answer, and returns when the client gives up.
+// hang sends no answer, and returns when the client gives up.
 func hang(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
 
-// enter opens the shop's page, and starts the client in it with these options, which are JavaScript. before
-// runs first.
+// enter opens the shop's page and starts the client in it with these options, which are JavaScript. The
+// script before runs first.
 func (b *browser) enter(s *shop, options, before string) *tab {
 	b.t.Helper()
 	p := b.visit(&tab{t: b.t, name: "the tab in the shop", allowsRefusals: true}, s.URL+"/")
@@ -92,7 +92,8 @@ func (b *browser) enter(s *shop, options, before string) *tab {
 	return p
 }
 
-// wantStep waits until the client in a shop's page has had this status, for a reason with these words in it.
+// wantStep waits until the client in a shop's page has had this status, with a reason that contains this
+// text.
 func (p *tab) wantStep(status, reason string) {
 	p.t.Helper()
 	p.await(fmt.Sprintf("the status %s with %q", status, reason), `(status, reason) =>
@@ -109,8 +110,7 @@ func (p *tab) wantSockets(welcomes int) (socket string) {
 	return p.see(`() => rows("log").findLast((li) => li.dataset.status === "open").dataset.socket`)
 }
 
-// wantAfter dispatches an event in the page, and wants the client to have this status then, before any timer
-// can run.
+// wantAfter dispatches an event in the page, and checks the client's status before any timer can run.
 func (p *tab) wantAfter(event, status string) {
 	p.t.Helper()
 	if got := p.see(`async () => {
@@ -127,7 +127,7 @@ const (
 	pageIsSeen    = `document.dispatchEvent(new Event("visibilitychange"))`
 )
 
-// wantListeners wants so many listeners on window and document together.
+// wantListeners checks how many listeners window and document have together.
 func (p *tab) wantListeners(want int) {
 	p.t.Helper()
 	ctx, cancel := context.WithTimeout(p.ctx, redistest.Patience)
@@ -150,7 +150,7 @@ func (p *tab) wantListeners(want int) {
 	}
 }
 
-// street is a way to an instance, on which whatever is under way can get lost.
+// street is a way to an instance on which everything under way can get lost.
 type street struct {
 	addr string
 
@@ -204,7 +204,7 @@ func openStreet(t *testing.T, to string) *street {
 	return s
 }
 
-// carry brings what comes from one end to the other, and nothing at all, not even its end, once it is lost.
+// carry copies one direction. Once the connection is lost it copies nothing, not even its end.
 func carry(from, to net.Conn, lost *atomic.Bool) {
 	buffer := make([]byte, 4096)
 	for {
@@ -221,7 +221,7 @@ func carry(from, to net.Conn, lost *atomic.Bool) {
 	}
 }
 
-// loseAll loses the connections that there are now. New ones work.
+// loseAll loses all connections that exist now. New ones work.
 func (s *street) loseAll() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -230,7 +230,7 @@ func (s *street) loseAll() {
 	}
 }
 
-// scripted is a server that says welcome and then only what a test has it say.
+// scripted is a server that sends a welcome, and then only what a test has it send.
 type scripted struct {
 	heartbeatMS int
 	answers     atomic.Bool // pings

@@ -20,7 +20,7 @@ type frame struct {
 	Ref   string          `json:"ref"`
 }
 
-// client is a socket of a user.
+// socket is a socket of a user.
 type socket struct {
 	t      *testing.T
 	conn   *websocket.Conn
@@ -29,7 +29,7 @@ type socket struct {
 	id     string     // from the welcome
 }
 
-// connect opens a socket and waits for its welcome; without a user it is anonymous.
+// connect opens a socket and waits for its welcome. Without a user it is anonymous.
 func connect(t *testing.T, a *App, user string) *socket {
 	t.Helper()
 	query := ""
@@ -39,7 +39,7 @@ func connect(t *testing.T, a *App, user string) *socket {
 	return dial(t, "ws://"+a.Addr+"/ws"+query, nil)
 }
 
-// dialRaw opens a user's socket and leaves the welcome to be read.
+// dialRaw opens a user's socket. Its welcome is the first frame to be read.
 func dialRaw(t *testing.T, a *App, user string) *socket {
 	t.Helper()
 	return open(t, "ws://"+a.Addr+"/ws?token="+token(t, user), nil)
@@ -89,7 +89,7 @@ func (s *socket) read() {
 	}
 }
 
-// next is the next frame.
+// next waits for the next frame.
 func (s *socket) next() frame {
 	s.t.Helper()
 	select {
@@ -104,7 +104,7 @@ func (s *socket) next() frame {
 	}
 }
 
-// wantFrame wants the next frame to be this one.
+// wantFrame checks that the next frame is this one.
 func (s *socket) wantFrame(event, data string) frame {
 	s.t.Helper()
 	f := s.next()
@@ -114,7 +114,7 @@ func (s *socket) wantFrame(event, data string) frame {
 	return f
 }
 
-// wantError wants the next frame to be an error with this code, for this ref.
+// wantError checks that the next frame is an error with this code and ref.
 func (s *socket) wantError(code, ref string) {
 	s.t.Helper()
 	f := s.next()
@@ -125,7 +125,7 @@ func (s *socket) wantError(code, ref string) {
 	}
 }
 
-// wantClose wants the connection to end with a close code, after any number of frames, which it returns.
+// wantClose waits until the connection ends with a close code, and returns the frames that came before.
 func (s *socket) wantClose(code int) (frames []frame) {
 	s.t.Helper()
 	for {

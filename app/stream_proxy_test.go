@@ -13,7 +13,7 @@ import (
 	"testing"
 )
 
-// startProxy starts Go's own reverse proxy before an instance.
+// startProxy starts Go's own reverse proxy in front of an instance.
 func startProxy(t *testing.T, a *App, fullDuplex bool) (addr string) {
 	t.Helper()
 	proxy := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: a.Addr})
@@ -35,7 +35,7 @@ func startProxy(t *testing.T, a *App, fullDuplex bool) (addr string) {
 	return strings.TrimPrefix(server.URL, "http://")
 }
 
-// refLine is a line whose ref names the user who must be named in its answer.
+// refLine is a line whose ref is the user, whom its answer must name too.
 func refLine(n int) string {
 	return fmt.Sprintf("{\"ref\":\"u%d\",\"user\":\"u%d\",\"event\":\"n\",\"data\":%d}\n", n, n, n)
 }
@@ -86,9 +86,8 @@ func TestStream_IsWholeThroughAnyGoProxyIfItIsAnsweredAfterItsEnd(t *testing.T) 
 	}
 }
 
-// Without full duplex Go's proxy throws parts of the body away, by chance more or less of it. What must hold
-// is that the caller can tell: the last line counts what came through, and no answer is taken for that of
-// another line.
+// Without full duplex Go's proxy drops parts of the body, by chance more or fewer. The caller must be able to
+// tell: the last line counts what came through, and each answer names its own line.
 func TestStream_CallerCanTellThatAGoProxyLostLines(t *testing.T) {
 	t.Parallel()
 	a := startApp(t)

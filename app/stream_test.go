@@ -64,7 +64,7 @@ func (s *stream) send(line string) {
 	}
 }
 
-// answer is the next line that comes back; false at the end.
+// answer returns the next line of the answer; false at the end.
 func (s *stream) answer() (map[string]any, bool) {
 	s.t.Helper()
 	if !s.answers.Scan() {
@@ -98,7 +98,7 @@ func TestStream_AnswersEachLineInOrderWhileItIsOpen(t *testing.T) {
 	s.wantEnd("complete", 4)
 }
 
-// wantEnd wants the next line to be the last: why the stream ended, and how many lines were taken.
+// wantEnd checks that the next line is the last, why the stream ended, and how many lines were taken.
 func (s *stream) wantEnd(why string, lines int) {
 	s.t.Helper()
 	got, _ := s.answer()

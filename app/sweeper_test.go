@@ -20,7 +20,7 @@ func TestSweep_TheSweeperMayDieWhileItSweeps(t *testing.T) {
 	sweeper := slices.MinFunc(c.nodes, func(a, b *node) int {
 		return cmp.Compare(a.instance().Instance, b.instance().Instance)
 	})
-	// so that it takes a while; longer, and on a busy machine it would lose its lease
+	// so that the sweep takes a while. A longer delay would cost the sweeper its lease on a busy machine.
 	sweeper.delayLink(clusterLease / 50)
 	c.leaveGhosts(keys, ghosts)
 	left := func() int64 {
@@ -43,7 +43,7 @@ func TestSweep_TheSweeperMayDieWhileItSweeps(t *testing.T) {
 	})
 }
 
-// leaveGhosts leaves behind what an instance with so many users left that died an hour ago.
+// leaveGhosts writes to Redis what an instance with so many users leaves behind that died an hour ago.
 func (c *cluster) leaveGhosts(keys presence.Keys, users int) {
 	c.t.Helper()
 	died := time.Now().Add(-time.Hour).UnixMilli()

@@ -15,7 +15,7 @@ import (
 
 const goodHeader = `{"alg":"HS256","typ":"JWT"}`
 
-// signed is a token of exactly this header and these claims, signed as it should be.
+// signed makes a token of exactly this header and these claims, with a valid signature.
 func signed(header, claims string) string {
 	text := base64.RawURLEncoding.EncodeToString([]byte(header)) + "." +
 		base64.RawURLEncoding.EncodeToString([]byte(claims))
@@ -24,7 +24,7 @@ func signed(header, claims string) string {
 	return text + "." + base64.RawURLEncoding.EncodeToString(mac.Sum(nil))
 }
 
-// tryToken shows a token to /ws without asking for a socket: 426 if it is good.
+// tryToken sends a token to /ws without asking for a socket. The answer is 426 if the token is valid.
 func tryToken(t *testing.T, a *App, token string) answer {
 	t.Helper()
 	return ask(t, a, "GET", "/ws?token="+url.QueryEscape(token), "", http.Header{"Authorization": nil})

@@ -23,7 +23,7 @@ type crowd struct {
 	rounds  int // so that frames of different rounds differ
 }
 
-// gather connects so many users, in turn to each instance.
+// gather connects so many users, to each instance in turn.
 func gather(t *testing.T, apps []*App, users int) *crowd {
 	t.Helper()
 	c := &crowd{t: t, apps: apps, clients: map[string]*socket{}, homes: map[string]*App{}}
@@ -40,13 +40,13 @@ func (c *crowd) join(user string) {
 	c.clients[user], c.homes[user] = connect(c.t, home, user), home
 }
 
-// elsewhere is an instance that does not have a user's socket.
+// elsewhere returns an instance that does not have a user's socket.
 func (c *crowd) elsewhere(user string) *App {
 	return c.apps[(slices.Index(c.apps, c.homes[user])+1)%len(c.apps)]
 }
 
-// wantAllIsWell wants every push and emit to arrive everywhere, and every instance to see everybody where
-// they are.
+// wantAllIsWell checks that every push and emit arrives everywhere, and that every instance reports every
+// user in the right place.
 func (c *crowd) wantAllIsWell() {
 	c.t.Helper()
 	for _, a := range c.apps {
@@ -80,9 +80,9 @@ func (c *crowd) wantAllIsWell() {
 	}
 }
 
-// wantPushWritten wants a push to be written to the user's socket, and a repeat that comes to the other
-// instance to be answered the same. On a busy machine the first may be answered before it is known whether it
-// was written.
+// wantPushWritten waits until a push is written to the user's socket, and checks that a repeat through the
+// other instance gets the same answer. On a busy machine the first push may be answered before it is known
+// whether it was written.
 func (c *crowd) wantPushWritten(user string) {
 	c.t.Helper()
 	path, body := "/push/"+user+"?wait=written&timeout=5s",
@@ -100,7 +100,7 @@ func (c *crowd) wantPushWritten(user string) {
 	}
 }
 
-// wantPresence wants an instance to see exactly this crowd, and where everybody is.
+// wantPresence checks that an instance reports exactly this crowd, each user in the right place.
 func (c *crowd) wantPresence(a *App) {
 	c.t.Helper()
 	if got, want := listed(c.t, a, 7), slices.Sorted(maps.Keys(c.clients)); !slices.Equal(got, want) {
@@ -122,7 +122,7 @@ func (c *crowd) wantPresence(a *App) {
 	}
 }
 
-// surely asks until the instance is sure of its answer.
+// surely asks until the answer is not stale.
 func (c *crowd) surely(a *App, path string) answer {
 	c.t.Helper()
 	return redistest.Eventually(c.t, path+" not to be stale", func() (answer, bool) {
@@ -131,7 +131,7 @@ func (c *crowd) surely(a *App, path string) answer {
 	})
 }
 
-// wantRecovery wants pushes to everybody to work again, sooner or later.
+// wantRecovery waits until pushes reach everybody again.
 func (c *crowd) wantRecovery() {
 	c.t.Helper()
 	for user := range c.clients {
@@ -142,7 +142,7 @@ func (c *crowd) wantRecovery() {
 	}
 }
 
-// awaitFrame wants a frame to come, after any number of others.
+// awaitFrame waits for a frame, and skips others before it.
 func (s *socket) awaitFrame(event, data string) {
 	s.t.Helper()
 	for {
@@ -242,7 +242,7 @@ func streamPushes(a *App, user string, stop <-chan struct{}) <-chan outcome {
 	return done
 }
 
-// post posts as ask does, but not on a test's own goroutine. An answer other than 200 is an error.
+// post makes a POST as ask does, but may be called on any goroutine. An answer other than 200 is an error.
 func post(a *App, path, body string) (string, error) {
 	request, err := http.NewRequest("POST", "http://"+a.Addr+path, strings.NewReader(body))
 	if err != nil {

@@ -15,7 +15,7 @@ import (
 	"rollcall/lua/redistest"
 )
 
-// socketCounts is what a push answers with wait.
+// socketCounts is what the answer to a push with wait says of sockets.
 func socketCounts(written, acked, dropped, gone, unanswered int) string {
 	return fmt.Sprintf(`{"written":%d,"acked":%d,"dropped":%d,"gone":%d,"unanswered":%d}`, written, acked,
 		dropped, gone, unanswered)
@@ -88,7 +88,7 @@ func TestPush_WaitAckedCountsTheClientsThatConfirmed(t *testing.T) {
 		socketCounts(5, 3, 0, 0, 2))
 }
 
-// stallClient opens a socket that reads nothing, with a receive buffer that is soon full.
+// stallClient opens a socket that reads nothing, and whose receive buffer is small.
 func stallClient(t *testing.T, a *App, user string) {
 	t.Helper()
 	dialer := websocket.Dialer{NetDial: func(network, addr string) (net.Conn, error) {
@@ -114,7 +114,7 @@ func TestSocket_ThatDoesNotReadIsDroppedAndReportedAsDropped(t *testing.T) {
 	bob := connect(t, near, "bob")
 	body := `{"event":"x","data":"` + strings.Repeat("x", 60_000) + `"}`
 	stallClient(t, near, "alice")
-	// the pushes before wait in vain to be written
+	// the pushes before it wait in vain to be written
 	redistest.Eventually(t, "alice to be too slow", func() (string, bool) {
 		got := ask(t, near, "POST", "/push/alice?wait=written&timeout=10ms", body)
 		counts, _ := got.Body["sockets"].(map[string]any)
