@@ -117,7 +117,7 @@ func TestEveryRefusalThatPassesSaysWhenToComeAgain(t *testing.T) {
 		{idempotency.ErrTooManyKeys, 429, "nothing was sent"},
 		{idempotency.ErrInProgress, 409, "nothing was sent"},
 		{fanout.ErrUnreachable, 503, "may or may not"},
-		{context.DeadlineExceeded, 503, "unreachable"},
+		{context.DeadlineExceeded, 503, "out of reach"},
 		{problem(http.StatusServiceUnavailable, "not_ready", "see reasons"), 503, "reasons"},
 	} {
 		response := httptest.NewRecorder()

@@ -30,8 +30,8 @@ func onlyHosts(allowed []string) echo.MiddlewareFunc {
 			good := IsLoopback(host) ||
 				slices.ContainsFunc(allowed, func(name string) bool { return strings.EqualFold(name, host) })
 			if path := c.Path(); !good && path != "/healthz" && path != "/readyz" {
-				return problem(http.StatusForbidden, "bad_host",
-					"Host: this server does not answer to %q; its operator can allow it: --allowed-hosts", host)
+				return problem(http.StatusForbidden, "bad_host", "Host: this server does not answer to %q; "+
+					"its operator can allow the name with --allowed-hosts", host)
 			}
 			return next(c)
 		}

@@ -26,7 +26,7 @@ type kicker interface {
 type kickAnswer struct {
 	Closed     int  `json:"closed"`               // sockets
 	Unanswered int  `json:"unanswered,omitempty"` // instances or sockets that did not report in time
-	Partial    bool `json:"partial,omitempty"`    // only this instance did it: Redis is unreachable
+	Partial    bool `json:"partial,omitempty"`    // only this instance did it: Redis is out of reach
 }
 
 // kickUser answers DELETE /presence/:user.

@@ -7,8 +7,8 @@ import (
 	"github.com/labstack/echo/v4"
 )
 
-// Meter counts requests. It is called during each of them, so it must be quick. Its strings are safe as labels:
-// none is chosen by a client, each is a route or a constant.
+// Meter counts requests. It is called during each of them, so it must be quick. Its strings are safe as
+// labels: none is chosen by a client, each is a route or a constant.
 type Meter interface {
 	// Request counts an HTTP request. route is its pattern, such as /push/:user. If stream is true, took says
 	// nothing: a stream is as long as its client likes.

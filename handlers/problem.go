@@ -51,7 +51,8 @@ var problems = []struct {
 		"Idempotency-Key: a request with this key is still running, or its result was lost; "+
 			"nothing was sent again, ask again in a second")},
 	{idempotency.ErrKeyReused, problem(http.StatusUnprocessableEntity, "key_reused",
-		"Idempotency-Key: another request used this key less than %v ago; use a new key", idempotency.KeepFor)},
+		"Idempotency-Key: another request used this key within the last %v; use a new key",
+		idempotency.KeepFor)},
 	{idempotency.ErrTooManyKeys, problem(http.StatusTooManyRequests, "too_many_keys",
 		"Idempotency-Key: this instance stores no more results at the moment; nothing was sent, "+
 			"try again later, on another instance, or without a key")},
@@ -59,7 +60,7 @@ var problems = []struct {
 		"Idempotency-Key: Redis is full (maxmemory) and can't store the key; nothing was sent, "+
 			"give Redis more memory, or try again without a key")},
 	{idempotency.ErrUnreachable, problem(http.StatusServiceUnavailable, "redis_unreachable",
-		"Idempotency-Key: Redis is unreachable, so nobody can tell whether this request is a repeat; "+
+		"Idempotency-Key: Redis is out of reach, so nobody can tell whether this request is a repeat; "+
 			"nothing was sent, try again in a second")},
 	{fanout.ErrBusy, problem(http.StatusServiceUnavailable, "busy",
 		"the push queue is full; nothing was sent, try again in a second")},
@@ -77,7 +78,7 @@ var problems = []struct {
 }
 
 var errUnreachable = problem(http.StatusServiceUnavailable, "redis_unreachable",
-	"Redis is unreachable or has just lost its data, and no socket on this instance took it; "+
+	"Redis is out of reach, or has just lost its data, and no socket on this instance took it; "+
 		"sockets on other instances may or may not get it: try again in a second")
 
 // problemOf maps every error to what the client is told. An error that nothing here names is our own fault:

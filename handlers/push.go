@@ -172,7 +172,7 @@ func (s *Server) send(ctx context.Context, pushes []fanout.Push, timeout time.Du
 
 // logPush logs what became of a push, at level debug. The sockets log when they wrote it.
 func (s *Server) logPush(id uuid.UUID, user string, outcome fanout.Outcome) {
-	if log := s.options.Log; log.Enabled(s.options.Context, slog.LevelDebug) { // the arguments cost more than this
+	if log := s.options.Log; log.Enabled(s.options.Context, slog.LevelDebug) { // the arguments are costly
 		log.Debug("push", "id", id, "user", user, "state", outcome.State.String(),
 			"instances", outcome.Instances, "partial", outcome.Partial, "error", outcome.Err)
 	}

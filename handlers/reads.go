@@ -125,7 +125,7 @@ func (s *Server) listInstances(ctx context.Context) ([]presence.Record, error) {
 	records, err := s.options.Presence.Instances(ctx)
 	if err != nil {
 		return nil, problem(http.StatusServiceUnavailable, "redis_unreachable",
-			"Redis is unreachable, and only Redis knows the instances; try again in a second")
+			"Redis is out of reach, and only Redis knows the instances; try again in a second")
 	}
 	return records, nil
 }
@@ -177,8 +177,8 @@ type readyAnswer struct {
 	Warnings []string `json:"warnings,omitempty"` // what is wrong all the same, in words
 }
 
-// readyz answers GET /readyz: whether this instance should get traffic. An unreachable Redis is only a
-// warning. It is usually unreachable for all instances, and then none would be left to take sockets, which
+// readyz answers GET /readyz: whether this instance should get traffic. Redis out of reach is only a
+// warning. It is usually out of reach for all instances, and then none would be left to take sockets, which
 // work without it.
 func (s *Server) readyz(c echo.Context) error {
 	var reasons []string

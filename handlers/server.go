@@ -43,8 +43,8 @@ type Mirror interface {
 
 // Sockets serves WebSockets: *sockets.Server.
 type Sockets interface {
-	// Serve makes a request a socket of a user; empty: anonymous. If it returns an error, nothing is answered yet,
-	// except that the connection is gone if the error is a *sockets.HandshakeError without a status.
+	// Serve makes a request a socket of a user; empty: anonymous. If it returns an error, nothing is answered
+	// yet, except that the connection is gone if the error is a *sockets.HandshakeError without a status.
 	Serve(w http.ResponseWriter, r *http.Request, user string) error
 	Drain(ctx context.Context, over time.Duration)
 }

@@ -168,7 +168,8 @@ func refIn(text []byte) jsontext.Value {
 	return only.Ref
 }
 
-// checkRef wants a ref to be a string of at most sockets.MaxRefBytes, without its escapes; nil if there is none.
+// checkRef wants a ref to be a string of at most sockets.MaxRefBytes, without its escapes; nil if there is
+// none.
 func checkRef(ref jsontext.Value) (jsontext.Value, *Problem) {
 	if len(ref) == 0 {
 		return nil, nil

@@ -115,7 +115,8 @@ func TestTokens_RefuseWhatIsNotSignedWithTheirKey(t *testing.T) {
 	parts := strings.Split(good, ".")
 	root := base64.RawURLEncoding.EncodeToString([]byte(`{"sub":"root"}`))
 	for name, token := range map[string]string{
-		"another key": otherKey, "another method": otherMethod, "alg none": none, "other claims": parts[0] + "." + root + "." + parts[2],
+		"another key": otherKey, "another method": otherMethod, "alg none": none,
+		"other claims": parts[0] + "." + root + "." + parts[2],
 		// the rest means the same bytes as the good one
 		"padding": good + "=", "a line break": good[:9] + "\n" + good[9:], "a spare bit": spareBit(good),
 	} {

@@ -10,16 +10,10 @@ import (
 	"rollcall/handlers/sockets"
 )
 
-// connect opens a socket.
+// connect answers GET /ws: it makes the request a socket, or says why not.
 func (s *Server) connect(c echo.Context) error {
 	r := c.Request()
-	if origin := r.Header.Get("Origin"); origin != "" {
-		// A page can't see why its WebSocket was refused. It can ask again with fetch, and every origin may read that
-		// answer, also one that may not connect. Nothing here depends on cookies, and credentials stay forbidden.
-		c.Response().Header().Set("Access-Control-Allow-Origin", origin)
-		c.Response().Header().Set("Access-Control-Expose-Headers", "Retry-After")
-		c.Response().Header().Set("Vary", "Origin")
-	}
+	showRefusal(c.Response().Header(), r.Header.Get("Origin"))
 	if s.draining.Load() {
 		return errDraining
 	}
@@ -28,21 +22,12 @@ func (s *Server) connect(c echo.Context) error {
 			"Origin: pages of %q may not connect here; its operator can allow it with --allowed-origins",
 			r.Header.Get("Origin"))
 	}
-	if err := checkQuery(c, "token..."); err != nil { // a misspelt token would make an anonymous socket
+	if err := checkQuery(c, "token..."); err != nil { // with a misspelt token, the socket would be anonymous
 		return err
 	}
-	token, err := tokenFrom(r) // which wants only one
+	user, err := s.authenticate(r)
 	if err != nil {
 		return err
-	}
-	user := ""
-	if token != "" {
-		if user, err = s.options.Tokens.User(r.Context(), token); err != nil {
-			return err
-		}
-	} else if !s.options.AllowAnonymous {
-		return problem(http.StatusUnauthorized, "no_token",
-			"this server wants a token, in ?token= or in the Authorization header")
 	}
 	if !websocket.IsWebSocketUpgrade(r) {
 		c.Response().Header().Set("Upgrade", "websocket")
@@ -55,11 +40,38 @@ func (s *Server) connect(c echo.Context) error {
 	case err == nil:
 		c.Response().Committed = true
 		c.Response().Status = http.StatusSwitchingProtocols
-	case errors.As(err, &refused) && refused.Status == 0: // nobody is there to be answered
+	case errors.As(err, &refused) && refused.Status == 0: // the connection is gone: nobody gets an answer
 		c.Response().Committed = true
 		c.Response().Status = http.StatusBadRequest
 		s.options.meter().Refused(codeBadHandshake)
 		return nil
 	}
 	return err
+}
+
+// showRefusal lets pages of any origin read the answer to a request. A page can't see why its WebSocket was
+// refused, but it can ask again with fetch. That tells nobody a secret: nothing here depends on cookies, and
+// requests with credentials stay forbidden.
+func showRefusal(header http.Header, origin string) {
+	if origin == "" {
+		return
+	}
+	header.Set("Access-Control-Allow-Origin", origin)
+	header.Set("Access-Control-Expose-Headers", "Retry-After")
+	header.Set("Vary", "Origin")
+}
+
+// authenticate returns the user of a token; empty if there is no token and none is needed.
+func (s *Server) authenticate(r *http.Request) (user string, err error) {
+	token, err := tokenFrom(r)
+	switch {
+	case err != nil:
+		return "", err
+	case token != "":
+		return s.options.Tokens.User(r.Context(), token)
+	case s.options.AllowAnonymous:
+		return "", nil
+	}
+	return "", problem(http.StatusUnauthorized, "no_token",
+		"this server wants a token, in ?token= or in the Authorization header")
 }

@@ -1,5 +1,6 @@
-// Package strict reads and writes JSON that no two programs can understand differently. What it reads is one object in
-// UTF-8, and within it no field comes twice: one program would take the first of them, another the last.
+// Package strict reads and writes JSON that no two programs can understand differently. What it reads is one
+// object in UTF-8, and within it no field comes twice: one program would take the first of them, another the
+// last.
 package strict
 
 import (
