@@ -12,10 +12,10 @@ import (
 	"rollcall/presence"
 )
 
-// auditCommand asks a running instance for an audit of all, and prints it.
+// auditCommand asks a running instance for an audit of all instances, and prints it.
 type auditCommand struct {
 	URL    string `default:"http://127.0.0.1:8080" help:"Address of any instance."`
-	APIKey string `name:"api-key" required:"" placeholder:"KEY" help:"One of its API keys; better in the variable, for others on this machine see flags."`
+	APIKey string `name:"api-key" required:"" placeholder:"KEY" help:"One of its keys. Better in the variable: others here can see flags."`
 }
 
 func (a *auditCommand) run(out io.Writer) error {
@@ -36,7 +36,7 @@ func (a *auditCommand) run(out io.Writer) error {
 		Detail     string
 	}
 	if err := json.NewDecoder(response.Body).Decode(&answer); err != nil {
-		return fmt.Errorf("%s did not answer as Rollcall does: %w", a.URL, err)
+		return fmt.Errorf("%s did not answer like Rollcall: %w", a.URL, err)
 	}
 	if response.StatusCode != http.StatusOK {
 		return fmt.Errorf("%s answers: %s", a.URL, answer.Detail)
@@ -44,14 +44,15 @@ func (a *auditCommand) run(out io.Writer) error {
 	return printAudits(out, answer.Instances, answer.Unanswered)
 }
 
-// printAudits prints a table, and returns an error if it is not as it should be.
+// printAudits prints a table. It returns an error if there are differences, or instances that did not answer.
 func printAudits(out io.Writer, audits []presence.Audit, unanswered []string) error {
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "INSTANCE\tUSERS\tENTRIES\tMISSING\tGHOSTS\tOLDEST")
 	differences := 0
 	for _, audit := range audits {
 		oldest := time.Duration(audit.OldestSeconds * float64(time.Second)).Round(time.Millisecond)
-		fmt.Fprintf(table, "%s\t%d\t%d\t%d\t%d\t%v\n", audit.Instance, audit.Users, audit.Entries, audit.Missing, audit.Ghosts, oldest)
+		fmt.Fprintf(table, "%s\t%d\t%d\t%d\t%d\t%v\n",
+			audit.Instance, audit.Users, audit.Entries, audit.Missing, audit.Ghosts, oldest)
 		differences += audit.Missing + audit.Ghosts
 	}
 	for _, instance := range unanswered {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"crypto/rand"
 	"fmt"
 	"net"
@@ -10,7 +11,8 @@ import (
 	"rollcall/handlers"
 )
 
-// Config are the settings. Every flag is an environment variable too: --redis-url is ROLLCALL_REDIS_URL.
+// Config has all settings. Each is a flag and an environment variable: RedisURL is --redis-url and
+// ROLLCALL_REDIS_URL.
 type Config struct {
 	Addr     string `default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"Where to listen. Port 0 picks one; the first line of the log says which."`
 	RedisURL string `placeholder:"URL" help:"Redis or Valkey: redis://host:port, rediss:// for TLS, more nodes with ?addr=, Sentinel with ?master_set=. In development mode it may be left out: one runs in this process."`
@@ -47,12 +49,13 @@ type Config struct {
 	PprofAddr string `placeholder:"HOST:PORT" help:"Where to serve Go's profiles, on a loopback address. Empty: nowhere."`
 	LogLevel  string `default:"info" enum:"debug,info,warn,error" help:"What to log; debug traces every push by its id, from HTTP to the sockets (${enum})."`
 
-	madeSecret, madeKey bool // by fillDev
+	madeSecret, madeKey bool // whether fillDev made them
 }
 
-// inProcess says whether Redis runs in this process.
+// inProcess reports whether Redis runs in this process.
 func (c *Config) inProcess() bool { return c.RedisURL == "" }
 
+// dev reports whether this is development mode.
 func (c *Config) dev() bool {
 	if c.Dev != nil {
 		return *c.Dev
@@ -60,46 +63,57 @@ func (c *Config) dev() bool {
 	return c.inProcess() && !c.forProduction()
 }
 
-// forProduction says whether anything was given that development mode has no need of. Then a forgotten Redis URL must not turn it on.
+// forProduction reports whether a setting is given that development mode does not need. If only the Redis URL
+// was forgotten, development mode must not turn itself on.
 func (c *Config) forProduction() bool {
 	return len(c.JWTSecret) > 0 || c.JWTPublicKey != "" || c.JWKSURL != "" || len(c.APIKeys) > 0
 }
 
-// check refuses what cannot work: which setting, what it was, what is allowed.
+// check refuses settings that can't work. The error says which setting, what it was, and what is allowed.
 func (c *Config) check() error {
+	return cmp.Or(
+		c.checkAddresses(),
+		c.checkMode(),
+		c.checkSecrets(),
+		c.checkNames(),
+		c.checkLimits(),
+	)
+}
+
+func (c *Config) checkAddresses() error {
 	host, _, err := net.SplitHostPort(c.Addr)
 	if err != nil {
 		return refuse("addr", c.Addr, "want host:port")
 	}
 	if c.dev() && !handlers.IsLoopback(host) {
-		return refuse("addr", c.Addr, "dev mode makes tokens for anybody who can reach it, so it listens only on 127.0.0.1, [::1] or localhost; to serve others, give a --redis-url and leave --dev out")
+		return refuse("addr", c.Addr, "dev mode makes tokens for anybody who can reach it, so it listens "+
+			"only on 127.0.0.1, [::1] or localhost; to serve others, give a --redis-url and leave --dev out")
 	}
-	if err := c.checkMode(); err != nil {
-		return err
+	if c.PprofAddr == "" {
+		return nil
 	}
-	if err := c.checkSecrets(); err != nil {
-		return err
+	if host, _, err := net.SplitHostPort(c.PprofAddr); err != nil || !handlers.IsLoopback(host) {
+		return refuse("pprof-addr", c.PprofAddr,
+			"want host:port on 127.0.0.1, [::1] or localhost: profiles tell everything")
 	}
-	if host, _, err := net.SplitHostPort(c.PprofAddr); c.PprofAddr != "" && (err != nil || !handlers.IsLoopback(host)) {
-		return refuse("pprof-addr", c.PprofAddr, "want host:port on 127.0.0.1, [::1] or localhost: profiles tell everything")
-	}
-	if err := c.checkNames(); err != nil {
-		return err
-	}
-	return c.checkLimits()
+	return nil
 }
 
-// checkMode wants all that production needs, unless it is development mode.
+// checkMode wants everything that an instance outside development mode needs.
 func (c *Config) checkMode() error {
 	switch {
 	case c.dev():
 		return nil
 	case c.inProcess() && c.Dev != nil:
-		return refuse("redis-url", "", "is needed with --no-dev: the Redis in this process is for development mode only")
+		return refuse("redis-url", "",
+			"is needed with --no-dev: the Redis in this process is for development mode only")
 	case c.inProcess():
-		return refuse("redis-url", "", "is empty, and a secret, key, JWKS URL or API key of production is given: give the URL of a Redis too; or, for development mode on this machine, say --dev (ROLLCALL_DEV=true)")
+		return refuse("redis-url", "", "is empty, and a secret, key, JWKS URL or API key of production is "+
+			"given: give the URL of a Redis too; or, for development mode on this machine, say --dev "+
+			"(ROLLCALL_DEV=true)")
 	case len(c.JWTSecret) == 0 && c.JWTPublicKey == "" && c.JWKSURL == "":
-		return refuse("jwt-secret", "", "needed to verify tokens outside dev mode; or give --jwt-public-key or --jwks-url")
+		return refuse("jwt-secret", "",
+			"needed to verify tokens outside dev mode; or give --jwt-public-key or --jwks-url")
 	case len(c.APIKeys) == 0:
 		return refuse("api-keys", "", "needed outside dev mode: backends push with one of them")
 	}
@@ -107,18 +121,18 @@ func (c *Config) checkMode() error {
 }
 
 func (c *Config) checkSecrets() error {
-	for _, list := range []struct {
-		name   string
-		values []string
-	}{{"jwt-secret", c.JWTSecret}, {"api-keys", c.APIKeys}} {
-		for _, value := range list.values {
-			if value == "" || strings.ContainsFunc(value, isSpace) {
-				return refuse(list.name, "", "one of the comma-separated values is empty or has a space in it")
-			}
-			if len(value) < leastSecret {
-				return refuse(list.name, "", fmt.Sprintf("one of the comma-separated values has only %d bytes: want at least %d, and better %d or more (a comma separates two values)",
-					len(value), leastSecret, safeSecret))
-			}
+	return cmp.Or(checkSecretList("jwt-secret", c.JWTSecret), checkSecretList("api-keys", c.APIKeys))
+}
+
+func checkSecretList(setting string, values []string) error {
+	for _, value := range values {
+		if value == "" || strings.ContainsFunc(value, isSpace) {
+			return refuse(setting, "", "one of the comma-separated values is empty or has a space in it")
+		}
+		if len(value) < minSecret {
+			return refuse(setting, "", fmt.Sprintf("one of the comma-separated values has only %d bytes: "+
+				"want at least %d, and better %d or more (a comma separates two values)",
+				len(value), minSecret, safeSecret))
 		}
 	}
 	return nil
@@ -142,13 +156,14 @@ func (c *Config) checkLimits() error {
 		return refuse("client-rate", c.ClientRate, "want 0 (no cap) to 100000 frames a second")
 	}
 	if most := mostSockets(fileLimit()); c.MaxSockets < 0 || most > 0 && c.MaxSockets > most {
-		return refuse("max-sockets", c.MaxSockets, fmt.Sprintf("want 0 (as many as may be) to %d: the process may open %d files (ulimit -n), "+
-			"of which some are kept for Redis, probes and backends", most, fileLimit()))
+		return refuse("max-sockets", c.MaxSockets, fmt.Sprintf("want 0 (as many as may be) to %d: the "+
+			"process may open %d files (ulimit -n), of which some are kept for Redis, probes and backends",
+			most, fileLimit()))
 	}
 	return nil
 }
 
-// maxSockets is the most sockets of this instance; 0: no cap is known.
+// maxSockets is how many sockets this instance may have; 0: no limit is known.
 func (c *Config) maxSockets() int {
 	if c.MaxSockets > 0 {
 		return c.MaxSockets
@@ -156,23 +171,26 @@ func (c *Config) maxSockets() int {
 	return mostSockets(fileLimit())
 }
 
-// maxShards is far more than nodes that a Cluster may have: every shard costs each instance a call every fifth of a lease.
+// maxShards is far more than a Cluster may have nodes. Every shard costs each instance a call every fifth of
+// a lease.
 const maxShards = 1024
 
-func refuse(setting string, value any, allowed string) error {
+// refuse makes an error that names a setting. A value that is empty or secret is not shown: give "".
+func refuse(setting string, value any, problem string) error {
 	variable := "ROLLCALL_" + strings.ToUpper(strings.ReplaceAll(setting, "-", "_"))
 	if value == "" {
-		return fmt.Errorf("--%s (%s): %s", setting, variable, allowed)
+		return fmt.Errorf("--%s (%s): %s", setting, variable, problem)
 	}
-	return fmt.Errorf("--%s (%s) is %v: %s", setting, variable, value, allowed)
+	return fmt.Errorf("--%s (%s) is %v: %s", setting, variable, value, problem)
 }
 
 func isSpace(r rune) bool { return r <= ' ' }
 
-// fillDev makes the secrets that dev mode was not given.
+// fillDev makes the secrets that development mode was not given. They must not change the mode, so it fixes
+// that first.
 func (c *Config) fillDev() {
 	on := c.dev()
-	if c.Dev = &on; !on { // from here on there are secrets in any case
+	if c.Dev = &on; !on {
 		return
 	}
 	if c.madeSecret = len(c.JWTSecret) == 0; c.madeSecret {

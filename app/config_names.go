@@ -9,16 +9,18 @@ import (
 	"rollcall/app/jwks"
 )
 
-// checkNames refuses origins, hosts and URLs that could never be met, and says what they should look like.
+// checkNames refuses origins and hosts that no request could ever have, and URLs that can't be used. The
+// error says what they should look like.
 func (c *Config) checkNames() error {
 	for _, origin := range c.AllowedOrigins {
-		if fault := originFault(origin); fault != "" {
-			return refuse("allowed-origins", origin, fault)
+		if problem := originProblem(origin); problem != "" {
+			return refuse("allowed-origins", origin, problem)
 		}
 	}
 	for _, host := range c.AllowedHosts {
-		if hostFault(host) {
-			return refuse("allowed-hosts", host, "want a name or an address as in a Host header, without scheme, port and path")
+		if !isHost(host) {
+			return refuse("allowed-hosts", host,
+				"want a name or an address as in a Host header, without scheme, port and path")
 		}
 	}
 	if c.JWKSURL != "" {
@@ -28,21 +30,22 @@ func (c *Config) checkNames() error {
 	return nil
 }
 
-// keysURL reads the URL of a JWKS.
+// keysURL parses the URL of a JWKS.
 func keysURL(given string) (*url.URL, error) {
 	u, err := url.Parse(given)
-	if err != nil { // whose words may have a password in them
+	if err != nil { // it may quote a password
 		return nil, refuse("jwks-url", "", "is no URL")
 	}
 	if !jwks.IsSafe(u) {
-		return nil, refuse("jwks-url", u.Redacted(), "want https://, or http:// on localhost: elsewhere anybody on the way could change the keys")
+		return nil, refuse("jwks-url", u.Redacted(),
+			"want https://, or http:// on localhost: elsewhere anybody on the way could change the keys")
 	}
 	return u, nil
 }
 
-// originFault says why no page can have an origin; empty if one can. Browsers send it in one form only, and
-// it is compared as it is.
-func originFault(origin string) string {
+// originProblem says why no page can have this origin; empty if one can. Browsers send an origin in one form
+// only, and it is compared byte by byte.
+func originProblem(origin string) string {
 	if origin == "*" {
 		return ""
 	}
@@ -63,14 +66,14 @@ func originFault(origin string) string {
 	return ""
 }
 
-// sentOrigin is the form in which browsers send an origin: in small letters, and without the usual port and
-// what is no origin's.
+// sentOrigin is the form in which browsers send an origin: in lower case, and without the scheme's default
+// port, a path or a user.
 func sentOrigin(u *url.URL) string {
 	host, port := strings.ToLower(u.Hostname()), u.Port()
 	if ip, err := netip.ParseAddr(host); err == nil && ip.Is6() {
 		host = "[" + ip.String() + "]"
 	}
-	if port == usualPorts[u.Scheme] {
+	if port == defaultPorts[u.Scheme] {
 		port = ""
 	}
 	if port != "" {
@@ -79,12 +82,14 @@ func sentOrigin(u *url.URL) string {
 	return u.Scheme + "://" + host
 }
 
-var usualPorts = map[string]string{"http": "80", "https": "443"}
+var defaultPorts = map[string]string{"http": "80", "https": "443"}
 
-// hostFault says whether a host can't be what HostOf finds.
-func hostFault(host string) bool {
+// isHost reports whether a request may name this host, as handlers.HostOf finds it.
+func isHost(host string) bool {
 	if ip, err := netip.ParseAddr(host); err == nil {
-		return ip.String() != host
+		return ip.String() == host
 	}
-	return host == "" || strings.ContainsFunc(host, func(r rune) bool { return r <= ' ' || r >= utf8.RuneSelf || strings.ContainsRune(":/@?#*[]\\", r) })
+	return host != "" && !strings.ContainsFunc(host, func(r rune) bool {
+		return r <= ' ' || r >= utf8.RuneSelf || strings.ContainsRune(":/@?#*[]\\", r)
+	})
 }

@@ -19,10 +19,11 @@ func (c *Config) devPage() *handlers.Dev {
 	return page
 }
 
-// printDev prints what a newcomer needs to see it work. Secrets are printed only if this process made them up, and so is the URL of Redis,
-// which may hold a password.
+// printDev prints what a newcomer needs to see Rollcall work. It prints secrets only if this process made
+// them, and likewise the URL of Redis, which may have a password in it.
 //
-// The second instance is given what the first made up, and nobody serves a key that was given unless that is said: so the line says it.
+// The line for a second instance gives it the secrets that this one made. An instance serves an API key that
+// it was given only if that is said, so the line says it.
 func printDev(out io.Writer, a *App) {
 	secret, key := "<the secret you gave>", "<the API key you gave>"
 	if a.config.madeSecret {

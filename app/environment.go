@@ -17,36 +17,41 @@ const ourVariables = "ROLLCALL_" // the prefix of every setting's variable
 var otherVariables = regexp.MustCompile(`^ROLLCALL_(VERSION|TEST_.*` +
 	`|(.*_)?SERVICE_(HOST|PORT)(_.*)?|(.*_)?PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)$`)
 
-// mayBeEmpty are the settings that mean the same when they are empty as when they are not given, and nothing
-// more is allowed by it.
+// mayBeEmpty are the settings for which empty means the same as not given, and allows nothing more.
 var mayBeEmpty = []string{"allowed-origins", "pprof-addr"}
 
-// checkEnvironment refuses variables that would be ignored, for they are misspelt, and those that are set and
-// empty: something failed to fill them in, and what they were to restrict would be left open.
+// checkEnvironment refuses variables that are misspelt, because they would be ignored. It also refuses those
+// that are set and empty: something failed to fill them in, and what they should restrict would stay open.
 func checkEnvironment(parser *kong.Kong, environment []string) error {
 	settings := map[string]string{} // by variable
 	collectVariables(parser.Model.Node, settings)
-	for _, one := range environment {
-		variable, value, _ := strings.Cut(one, "=")
+	for _, entry := range environment {
+		variable, value, _ := strings.Cut(entry, "=")
 		setting, known := settings[variable]
 		switch {
 		case !strings.HasPrefix(variable, ourVariables):
 		case known && value == "" && !slices.Contains(mayBeEmpty, setting):
 			return fmt.Errorf("%s is set, but empty: give it a value, or do not set it", variable)
 		case !known && !otherVariables.MatchString(variable):
-			return fmt.Errorf("%s is no setting of Rollcall: do you mean %s? --help lists all", variable, nearest(variable, settings))
+			return fmt.Errorf("%s is no setting of Rollcall: do you mean %s? --help lists all",
+				variable, nearest(variable, settings))
 		}
 	}
 	return nil
 }
 
-// checkAuditKey refuses the key of an audit where only an instance's keys could be meant: one letter is missing,
-// and the instance would begin in development mode.
+// checkAuditKey refuses ROLLCALL_API_KEY, the variable of the audit command, if an instance is to run that
+// was given no API keys. ROLLCALL_API_KEYS must be meant; without it the instance would start in development
+// mode.
 func checkAuditKey(command *kong.Context, environment []string) error {
 	given := func(variable string) bool {
-		return slices.ContainsFunc(environment, func(one string) bool { return strings.HasPrefix(one, variable+"=") })
+		return slices.ContainsFunc(environment, func(entry string) bool {
+			return strings.HasPrefix(entry, variable+"=")
+		})
 	}
-	onFlag := slices.ContainsFunc(command.Path, func(p *kong.Path) bool { return p.Flag != nil && p.Flag.Name == "api-keys" })
+	onFlag := slices.ContainsFunc(command.Path, func(p *kong.Path) bool {
+		return p.Flag != nil && p.Flag.Name == "api-keys"
+	})
 	if command.Command() == "audit" || onFlag || given("ROLLCALL_API_KEYS") || !given("ROLLCALL_API_KEY") {
 		return nil
 	}
@@ -64,7 +69,7 @@ func collectVariables(node *kong.Node, settings map[string]string) {
 	}
 }
 
-// checkFlags refuses flags that are given and empty, as --redis-url=$UNSET is.
+// checkFlags refuses flags that are given and empty, as in --redis-url=$UNSET.
 func checkFlags(command *kong.Context) error {
 	for _, part := range command.Path {
 		if part.Flag == nil || slices.Contains(mayBeEmpty, part.Flag.Name) {
@@ -73,14 +78,15 @@ func checkFlags(command *kong.Context) error {
 		switch value := part.Flag.Target; value.Kind() {
 		case reflect.String, reflect.Slice:
 			if value.Len() == 0 {
-				return fmt.Errorf("--%s is given, but empty: give it a value, or leave it out", part.Flag.Name)
+				return fmt.Errorf("--%s is given, but empty: give it a value, or leave it out",
+					part.Flag.Name)
 			}
 		}
 	}
 	return nil
 }
 
-// nearest is the variable that takes the fewest changes of a letter.
+// nearest is the variable that takes the fewest changes of a letter, so the one that was probably meant.
 func nearest(misspelt string, settings map[string]string) (found string) {
 	fewest := -1
 	for variable := range settings {
@@ -92,9 +98,10 @@ func nearest(misspelt string, settings map[string]string) (found string) {
 	return found
 }
 
-// distance is how many letters must be put in, left out or changed to make one word of another.
+// distance is the Levenshtein distance: how many letters must be put in, left out or changed to make a into
+// b.
 func distance(a, b string) int {
-	row := make([]int, len(b)+1) // to the beginnings of b, from as much of a as has been looked at
+	row := make([]int, len(b)+1) // row[j]: the distance from a[:i] to b[:j]
 	for j := range row {
 		row[j] = j
 	}

@@ -4,8 +4,8 @@ package main
 
 import "syscall"
 
-// fileLimit is how many files this process may open; 0: nobody knows. Go has raised it to the most that the
-// system lets it have.
+// fileLimit is how many files this process may open; 0: it is not known. Go has raised it to the most that
+// the system allows.
 func fileLimit() int {
 	var limit syscall.Rlimit
 	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit) != nil {

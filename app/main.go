@@ -1,7 +1,9 @@
-// Command rollcall is one instance of Rollcall: it tells who is online, and reaches any user on whichever instance their sockets are.
+// Command rollcall is one instance of Rollcall: it tells who is online, and reaches any user on whichever
+// instance their sockets are.
 //
-// An [App] is all of the wiring: it starts Redis if it is to run in this process, then listens to the other instances, then opens its
-// leases, then serves; and stops in the opposite order. Everything it is told is in [Config].
+// An [App] is all of the wiring. It connects to Redis, or starts one in this process; then it subscribes to
+// what other instances send, opens its leases, and serves. It stops in the opposite order. All settings are
+// in [Config].
 package main
 
 import (
@@ -25,8 +27,8 @@ func main() {
 	var c commands
 	parser := newParser(&c)
 	command, err := parser.Parse(os.Args[1:])
-	if refused := checkEnvironment(parser, os.Environ()); refused != nil { // even if it is not the first fault: it may be the cause
-		err = refused
+	if refused := checkEnvironment(parser, os.Environ()); refused != nil {
+		err = refused // it may be the cause of the other error
 	}
 	if err == nil {
 		err = checkFlags(command)
@@ -49,10 +51,10 @@ func main() {
 	}
 }
 
-// fail ends the process. Why goes to the log, for whoever collects it; and in plain words to who sits at a terminal.
+// fail ends the process. The reason goes to the log, and in plain words to the terminal if there is one.
 func fail(parser *kong.Kong, err error) {
 	newLog("error").Error("rollcall can't run", "error", err)
-	if info, failed := os.Stderr.Stat(); failed == nil && info.Mode()&os.ModeCharDevice != 0 {
+	if info, statErr := os.Stderr.Stat(); statErr == nil && info.Mode()&os.ModeCharDevice != 0 {
 		parser.FatalIfErrorf(err)
 	}
 	code := 1
@@ -62,14 +64,14 @@ func fail(parser *kong.Kong, err error) {
 	os.Exit(code)
 }
 
-// newLog logs JSON to the standard error. The level is one that the parser has let through.
+// newLog logs JSON to the standard error. The parser has checked the level.
 func newLog(level string) *slog.Logger {
 	var l slog.Level
 	_ = l.UnmarshalText([]byte(level))
 	return slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: l}))
 }
 
-// commands are what the binary does. Without a word it serves.
+// commands has the commands of the binary. Without one it serves.
 type commands struct {
 	Config
 	Version kong.VersionFlag `env:"-" help:"Print which version this is, and with which Go it was built."`
@@ -82,10 +84,11 @@ type commands struct {
 func newParser(c *commands) *kong.Kong {
 	return kong.Must(c, kong.Name("rollcall"), kong.DefaultEnvars("ROLLCALL"), kong.ShortUsageOnError(),
 		kong.Vars{"version": version()},
-		kong.Description("Who is online, and reach this user now. With no settings at all it runs in development mode, on a Redis of its own."))
+		kong.Description("Who is online, and reach this user now. With no settings at all it runs in "+
+			"development mode, on a Redis of its own."))
 }
 
-// version is that of the module or, if it was built from a checkout, of the commit.
+// version is that of the module; if it was built from a checkout, that of the commit.
 func version() string {
 	built, ok := debug.ReadBuildInfo()
 	if !ok {

@@ -23,7 +23,7 @@ func (a *App) servePprof() error {
 	a.PprofAddr = listener.Addr().String()
 	mux := http.NewServeMux()
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
-	// and not cmdline, which may have keys and secrets in it
+	// There is no cmdline, because it may have keys and secrets in it.
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
@@ -38,11 +38,13 @@ func (a *App) servePprof() error {
 	return nil
 }
 
-// onlyLoopback answers only requests that name this machine: a page of another site can make its own name point here.
+// onlyLoopback answers only requests that name this machine. Otherwise a page of another site could read the
+// answers, by making its own name point here.
 func onlyLoopback(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if host := handlers.HostOf(r); !handlers.IsLoopback(host) {
-			http.Error(w, fmt.Sprintf("profiles are served on localhost only, not on %q", host), http.StatusForbidden)
+			message := fmt.Sprintf("profiles are served on localhost only, not on %q", host)
+			http.Error(w, message, http.StatusForbidden)
 			return
 		}
 		next.ServeHTTP(w, r)

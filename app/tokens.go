@@ -12,11 +12,13 @@ import (
 	"rollcall/handlers"
 )
 
-// newTokens makes the verifier of the settings' keys, and the set of those that are published somewhere,
-// which is to run; nil: there is none.
+// newTokens makes what verifies tokens with the keys of the settings. If keys are published at a URL, the
+// caller runs the key set; else it is nil.
 func newTokens(c *Config, log *slog.Logger) (*handlers.Tokens, *jwks.Set, error) {
-	o := handlers.TokenOptions{Secrets: c.JWTSecret, Issuer: c.JWTIssuer, Audience: c.JWTAudience, RequireExp: c.RequireExp}
-	warnShort(c, log)
+	o := handlers.TokenOptions{
+		Secrets: c.JWTSecret, Issuer: c.JWTIssuer, Audience: c.JWTAudience, RequireExp: c.RequireExp,
+	}
+	warnOfShortSecrets(c, log)
 	if c.JWTPublicKey != "" {
 		pem, err := os.ReadFile(c.JWTPublicKey)
 		if err != nil {
@@ -39,21 +41,23 @@ func newTokens(c *Config, log *slog.Logger) (*handlers.Tokens, *jwks.Set, error)
 }
 
 const (
-	// safeSecret is how many bytes a secret of HS256 must have: RFC 7518, 3.2. An API key should not be
-	// easier to guess.
+	// safeSecret is how many bytes a secret of HS256 must have by RFC 7518, section 3.2. An API key should
+	// not be easier to guess.
 	safeSecret = 32
-	// leastSecret is how many a secret or key must have to be taken at all.
-	leastSecret = 16
+	// minSecret is how many bytes a secret or an API key must have to be accepted at all.
+	minSecret = 16
 )
 
-// warnShort warns of secrets and keys that somebody could find out. Those of dev mode need not be safe.
-func warnShort(c *Config, log *slog.Logger) {
-	short := func(secret string) bool { return len(secret) < safeSecret }
+// warnOfShortSecrets warns of secrets and keys that somebody could find out. Development mode needs none that
+// are safe.
+func warnOfShortSecrets(c *Config, log *slog.Logger) {
 	if c.dev() {
 		return
 	}
+	short := func(secret string) bool { return len(secret) < safeSecret }
 	if slices.ContainsFunc(c.JWTSecret, short) {
-		log.Warn("a secret of --jwt-secret is short: who has a token of it may find it out", "want bytes", safeSecret)
+		log.Warn("a secret of --jwt-secret is short: whoever has a token signed with it may find it out",
+			"want bytes", safeSecret)
 	}
 	if slices.ContainsFunc(c.APIKeys, short) {
 		log.Warn("a key of --api-keys is short: somebody may guess it", "want bytes", safeSecret)
