@@ -20,7 +20,7 @@ func (i *instance) wantAudit(missing, ghosts int) Audit {
 	return got
 }
 
-func TestTheAuditFindsMissingUsersWrongCountsAndGhostsAndMendsThem(t *testing.T) {
+func TestAudit_FindsMissingUsersWrongCountsAndGhostsAndMendsThem(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
 		c := newCluster(t, server, 2)
 		a, b := c.startInstance("a"), c.startInstance("b")
@@ -57,7 +57,7 @@ func TestTheAuditFindsMissingUsersWrongCountsAndGhostsAndMendsThem(t *testing.T)
 	})
 }
 
-func TestWhoComesAndGoesIsNoDifference(t *testing.T) {
+func TestAudit_CountsNoUserWhoComesOrGoesMeanwhile(t *testing.T) {
 	server := redistest.Start(t)
 	a := newCluster(t, server, 1).startInstance("a")
 	ctx, cancel := context.WithCancel(t.Context())
@@ -82,7 +82,7 @@ func TestWhoComesAndGoesIsNoDifference(t *testing.T) {
 	churn.Wait()
 }
 
-func TestAGraceThatEndedElsewhereIsNoDifference(t *testing.T) {
+func TestAudit_CountsNoGraceThatEndedElsewhere(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
 		c := newCluster(t, server, 1)
 		a, b := c.startInstance("a"), c.startInstance("b")
@@ -96,7 +96,7 @@ func TestAGraceThatEndedElsewhereIsNoDifference(t *testing.T) {
 	})
 }
 
-func TestThePatrolMendsByItself(t *testing.T) {
+func TestAuditLoop_MendsByItself(t *testing.T) {
 	server := redistest.Start(t)
 	c := newCluster(t, server, 1)
 	c.redis.Lease, c.redis.Grace = time.Second, time.Second

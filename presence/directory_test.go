@@ -24,7 +24,7 @@ func (c *cluster) userIn(shard int) string {
 	}
 }
 
-func TestALookupIsStaleForTheUsersOfAShardThatCannotBeAskedAndForNoOther(t *testing.T) {
+func TestLookup_IsStaleForTheUsersOfAShardThatCannotBeAskedAndForNoOther(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
 		c := newCluster(t, server, 4)
 		a, b := c.startInstance("a"), c.startInstance("b")
@@ -44,11 +44,14 @@ func TestALookupIsStaleForTheUsersOfAShardThatCannotBeAskedAndForNoOther(t *test
 		for _, u := range answer.Users {
 			states = append(states, u.State)
 		}
-		if want := []State{Online, Online, Unknown, Online}; !slices.Equal(states, want) || !answer.Stale || answer.AsOf == Never {
-			t.Errorf("read %v, stale %v, want %v, stale", states, answer.Stale, want)
+		if want := []State{Online, Online, Unknown, Online}; !slices.Equal(states, want) {
+			t.Errorf("read %v, want %v", states, want)
+		}
+		if !answer.Stale || answer.AsOf == Never {
+			t.Errorf("stale %v, as of %v, want a stale answer of a moment", answer.Stale, answer.AsOf)
 		}
 		if answer := a.Directory().Lookup(t.Context(), []string{there, elsewhere}); answer.Stale {
-			t.Error("who is in other shards is read as stale")
+			t.Error("the answer for users of other shards is stale")
 		}
 		server.Do(c.client, "DEL", c.redis.Keys.Owners(1)) // so that the mirrors can leave
 	})
@@ -68,7 +71,7 @@ func (m meeting) Do(ctx context.Context, command rueidis.Completed) rueidis.Redi
 	return m.Client.Do(ctx, command)
 }
 
-func TestALookupAsksAllShardsAtTheSameTime(t *testing.T) {
+func TestLookup_AsksAllShardsAtTheSameTime(t *testing.T) {
 	c := newCluster(t, redistest.Start(t), 8)
 	a := c.startInstance("a")
 	var users []string
@@ -89,11 +92,11 @@ func TestALookupAsksAllShardsAtTheSameTime(t *testing.T) {
 			t.Error("stale")
 		}
 	case <-time.After(redistest.Patience):
-		t.Fatal("one is asked after another")
+		t.Fatal("one shard is asked after another")
 	}
 }
 
-// hung is a client to whom Redis does not answer. It notes until when it is waited for.
+// hung is a client that Redis does not answer. It notes the deadline of each call.
 type hung struct {
 	rueidis.Client
 	mu     *sync.Mutex
@@ -109,12 +112,13 @@ func (h hung) Do(ctx context.Context, command rueidis.Completed) rueidis.RedisRe
 	return h.Client.Do(ctx, command)
 }
 
-func TestALookupWaitsForARedisThatHangsNoLongerThanOneCallHoweverManyShardsThereAre(t *testing.T) {
+func TestLookup_WaitsForAHungRedisNoLongerThanOneCallTakes(t *testing.T) {
 	const shards = 3 * lookupsAtOnce
 	c := newCluster(t, redistest.Start(t), shards)
 	c.redis.Timeout = 100 * time.Millisecond
 	c.redis.Client = hung{c.client, new(sync.Mutex), map[time.Time]bool{}}
-	m, _ := NewMirror(MirrorOptions{Instance: "a", Redis: c.redis, Log: slog.New(slog.DiscardHandler)}) // which nobody runs
+	options := MirrorOptions{Instance: "a", Redis: c.redis, Log: slog.New(slog.DiscardHandler)}
+	m, _ := NewMirror(options) // it does not run
 	var users []string
 	for shard := range shards {
 		users = append(users, c.userIn(shard))
@@ -123,11 +127,11 @@ func TestALookupWaitsForARedisThatHangsNoLongerThanOneCallHoweverManyShardsThere
 		t.Error("the answer is not stale")
 	}
 	if untils := c.redis.Client.(hung).untils; len(untils) != 1 {
-		t.Errorf("%d times are waited for, one after the other", len(untils))
+		t.Errorf("the calls have %d deadlines, want one for all", len(untils))
 	}
 }
 
-func TestWhatCannotBeReadIsPassedOverAndCounted(t *testing.T) {
+func TestDirectory_IgnoresAndCountsWhatItCannotRead(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
 		c := newCluster(t, server, 1)
 		c.redis.Lease = time.Minute // nobody sweeps meanwhile
@@ -164,8 +168,9 @@ func TestWhatCannotBeReadIsPassedOverAndCounted(t *testing.T) {
 	})
 }
 
-func TestAPageWithoutRedisListsLocalUsersByNameAndKeepsFewOfThem(t *testing.T) {
-	m, sockets := NewMirror(MirrorOptions{Instance: "a", Redis: Redis{Keys: NewKeys("x", 4)}}) // which nobody runs
+func TestLocalPage_ListsLocalUsersByNameAndHoldsFewOfThem(t *testing.T) {
+	options := MirrorOptions{Instance: "a", Redis: Redis{Keys: NewKeys("x", 4)}}
+	m, sockets := NewMirror(options) // it does not run
 	var want []string
 	for n := range 3000 {
 		user := fmt.Sprintf("user%d", n*7919%3000)

@@ -2,14 +2,17 @@ package presence
 
 import (
 	"fmt"
-	"rollcall/lua/redistest"
 	"slices"
 	"testing"
+
+	"rollcall/lua/redistest"
 )
 
-func TestPagesListEveryPresentUserAndRespectTheLimit(t *testing.T) {
+func TestPage_ListsEveryPresentUserAndRespectsTheLimit(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
-		for _, size := range []struct{ users, shards, limit int }{{0, 1, 10}, {90, 1, 7}, {90, 3, 1}, {3000, 1, 100}, {3000, 4, 1000}, {500, 1, 1}} {
+		for _, size := range []struct{ users, shards, limit int }{
+			{0, 1, 10}, {90, 1, 7}, {90, 3, 1}, {3000, 1, 100}, {3000, 4, 1000}, {500, 1, 1},
+		} {
 			c := newCluster(t, server, size.shards)
 			a := c.startInstance(fmt.Sprintf("a%d", size.users+size.limit))
 			want := a.fill(size.users)
@@ -24,7 +27,7 @@ func TestPagesListEveryPresentUserAndRespectTheLimit(t *testing.T) {
 	})
 }
 
-func TestACursorWithinAStepIsNotTrustedWhenTheHashHasAnotherSize(t *testing.T) {
+func TestCursor_WithinAStepIsNotTrustedWhenTheHashHasAnotherSize(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
 		c := newCluster(t, server, 1)
 		a := c.startInstance("a")
@@ -35,12 +38,12 @@ func TestACursorWithinAStepIsNotTrustedWhenTheHashHasAnotherSize(t *testing.T) {
 	})
 }
 
-func TestPagesThatEndWithinAStepLeaveNobodyOut(t *testing.T) {
+func TestPage_ThatEndsWithinAStepLeavesNobodyOut(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
 		c := newCluster(t, server, 8)
 		a := c.startInstance("a")
 		want := a.fill(3000)
-		for _, limit := range []int{5, 26, 44, 188} { // such that pages end within steps
+		for _, limit := range []int{5, 26, 44, 188} { // so that pages end within steps
 			if got, _ := list(t, a, "", limit); !slices.Equal(got, want) {
 				t.Errorf("limit %d: %d users are listed", limit, len(got))
 			}
@@ -81,7 +84,7 @@ func list(t *testing.T, i *instance, next string, limit int) (users []string, pa
 	}
 }
 
-func TestAUserPresentThroughoutIsListedHoweverManyComeAndGo(t *testing.T) {
+func TestPage_ListsAUserWhoIsPresentAllTheTimeHoweverManyComeAndGo(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
 		c := newCluster(t, server, 1)
 		a := c.startInstance("a")
@@ -119,4 +122,17 @@ func TestAUserPresentThroughoutIsListedHoweverManyComeAndGo(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestCursor_IsReadBackAndNothingElseIsRead(t *testing.T) {
+	for _, c := range []cursor{{shard: 3, step: 1 << 63, after: "a:b:🦊"}, {local: true, after: "x"}} {
+		if got, err := parseCursor(c.String(), 4); err != nil || got != c {
+			t.Errorf("%+v was read back as %+v, %v", c, got, err)
+		}
+	}
+	for _, text := range []string{"x", "!!", cursor{shard: 4}.String(), "eDox", "cjotMTowOg"} {
+		if got, err := parseCursor(text, 4); err == nil {
+			t.Errorf("%q was read as %+v", text, got)
+		}
+	}
 }

@@ -1,0 +1,96 @@
+package presence
+
+import (
+	"encoding/json"
+	"os"
+	"testing"
+	"time"
+)
+
+// The cases are those of a test in lua: Lua and Go must decide alike.
+func TestLeases_AndEntriesAreReadAsLuaReadsThem(t *testing.T) {
+	text, err := os.ReadFile("../lua/testdata/lease_status.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var cases struct {
+		Now, Grace int64
+		Leases     []struct {
+			Lease  string
+			Status *int
+		}
+		Of      map[string]string
+		Entries []struct {
+			Entry string
+			State *int
+		}
+	}
+	if err := json.Unmarshal(text, &cases); err != nil {
+		t.Fatal(err)
+	}
+	grace := time.Duration(cases.Grace) * time.Millisecond
+	for _, c := range cases.Leases {
+		lease, ok := parseLease(c.Lease)
+		if ok != (c.Status != nil) || ok && lease.Status(cases.Now, grace) != LeaseStatus(*c.Status) {
+			t.Errorf("lease %q: %v, %v", c.Lease, lease.Status(cases.Now, grace), ok)
+		}
+	}
+	var flat []string
+	for incarnation, lease := range cases.Of {
+		flat = append(flat, incarnation, lease)
+	}
+	leases, unreadable := parseLeases(flat)
+	if unreadable != 1 || len(leases) != len(cases.Of)-1 {
+		t.Errorf("%d leases are not readable, and %d are", unreadable, len(leases))
+	}
+	for _, c := range cases.Entries {
+		e, ok := parseEntry(c.Entry)
+		u := e.user("alice", leases, cases.Now, grace)
+		if ok != (c.State != nil) || ok && u.State != State(*c.State) {
+			t.Errorf("entry %q: %v, %v", c.Entry, u.State, ok)
+		}
+	}
+	if len(cases.Leases) == 0 || len(cases.Entries) == 0 {
+		t.Error("no cases")
+	}
+}
+
+func TestLease_IsLiveThenExpiredThenDead(t *testing.T) {
+	for _, c := range []struct {
+		lease Lease
+		want  LeaseStatus
+	}{
+		{Lease{Deadline: noon + 1}, Live},
+		{Lease{Deadline: noon}, Expired},
+		{Lease{Deadline: noon - testGrace.Milliseconds() + 1}, Expired},
+		{Lease{Deadline: noon - testGrace.Milliseconds()}, Dead},
+		{Lease{Deadline: noon + 1000, Fenced: true}, Dead},
+		{Lease{Deadline: noon - 3_600_000, ExtendedUntil: noon + 1}, Expired},
+		{Lease{Deadline: noon - 3_600_000, ExtendedUntil: noon}, Dead},
+	} {
+		if got := c.lease.Status(noon, testGrace); got != c.want {
+			t.Errorf("%+v has the status %v, want %v", c.lease, got, c.want)
+		}
+	}
+}
+
+func TestLeases_HaveTheFirstLiveIncarnationSweepWhatIsDead(t *testing.T) {
+	live, expired, dead := Lease{Deadline: noon + 1}, Lease{Deadline: noon}, Lease{Fenced: true}
+	for _, c := range []struct {
+		leases  Leases
+		sweeper string
+		work    bool
+	}{
+		{Leases{}, "", false},
+		{Leases{"b": live, "c": live, "a": expired}, "b", false},
+		{Leases{"b": live, "c": live, "a": expired, "z": dead}, "b", true},
+		{Leases{"a": expired, "z": dead}, "", true},
+	} {
+		if got := c.leases.Sweeper(noon, testGrace); got != c.sweeper {
+			t.Errorf("of %v %q sweeps, want %q", c.leases, got, c.sweeper)
+		}
+		if got := c.leases.AnyDead(noon, testGrace); got != c.work {
+			t.Errorf("of %v there is something to sweep: %v, want %v", c.leases, got, c.work)
+		}
+	}
+}
