@@ -29,7 +29,10 @@ import (
 //   - Ending everybody: Melody closes all at once, without a word and without waiting. See Server.Drain.
 //   - Panics: Melody does not end a session whose callback has panicked. See Server.finish.
 
-func (s *Server) newMelody() *melody.Melody {
+// engine is Melody under a name that other files may use.
+type engine = melody.Melody
+
+func (s *Server) newMelody() *engine {
 	m := melody.New()
 	m.Config.MessageBufferSize = 0
 	m.Config.PingPeriod = never
@@ -42,7 +45,7 @@ func (s *Server) newMelody() *melody.Melody {
 		WriteBufferPool: &sync.Pool{},
 		CheckOrigin:     func(*http.Request) bool { return true }, // checked before, with a better answer
 		Error: func(w http.ResponseWriter, _ *http.Request, status int, reason error) {
-			w.(nbconn.Hijacker).Owner.(*socket).refused = &HandshakeError{status, reason}
+			w.(*nbconn.Hijacker).Owner.(*socket).refused = &HandshakeError{status, reason}
 		},
 	}
 	m.HandleConnect(func(session *melody.Session) {
@@ -99,8 +102,9 @@ func (s *Server) Serve(w http.ResponseWriter, r *http.Request, user string) erro
 	}
 	h := &handover{upgraded: make(chan error), admitted: make(chan struct{})}
 	one := newSocket(s, user, h)
-	go s.run(w, r, one)
+	go s.run(&nbconn.Hijacker{ResponseWriter: w, Conn: &one.conn, Group: &s.conns, Owner: one}, r, one)
 	if err := <-h.upgraded; err != nil {
+		s.options.Log.Debug("handshake", "error", err)
 		return err
 	}
 	defer close(h.admitted)
@@ -114,12 +118,12 @@ type handover struct {
 	admitted chan struct{} // closed when the socket may read
 }
 
-// run is the goroutine of a socket. What is on the stack here stays there for each idle socket, so it is little.
-func (s *Server) run(w http.ResponseWriter, r *http.Request, one *socket) {
+// run is the goroutine of a socket. What it has on the stack stays there for each idle socket: 100 bytes more make the
+// stack twice as large.
+func (s *Server) run(w *nbconn.Hijacker, r *http.Request, one *socket) {
 	defer s.finish(one)
-	w = nbconn.Hijacker{ResponseWriter: w, Conn: &one.conn, Group: &s.conns, Owner: one}
-	if err := s.upgrade(w, r); err != nil {
-		s.options.Log.Debug("handshake", "error", err)
+	if err := s.melody.HandleRequestWithKeys(w, r, nil); err != nil && one.refused == nil {
+		one.refused = &HandshakeError{Reason: err}
 	}
 }
 
@@ -135,10 +139,10 @@ func (s *Server) finish(one *socket) {
 		_ = one.conn.Close()
 	}
 	if one.handover != nil { // it never came to connected
-		one.handover.upgraded <- cmp.Or(one.refused, &HandshakeError{Reason: errBroken})
+		one.handover.upgraded <- cmp.Or(one.refused, &HandshakeError{Reason: errPanic})
 	}
 	s.registry.leave()
 	s.conns.Done()
 }
 
-var errBroken = errors.New("the connection broke")
+var errPanic = errors.New("a panic, which was logged")

@@ -48,7 +48,7 @@ func connectSockets(t *testing.T, count int) ([]*socket, []*websocket.Conn) {
 	own := New(Options{Context: t.Context(), Log: slog.New(slog.DiscardHandler)})
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s := newSocket(own, "", nil)
-		conn, err := upgrader.Upgrade(nbconn.Hijacker{ResponseWriter: w, Conn: &s.conn, Group: &own.conns, Owner: s}, r, nil)
+		conn, err := upgrader.Upgrade(&nbconn.Hijacker{ResponseWriter: w, Conn: &s.conn, Group: &own.conns, Owner: s}, r, nil)
 		if err != nil {
 			t.Error(err)
 		}

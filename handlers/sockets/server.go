@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"sync/atomic"
 	"time"
 
@@ -86,7 +85,7 @@ func (e *HandshakeError) Error() string { return fmt.Sprintf("sockets: handshake
 type Server struct {
 	// static after construction
 	options    Options
-	upgrade    func(http.ResponseWriter, *http.Request) error // Melody's; it returns when the socket's session ends
+	melody     *engine
 	dispatcher *dispatcher
 	started    time.Time
 	door       chan struct{} // capacity 1: frames of clients come in one at a time; see standBack
@@ -114,7 +113,7 @@ func New(o Options) *Server {
 		started: time.Now(), door: make(chan struct{}, 1), registry: newRegistry(),
 	}
 	s.conns.Limits = s.limits()
-	s.upgrade = s.newMelody().HandleRequest
+	s.melody = s.newMelody()
 	return s
 }
 
