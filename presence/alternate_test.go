@@ -39,9 +39,12 @@ func (c *churn) close(place int) {
 	c.open = c.open[:last]
 }
 
-func TestUsersComeAndGoInTurnInTheLogHoweverManySocketsOnHoweverManyInstances(t *testing.T) {
+func TestLog_HasEachUserComeAndGoInTurn(t *testing.T) {
 	for _, times := range []struct{ stay, grace time.Duration }{
-		{0, 0}, {0, 50 * time.Millisecond}, {30 * time.Millisecond, 0}, {30 * time.Millisecond, 50 * time.Millisecond},
+		{0, 0},
+		{0, 50 * time.Millisecond},
+		{30 * time.Millisecond, 0},
+		{30 * time.Millisecond, 50 * time.Millisecond},
 	} {
 		t.Run(fmt.Sprintf("least stay %v, grace %v", times.stay, times.grace), func(t *testing.T) {
 			t.Parallel()

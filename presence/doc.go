@@ -93,16 +93,16 @@
 //  2. After at most 2 s A renews its lease, or writes because a socket came. It is refused. The state of its
 //     shard is lost, and its epoch is the next one: A.2 follows A.1. No socket is closed.
 //  3. A opens a lease for A.2 and marks all its users as dirty. The state is refilling.
-//  4. A writes alice under A.2. She has no entry, but A says that she was mirrored before, so mirror.lua takes
-//     her as online already: the change log does not say that she came. Had only the lease been lost, her entry
-//     would still name A.1, and the same write would replace it: nobody ever sees her offline.
-//  5. When all users are written, A renews the lease of A.2 and fences A.1. Entries that still name A.1 belong
-//     to users who left meanwhile, and are swept. The state is held again.
-//  6. B does the same in its own time. Until one renewal period and a second after step 2, bob may be missing,
-//     so the answers of A are still stale.
-//  7. Until a grace after step 2, A does not tell Redis that anybody is gone. If carol leaves A, she may have a
-//     socket on B, which has not told Redis again yet, and the log would say offline by mistake. A says that
-//     she is in a grace, defers her, and decides again at each renewal.
+//  4. A writes alice under A.2. She has no entry, but A says that she was mirrored before, so mirror.lua
+//     takes her as online already: the change log does not say that she came. Had only the lease been lost,
+//     her entry would still name A.1, and the same write would replace it: nobody ever sees her offline.
+//  5. When all users are written, A renews the lease of A.2 and fences A.1. Entries that still name A.1
+//     belong to users who left meanwhile, and are swept. The state is held again.
+//  6. B does the same in its own time. Until one renewal period and a second after step 2, bob may be
+//     missing, so the answers of A are still stale.
+//  7. Until a grace after step 2, A does not tell Redis that anybody is gone. If carol leaves A, she may
+//     have a socket on B, which has not told Redis again yet, and the log would say offline by mistake. A
+//     says that she is in a grace, defers her, and decides again at each renewal.
 //
 // A failover that lost the last writes takes the same way, and so does a process that hung for longer than
 // its lease and the grace: it is refused, too.

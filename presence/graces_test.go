@@ -12,7 +12,7 @@ import (
 // shows is what others are told of a user on this instance.
 func shows(s *Sockets, user string) bool { return s.Count(user).Kind != Gone }
 
-func TestAUserWhoComesAndGoesAllTheTimeChangesTwiceASecondAtMost(t *testing.T) {
+func TestSockets_ChangeAFickleUserTwiceInAShortestStayAtMost(t *testing.T) {
 	for name, onPurpose := range map[string]bool{"on purpose": true, "without a grace": false} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -56,9 +56,10 @@ func TestAUserWhoComesAndGoesAllTheTimeChangesTwiceASecondAtMost(t *testing.T) {
 	}
 }
 
-func TestAUserWhoWasHereForAWhileIsGoneAtOnceOnPurpose(t *testing.T) {
+func TestSockets_LetAUserGoAtOnceAfterTheShortestStay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := NewSockets(Redis{Grace: testGrace, MinStay: time.Second, Keys: NewKeys("", 1)}, func(countChange) {})
+		redis := Redis{Grace: testGrace, MinStay: time.Second, Keys: NewKeys("", 1)}
+		s := NewSockets(redis, func(countChange) {})
 		alice, _ := newSocket("alice")
 		s.Add(alice)
 		time.Sleep(time.Second)
@@ -69,7 +70,7 @@ func TestAUserWhoWasHereForAWhileIsGoneAtOnceOnPurpose(t *testing.T) {
 	})
 }
 
-func TestAUserHasOneGraceHoweverOftenTheirSocketsDrop(t *testing.T) {
+func TestGraces_RunOnceForEachUserHoweverOftenSocketsDrop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ended := atomic.Int64{}
 		s := NewSockets(Redis{Grace: 24 * time.Hour, Keys: NewKeys("", 1)}, func(c countChange) {

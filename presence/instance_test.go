@@ -15,30 +15,37 @@ import (
 
 // cluster is a Redis and what its instances share.
 type cluster struct {
-	t      *testing.T
+	t      testing.TB
 	server *redistest.Server
 	client rueidis.Client
 	redis  Redis
 }
 
-func newCluster(t *testing.T, server *redistest.Server, shards int) *cluster {
+func newCluster(t testing.TB, server *redistest.Server, shards int) *cluster {
 	client := server.Client()
 	return &cluster{t, server, client, Redis{
 		Client: client, Keys: NewKeys(redistest.Prefix(), shards),
-		Lease: 10 * time.Second, Grace: testGrace, LogCap: 100_000, SeenFor: time.Hour, SeenCap: 100_000, Timeout: 5 * time.Second,
+		Lease: 10 * time.Second, Grace: testGrace, Timeout: 5 * time.Second,
+		LogCap: 100_000, SeenFor: time.Hour, SeenCap: 100_000,
 	}}
 }
 
 // instance is a mirror that runs.
 type instance struct {
 	*Mirror
-	t    *testing.T
+	t    testing.TB
 	stop func() // as when the process is told to stop; may be called twice
+}
+
+// newIdleMirror is a mirror whose loops do not run.
+func newIdleMirror(name string, redis Redis) *Mirror {
+	m, _ := NewMirror(MirrorOptions{Instance: name, Redis: redis, Log: slog.New(slog.DiscardHandler)})
+	return m
 }
 
 func (c *cluster) startInstance(name string) *instance {
 	c.t.Helper()
-	m, _ := NewMirror(MirrorOptions{Instance: name, Redis: c.redis, Log: slog.New(slog.DiscardHandler)})
+	m := newIdleMirror(name, c.redis)
 	if err := m.Open(c.t.Context()); err != nil {
 		c.t.Fatal(err)
 	}

@@ -2,7 +2,6 @@ package presence
 
 import (
 	"fmt"
-	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -10,7 +9,7 @@ import (
 	"rollcall/lua/redistest"
 )
 
-func TestWhenRedisLosesWhatItHeldEverybodyIsMirroredAgain(t *testing.T) {
+func TestMirror_WritesAllUsersAgainWhenRedisLosesItsData(t *testing.T) {
 	const users = 600 // more than two calls
 	for name, loss := range map[string]struct {
 		lose   func(c *cluster)
@@ -40,7 +39,7 @@ func TestWhenRedisLosesWhatItHeldEverybodyIsMirroredAgain(t *testing.T) {
 				}
 				a.waitMirrored()
 				loss.lose(c)
-				redistest.Await(t, "all to be there under another token", func() bool {
+				redistest.Await(t, "all to be there under another incarnation", func() bool {
 					owners, _ := server.Do(c.client, "HGETALL", c.redis.Keys.Owners(0)).AsStrMap()
 					for _, entry := range owners {
 						if strings.Contains(entry, "a.1:") {
@@ -51,7 +50,8 @@ func TestWhenRedisLosesWhatItHeldEverybodyIsMirroredAgain(t *testing.T) {
 				})
 				a.waitMirrored()
 				a.wantUser("user7", Online, 1, "a")
-				if logged, _ := server.Do(c.client, "XLEN", c.redis.Keys.Log(0)).AsInt64(); logged != loss.logged {
+				logged, _ := server.Do(c.client, "XLEN", c.redis.Keys.Log(0)).AsInt64()
+				if logged != loss.logged {
 					t.Errorf("%d changes logged, want %d", logged, loss.logged)
 				}
 			})
@@ -59,7 +59,7 @@ func TestWhenRedisLosesWhatItHeldEverybodyIsMirroredAgain(t *testing.T) {
 	}
 }
 
-func TestNobodyGoesBeforeOthersHadTheTimeToTellARedisThatForgot(t *testing.T) {
+func TestMirror_DefersGoingUntilOthersCouldTellRedisTheirsAgain(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
 		c := newCluster(t, server, 1)
 		c.redis.Lease, c.redis.Grace = 5*time.Second, time.Hour
@@ -72,25 +72,30 @@ func TestNobodyGoesBeforeOthersHadTheTimeToTellARedisThatForgot(t *testing.T) {
 		a.Leave(bob, true)
 		a.waitMirrored()
 		a.waitMirrored() // what was told once is not told again
-		if alice, bob := c.entry("alice"), c.entry("bob"); !strings.HasSuffix(alice, " a.2:0") || !strings.HasSuffix(bob, " a.2:0") {
-			t.Errorf("alice: %q, bob: %q", alice, bob)
+		for _, user := range []string{"alice", "bob"} {
+			if entry := c.entry(user); !strings.HasSuffix(entry, " a.2:0") {
+				t.Errorf("%s: %q", user, entry)
+			}
 		}
 		c.wantLog()
 		crash(t, c, "c", "alice") // another that has noticed nothing yet tells what it has
 		a.graceSinceLossIsOver()
-		redistest.Await(t, "both to have left a", func() bool { return !strings.Contains(c.entry("alice"), "a.2") && c.entry("bob") == "" })
+		redistest.Await(t, "both to have left a", func() bool {
+			return !strings.Contains(c.entry("alice"), "a.2") && c.entry("bob") == ""
+		})
 		c.wantLog("bob offline")
 	})
 }
 
-func TestWhoHasASecondTabOrLeavesWhileNobodyKnowsOfALossIsKnown(t *testing.T) {
+func TestMirror_LogsNobodyAgainWhoChangesBeforeALossIsNoticed(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
 		c := newCluster(t, server, 1)
 		c.redis.Lease, c.redis.Grace = 5*time.Second, time.Hour
 		a := c.startInstance("a")
 		a.join("alice")
 		bob := a.join("bob")
-		server.Do(c.client, "DEL", c.redis.Keys.Owners(0), c.redis.Keys.Leases(0), c.redis.Keys.Seen(0)) // all but the log
+		keys := c.redis.Keys
+		server.Do(c.client, "DEL", keys.Owners(0), keys.Leases(0), keys.Seen(0)) // all but the log
 		second, _ := newSocket("alice")
 		a.sockets.Add(second)
 		a.Leave(bob, true)
@@ -103,7 +108,7 @@ func TestWhoHasASecondTabOrLeavesWhileNobodyKnowsOfALossIsKnown(t *testing.T) {
 	})
 }
 
-// graceSinceLossIsOver makes it so, as if the time had passed.
+// graceSinceLossIsOver acts as if a grace had passed since the loss.
 func (i *instance) graceSinceLossIsOver() {
 	for _, s := range i.shards {
 		s.lossNoticed.Store(0)
@@ -117,7 +122,7 @@ func (c *cluster) entry(user string) string {
 	return entry
 }
 
-func TestWhatCountsOrListsSaysThatRedisForgotBeforeAnybodyNoticed(t *testing.T) {
+func TestDirectory_IsStaleBeforeAnybodyHasNoticedALoss(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
 		c := newCluster(t, server, 1)
 		c.redis.Lease = time.Minute
@@ -133,8 +138,8 @@ func TestWhatCountsOrListsSaysThatRedisForgotBeforeAnybodyNoticed(t *testing.T) 
 	})
 }
 
-func TestALossIsRecentUntilAllAreThereAgainHoweverLongThatTakes(t *testing.T) {
-	m, _ := NewMirror(MirrorOptions{Instance: "a", Redis: Redis{Keys: NewKeys(redistest.Prefix(), 1)}, Log: slog.New(slog.DiscardHandler)})
+func TestShard_RecoversUntilAllItsUsersAreInRedisAgain(t *testing.T) {
+	m := newIdleMirror("a", Redis{Keys: NewKeys("x", 1)})
 	m.started = m.started.Add(-time.Hour)
 	s := m.shards[0]
 	s.raiseEpoch()
@@ -147,6 +152,8 @@ func TestALossIsRecentUntilAllAreThereAgainHoweverLongThatTakes(t *testing.T) {
 		a := c.startInstance("a")
 		server.Do(c.client, "DEL", c.redis.Keys.Leases(0))
 		a.join("alice")
-		redistest.Await(t, "them to be there", func() bool { return a.shards[0].lease() == leaseHeld && a.remirrors.Load() > 0 })
+		redistest.Await(t, "them to be there", func() bool {
+			return a.shards[0].lease() == leaseHeld && a.remirrors.Load() > 0
+		})
 	})
 }

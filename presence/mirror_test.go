@@ -3,7 +3,6 @@ package presence
 import (
 	"errors"
 	"fmt"
-	"log/slog"
 	"slices"
 	"strings"
 	"testing"
@@ -13,7 +12,7 @@ import (
 	"rollcall/lua/redistest"
 )
 
-func TestEveryInstanceReadsWhoIsOnAny(t *testing.T) {
+func TestMirror_ShowsAUserToEveryInstance(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
 		c := newCluster(t, server, 1)
 		a, b := c.startInstance("a"), c.startInstance("b")
@@ -44,7 +43,7 @@ func TestEveryInstanceReadsWhoIsOnAny(t *testing.T) {
 	})
 }
 
-func TestUsersOfAnInstanceThatStopsHaveTheGraceToComeBack(t *testing.T) {
+func TestMirror_LeavesUsersTheGraceWhenItsInstanceStops(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
 		c := newCluster(t, server, 1)
 		a, b := c.startInstance("a"), c.startInstance("b")
@@ -60,7 +59,7 @@ func TestUsersOfAnInstanceThatStopsHaveTheGraceToComeBack(t *testing.T) {
 	})
 }
 
-func TestACrashedInstanceIsBelievedNoMoreAndSwept(t *testing.T) {
+func TestMirror_SweepsTheUsersOfACrashedInstanceAfterTheGrace(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
 		c := newCluster(t, server, 1)
 		b := c.startInstance("b")
@@ -82,31 +81,35 @@ func TestACrashedInstanceIsBelievedNoMoreAndSwept(t *testing.T) {
 	})
 }
 
-func TestAWriteWhoseReplyWasLostIsSettledByItsVersion(t *testing.T) {
+func TestShard_ConfirmsAWriteWithoutAnAnswerByItsVersion(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
 		c := newCluster(t, server, 1)
 		for name, version := range map[string]int64{"got through": 1, "did not": 0} {
 			t.Run(name, func(t *testing.T) {
-				m, _ := NewMirror(MirrorOptions{Instance: "a" + fmt.Sprint(version), Redis: c.redis, Log: slog.New(slog.DiscardHandler)})
+				m := newIdleMirror("a"+fmt.Sprint(version), c.redis)
 				if err := m.Open(t.Context()); err != nil {
 					t.Fatal(err)
 				}
 				s := m.shards[0]
 				if version == 1 {
-					if err := c.redis.mirror(t.Context(), 0, s.incarnation, 0, []change{{user: "alice", count: Count{Sockets: 1}}}); err != nil {
+					alice := []change{{user: "alice", count: Count{Sockets: 1}}}
+					if err := c.redis.mirror(t.Context(), 0, s.incarnation, 0, alice); err != nil {
 						t.Fatal(err)
 					}
 				}
 				s.versionUncertain = true
-				if err := s.step(t.Context(), false); err != nil || s.version != version || s.incarnation.Epoch != 1 {
-					t.Errorf("version %d, epoch %d, %v; want version %d, epoch 1", s.version, s.incarnation.Epoch, err, version)
+				err := s.step(t.Context(), false)
+				if epoch := s.incarnation.Epoch; err != nil || s.version != version || epoch != 1 {
+					t.Errorf("version %d, epoch %d, %v; want version %d, epoch 1", s.version, epoch, err, version)
 				}
 				// and the delayed duplicate has no effect
 				m.markChanged(countChange{user: "bob", came: true, at: time.Now()})
 				if err := s.step(t.Context(), false); err != nil {
 					t.Fatal(err)
 				}
-				if err := c.redis.mirror(t.Context(), 0, s.incarnation, version, []change{{user: "bob", count: Count{Sockets: 9}}}); !errors.Is(err, lua.ErrStaleLease) {
+				bob := []change{{user: "bob", count: Count{Sockets: 9}}}
+				err = c.redis.mirror(t.Context(), 0, s.incarnation, version, bob)
+				if !errors.Is(err, lua.ErrStaleLease) {
 					t.Errorf("the duplicate: %v", err)
 				}
 			})
@@ -114,29 +117,31 @@ func TestAWriteWhoseReplyWasLostIsSettledByItsVersion(t *testing.T) {
 	})
 }
 
-func TestInstancesThatDisagreeOnShardsDoNotStart(t *testing.T) {
+func TestMirror_DoesNotOpenWithAnotherNumberOfShards(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
 		c := newCluster(t, server, 1)
 		prefix := strings.TrimSuffix(c.redis.Keys.tags[0], "{0}:")
 		c.startInstance("a")
 		other := c.redis
 		other.Keys = NewKeys(prefix, 4)
-		m, _ := NewMirror(MirrorOptions{Instance: "b", Redis: other, Log: slog.New(slog.DiscardHandler)})
-		if err := m.Open(t.Context()); err == nil || !strings.Contains(err.Error(), "use 1 shards, this one is set to 4") {
+		m := newIdleMirror("b", other)
+		err := m.Open(t.Context())
+		if err == nil || !strings.Contains(err.Error(), "use 1 shards, this one is set to 4") {
 			t.Errorf("opened: %v", err)
 		}
 	})
 }
 
-func TestOthersWhoUseAnotherNumberOfShardsSayNothingOfALease(t *testing.T) {
+func TestShard_KeepsItsLeaseWhenOthersUseAnotherNumberOfShards(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
 		c := newCluster(t, server, 1)
-		m, _ := NewMirror(MirrorOptions{Instance: "a", Redis: c.redis, Log: slog.New(slog.DiscardHandler)}) // its loops do not run
+		m := newIdleMirror("a", c.redis)
 		if err := m.Open(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		server.Do(c.client, "SET", c.redis.Keys.AgreedShards(), "4")
-		if err := m.shards[0].renew(t.Context()); err == nil || errors.Is(err, lua.ErrStaleLease) || !strings.Contains(err.Error(), "use 4 shards") {
+		err := m.shards[0].renew(t.Context())
+		if err == nil || errors.Is(err, lua.ErrStaleLease) || !strings.Contains(err.Error(), "use 4 shards") {
 			t.Errorf("renewed: %v", err)
 		}
 		m.shards[0].leave(t.Context())
@@ -147,14 +152,15 @@ func TestOthersWhoUseAnotherNumberOfShardsSayNothingOfALease(t *testing.T) {
 	})
 }
 
-func TestInstancesAreListedWithTheStateOfTheirLease(t *testing.T) {
+func TestDirectory_ListsInstancesWithTheStateOfTheirLease(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
 		c := newCluster(t, server, 1)
 		c.redis.Lease = time.Second
 		a, b := c.startInstance("a"), c.startInstance("b")
 		b.join("bob")
 		a.join("alice")
-		if records, err := a.Directory().Instances(t.Context()); err != nil || records[0].Sockets != 1 || records[0].Users != 1 {
+		records, err := a.Directory().Instances(t.Context())
+		if err != nil || records[0].Sockets != 1 || records[0].Users != 1 {
 			t.Errorf("of itself a tells %+v, %v", records, err)
 		}
 		b.Drain(t.Context())
@@ -167,7 +173,8 @@ func TestInstancesAreListedWithTheStateOfTheirLease(t *testing.T) {
 				records[1].State == "draining" && records[1].Sockets == 1 && records[1].Users == 1
 		})
 		b.stop()
-		if records, err := a.Directory().Instances(t.Context()); err != nil || len(records) != 2 || records[1].State != "left" {
+		records, err = a.Directory().Instances(t.Context())
+		if err != nil || len(records) != 2 || records[1].State != "left" {
 			t.Errorf("after b stopped: %v, %v", records, err)
 		}
 	})

@@ -5,48 +5,60 @@ import (
 	"time"
 )
 
+var (
+	testNow  = time.Now()
+	justNow  = testNow.Add(-time.Millisecond)
+	aMinute  = testNow.Add(-time.Minute)
+	anHour   = testNow.Add(-time.Hour)
+	sockets2 = Count{Sockets: 2}
+	inGrace  = Count{Kind: InGrace}
+	isGone   = Count{Kind: Gone}
+)
+
+const testEpoch = 7
+
+// dropped is a user mirrored before, whose last socket went by accident.
+func dropped(at time.Time) dirtyUser { return dirtyUser{changedAt: at, mirroredBefore: true} }
+
+// leaving is a user mirrored before, whose last socket was closed on purpose.
+func leaving(at time.Time) dirtyUser {
+	return dirtyUser{changedAt: at, mirroredBefore: true, leftOnPurpose: true}
+}
+
 func TestPlan_DecidesWhatRedisIsTold(t *testing.T) {
-	now := time.Now()
-	came, soon, late := now.Add(-time.Hour), now.Add(-time.Millisecond), now.Add(-time.Minute)
-	sockets, grace, gone := Count{Sockets: 2}, Count{Kind: InGrace}, Count{Kind: Gone}
-	const epoch, before = 7, 6
+	never := time.Time{}
 	for name, c := range map[string]struct {
 		dirty dirtyUser
 		count Count
 		at    time.Time
 		want  string // as mirror.lua takes it
-		ago   time.Duration
+		since time.Time
 	}{
-		"sockets are told with their number, and when the user came": {
-			dirtyUser{changedAt: now}, sockets, came, "2", time.Hour},
-		"a user who came and dropped since the last write is in a grace": {
-			dirtyUser{changedAt: soon}, grace, soon, "grace", time.Millisecond},
-		"so is one who came and left on purpose before the shortest stay was over": {
-			dirtyUser{changedAt: soon, leftOnPurpose: true}, grace, soon, "grace", time.Millisecond},
-		"a user mirrored before is in a grace only if Redis does not say offline": {
-			dirtyUser{changedAt: soon, mirroredBefore: true}, grace, soon, "grace-if-present", time.Millisecond},
-		"a user mirrored before who left on purpose too early ends graces elsewhere": {
-			dirtyUser{changedAt: soon, mirroredBefore: true, leftOnPurpose: true}, grace, soon,
-			"left-early", time.Millisecond},
-		"but not if that could not be written for long": {
-			dirtyUser{changedAt: late, mirroredBefore: true, leftOnPurpose: true}, grace, late,
-			"grace-if-present", time.Minute},
-		"the end of a grace tells when the last socket went": {
-			dirtyUser{changedAt: late, mirroredBefore: true}, gone, time.Time{}, "gone", time.Minute},
-		"a goodbye ends graces elsewhere": {
-			dirtyUser{changedAt: soon, mirroredBefore: true, leftOnPurpose: true}, gone, time.Time{},
-			"left", time.Millisecond},
-		"a goodbye that comes late ends no grace that began since": {
-			dirtyUser{changedAt: now.Add(-lateGoodbye), mirroredBefore: true, leftOnPurpose: true}, gone, time.Time{},
-			"gone", lateGoodbye},
-		"a user whom Redis shows here by mistake went just now": {
-			dirtyUser{}, gone, time.Time{}, "gone", 0},
+		"sockets: how many, and when the user came": {
+			dropped(justNow), sockets2, anHour, "2", anHour},
+		"came and dropped since the last write: a grace": {
+			dirtyUser{changedAt: justNow}, inGrace, justNow, "grace", justNow},
+		"came and left on purpose since the last write, before the shortest stay was over: a grace": {
+			dirtyUser{changedAt: justNow, leftOnPurpose: true}, inGrace, justNow, "grace", justNow},
+		"dropped: a grace, unless Redis says offline": {
+			dropped(justNow), inGrace, justNow, "grace-if-present", justNow},
+		"left on purpose before the shortest stay was over: so graces elsewhere end": {
+			leaving(justNow), inGrace, justNow, "left-early", justNow},
+		"left like that, but it could not be written for long: graces elsewhere may have begun since": {
+			leaving(aMinute), inGrace, aMinute, "grace-if-present", aMinute},
+		"the grace is over: gone, since the last socket went": {
+			dropped(aMinute), isGone, never, "gone", aMinute},
+		"left on purpose: graces elsewhere end": {
+			leaving(justNow), isGone, never, "left", justNow},
+		"left on purpose, but it could not be written for long: graces elsewhere may have begun since": {
+			leaving(testNow.Add(-lateGoodbye)), isGone, never, "gone", testNow.Add(-lateGoodbye)},
+		"Redis shows a user here by mistake: gone, since now": {
+			dirtyUser{}, isGone, never, "gone", testNow},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := plan("alice", c.dirty, c.count, c.at, false, epoch, now)
-			if got.count.String() != c.want || now.Sub(got.at) != c.ago || !got.write || got.deferred {
-				t.Errorf("decided %v, %v ago, write %v, deferred %v; want %s, %v ago, written at once",
-					got.count, now.Sub(got.at), got.write, got.deferred, c.want, c.ago)
+			got := plan("alice", c.dirty, c.count, c.at, false, testEpoch, testNow)
+			if got.count.String() != c.want || got.at != c.since || !got.write || got.deferred {
+				t.Errorf("decided %+v; want %s since %v, written now", got, c.want, c.since)
 			}
 			if got.user != "alice" || got.mirroredBefore != c.dirty.mirroredBefore {
 				t.Errorf("the change is %+v", got.change)
@@ -56,48 +68,45 @@ func TestPlan_DecidesWhatRedisIsTold(t *testing.T) {
 }
 
 func TestPlan_DefersGoingWhileOthersMayHaveToTellRedisTheirs(t *testing.T) {
-	now := time.Now()
-	changed := dirtyUser{changedAt: now, mirroredBefore: true}
-	left, told, toldBefore := changed, changed, changed
-	left.leftOnPurpose, told.deferredEpoch, toldBefore.deferredEpoch = true, 7, 6
+	told, toldBefore := dropped(aMinute), dropped(aMinute)
+	told.deferredEpoch, toldBefore.deferredEpoch = testEpoch, testEpoch-1
 	for name, c := range map[string]struct {
 		dirty           dirtyUser
 		count           Count
 		want            string
 		write, deferred bool
 	}{
-		"sockets are told at once":                    {changed, Count{Sockets: 1}, "1", true, false},
-		"so is a user who came and dropped":           {dirtyUser{changedAt: now}, Count{Kind: InGrace}, "grace", true, false},
-		"who is gone is told to be in a grace":        {changed, Count{Kind: Gone}, "grace-if-present", true, true},
-		"who left on purpose, too":                    {left, Count{Kind: Gone}, "grace-if-present", true, true},
-		"who left too early ends no graces elsewhere": {left, Count{Kind: InGrace}, "grace-if-present", true, true},
-		"a grace is looked at again":                  {changed, Count{Kind: InGrace}, "grace-if-present", true, true},
-		"what was told once is not told again":        {told, Count{Kind: Gone}, "grace-if-present", false, true},
-		"unless that was under an earlier epoch":      {toldBefore, Count{Kind: Gone}, "grace-if-present", true, true},
+		"sockets are told now":          {dropped(justNow), sockets2, "2", true, false},
+		"and who came and dropped":      {dirtyUser{changedAt: justNow}, inGrace, "grace", true, false},
+		"gone: a grace goes on":         {dropped(aMinute), isGone, "grace-if-present", true, true},
+		"left on purpose: too":          {leaving(justNow), isGone, "grace-if-present", true, true},
+		"left early: no grace ends":     {leaving(justNow), inGrace, "grace-if-present", true, true},
+		"a grace is looked at again":    {dropped(justNow), inGrace, "grace-if-present", true, true},
+		"told before: not told again":   {told, isGone, "grace-if-present", false, true},
+		"told in an epoch that is lost": {toldBefore, isGone, "grace-if-present", true, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := plan("alice", c.dirty, c.count, now, true, 7, now)
+			got := plan("alice", c.dirty, c.count, aMinute, true, testEpoch, testNow)
 			if got.count.String() != c.want || got.write != c.write || got.deferred != c.deferred {
-				t.Errorf("decided %v, write %v, deferred %v; want %s, %v, %v",
-					got.count, got.write, got.deferred, c.want, c.write, c.deferred)
+				t.Errorf("decided %+v; want %s, write %v, deferred %v", got, c.want, c.write, c.deferred)
 			}
 		})
 	}
 }
 
 func TestMergeDirty_KeepsWhatRedisMustStillBeTold(t *testing.T) {
-	earlier, now := time.Now().Add(-time.Second), time.Now()
-	goodbye := dirtyUser{changedAt: earlier, leftOnPurpose: true, mirroredBefore: true}
+	deferred := dropped(aMinute)
+	deferred.deferredEpoch = testEpoch
 	for name, c := range map[string]struct{ older, newer, want dirtyUser }{
-		"a goodbye that could not be written is kept when the user is only marked": {
-			goodbye, dirtyUser{}, goodbye},
+		"a goodbye that could not be written stays when the user is only marked": {
+			leaving(aMinute), dirtyUser{}, leaving(aMinute)},
 		"a change replaces a goodbye": {
-			goodbye, dirtyUser{changedAt: now}, dirtyUser{changedAt: now, mirroredBefore: true}},
-		"a user of whom nothing was written yet was not mirrored before, whatever happens since": {
-			dirtyUser{changedAt: earlier}, dirtyUser{changedAt: now, mirroredBefore: true}, dirtyUser{changedAt: now}},
+			leaving(aMinute), dropped(justNow), dropped(justNow)},
+		"a user whose coming is not written yet was not mirrored before": {
+			dirtyUser{changedAt: aMinute}, dropped(justNow), dirtyUser{changedAt: justNow}},
 		"a deferred user who is marked is written again": {
-			dirtyUser{changedAt: earlier, deferredEpoch: 3}, dirtyUser{}, dirtyUser{changedAt: earlier}},
-		"a mark after a mark is one": {
+			deferred, dirtyUser{}, dropped(aMinute)},
+		"a mark after a mark is one mark": {
 			dirtyUser{mirroredBefore: true}, dirtyUser{}, dirtyUser{mirroredBefore: true}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -109,10 +118,9 @@ func TestMergeDirty_KeepsWhatRedisMustStillBeTold(t *testing.T) {
 }
 
 func TestDataLoss_EndsWhenOthersHadTheirTime(t *testing.T) {
-	const renewEvery, grace = 2 * time.Second, 15 * time.Second
-	now := time.Now()
+	const renewEvery, grace, othersNoticed = 2 * time.Second, 15 * time.Second, 2*time.Second + backoffMax
 	ago := func(d time.Duration) dataLoss {
-		return dataLoss{noticed: now.Add(-d), renewEvery: renewEvery, grace: grace}
+		return dataLoss{noticed: testNow.Add(-d), renewEvery: renewEvery, grace: grace}
 	}
 	refilling := ago(time.Hour)
 	refilling.refilling = true
@@ -120,17 +128,19 @@ func TestDataLoss_EndsWhenOthersHadTheirTime(t *testing.T) {
 		loss                     dataLoss
 		recovering, deferOffline bool
 	}{
-		"nothing was ever lost": {dataLoss{renewEvery: renewEvery, grace: grace}, false, false},
-		"just noticed":          {ago(0), true, true},
-		"others renew their lease in time, and try again once":  {ago(renewEvery + backoffMax - 1), true, true},
-		"after that they have noticed, and fill Redis again":    {ago(renewEvery + backoffMax), false, true},
-		"until the grace is over, nobody goes":                  {ago(grace - 1), false, true},
-		"then it is as if nothing had been lost":                {ago(grace), false, false},
-		"our own users are not all there, however long it took": {refilling, true, true},
+		"nothing was ever lost":                    {dataLoss{renewEvery: renewEvery, grace: grace}, false, false},
+		"just noticed":                             {ago(0), true, true},
+		"others may not have renewed since":        {ago(othersNoticed - 1), true, true},
+		"all have renewed, a grace is not over":    {ago(othersNoticed), false, true},
+		"just before a grace is over":              {ago(grace - 1), false, true},
+		"a grace is over":                          {ago(grace), false, false},
+		"an hour ago, but our users are not there": {refilling, true, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if r, d := c.loss.recovering(now), c.loss.deferOffline(now); r != c.recovering || d != c.deferOffline {
-				t.Errorf("recovering %v, deferring %v; want %v, %v", r, d, c.recovering, c.deferOffline)
+			recovering, deferOffline := c.loss.recovering(testNow), c.loss.deferOffline(testNow)
+			if recovering != c.recovering || deferOffline != c.deferOffline {
+				t.Errorf("recovering %v, deferring %v; want %v, %v",
+					recovering, deferOffline, c.recovering, c.deferOffline)
 			}
 		})
 	}

@@ -59,7 +59,7 @@ func newLocal(grace time.Duration) (*Sockets, func() []string) {
 	}
 }
 
-func TestDeliverReachesEverySocketOfTheUserButTheExcludedOne(t *testing.T) {
+func TestSockets_DeliverToAllSocketsOfAUserExceptOne(t *testing.T) {
 	s, _ := newLocal(testGrace)
 	first, firstBox := newSocket("alice")
 	second, secondBox := newSocket("alice")
@@ -74,7 +74,8 @@ func TestDeliverReachesEverySocketOfTheUserButTheExcludedOne(t *testing.T) {
 	if took := s.Of("nobody").Deliver(uuid.Nil, Message{Frame: []byte("x")}); took != 0 {
 		t.Errorf("%d took it, want 0", took)
 	}
-	some, all := &Emit{To: Authenticated, Message: Message{Frame: []byte("y")}}, &Emit{To: Everybody, Message: Message{Frame: []byte("z")}}
+	some := &Emit{To: Authenticated, Message: Message{Frame: []byte("y")}}
+	all := &Emit{To: Everybody, Message: Message{Frame: []byte("z")}}
 	s.Emit([]*Emit{some, all}) // together
 	if some.Took != 3 || all.Took != 4 {
 		t.Errorf("%d and %d took them, want 3 and 4", some.Took, all.Took)
@@ -83,14 +84,16 @@ func TestDeliverReachesEverySocketOfTheUserButTheExcludedOne(t *testing.T) {
 	if s.Emit([]*Emit{some}); some.Took != 2 {
 		t.Errorf("%d took it, want 2 of 3: one is closed", some.Took)
 	}
-	for box, want := range map[*inbox][]string{firstBox: {"y", "z", "y"}, secondBox: {"x", "y", "z"}, bobBox: {"y", "z", "y"}, anonymousBox: {"z"}} {
+	for box, want := range map[*inbox][]string{
+		firstBox: {"y", "z", "y"}, secondBox: {"x", "y", "z"}, bobBox: {"y", "z", "y"}, anonymousBox: {"z"},
+	} {
 		if !slices.Equal(box.frames, want) {
 			t.Errorf("got %q, want %q", box.frames, want)
 		}
 	}
 }
 
-func TestCountsAreOnlineInGraceOrGone(t *testing.T) {
+func TestSockets_CountSocketsThenAGraceThenNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, changes := newLocal(testGrace)
 		ctx, stop := context.WithCancel(t.Context())
@@ -123,7 +126,9 @@ func TestCountsAreOnlineInGraceOrGone(t *testing.T) {
 		time.Sleep(testGrace)
 		synctest.Wait()
 		wantCount("alice", "gone")
-		want := []string{"alice false", "bob false", "alice false", "alice false", "bob true", "alice false", "alice false"}
+		want := []string{
+			"alice false", "bob false", "alice false", "alice false", "bob true", "alice false", "alice false",
+		}
 		if got := changes(); !slices.Equal(got, want) {
 			t.Errorf("changes %v, want %v", got, want)
 		}
@@ -136,7 +141,7 @@ func TestCountsAreOnlineInGraceOrGone(t *testing.T) {
 	})
 }
 
-func TestARetiredSocketCountsNoMoreAndGetsWhatIsPushedUntilItIsRemoved(t *testing.T) {
+func TestSockets_DeliverToARetiredSocketButDoNotCountIt(t *testing.T) {
 	for _, length := range []time.Duration{0, testGrace} {
 		synctest.Test(t, func(t *testing.T) {
 			s, _ := newLocal(length)
@@ -186,7 +191,7 @@ func TestARetiredSocketCountsNoMoreAndGetsWhatIsPushedUntilItIsRemoved(t *testin
 	}
 }
 
-func TestALastSocketClosedOnPurposeEndsTheGraceOfAnother(t *testing.T) {
+func TestSockets_BeginNoGraceWhenTheLastSocketClosesOnPurpose(t *testing.T) {
 	s, _ := newLocal(testGrace)
 	phone, _ := newSocket("alice")
 	laptop, _ := newSocket("alice")
@@ -199,7 +204,7 @@ func TestALastSocketClosedOnPurposeEndsTheGraceOfAnother(t *testing.T) {
 	}
 }
 
-func TestADeliveryServesSomeSocketsAtATimeAndEndsOnce(t *testing.T) {
+func TestWalk_ServesSomeSocketsAtATimeAndEndsOnce(t *testing.T) {
 	s, _ := newLocal(testGrace)
 	const sockets = 10
 	var left *Socket
@@ -208,15 +213,15 @@ func TestADeliveryServesSomeSocketsAtATimeAndEndsOnce(t *testing.T) {
 		s.Add(left)
 	}
 	var ends []Counts
-	tally := NewTracker(uuid.Nil, func(counts Counts) { ends = append(ends, counts) })
-	d := s.Of("alice").Sending(left.ID, Message{Frame: []byte("x"), Tracker: tally})
+	tracker := NewTracker(uuid.Nil, func(counts Counts) { ends = append(ends, counts) })
+	walk := s.Of("alice").Sending(left.ID, Message{Frame: []byte("x"), Tracker: tracker})
 	for n, want := range []bool{false, false, true} {
-		if over := d.Next(4); over != want || over != (len(ends) == 1) {
+		if over := walk.Next(4); over != want || over != (len(ends) == 1) {
 			t.Errorf("part %d: over is %v, and %v was told", n, over, ends)
 		}
 	}
-	if want := (Counts{Written: sockets - 1}); ends[0] != want || d.took != sockets-1 {
-		t.Errorf("told %+v, and %d took it", ends[0], d.took)
+	if want := (Counts{Written: sockets - 1}); ends[0] != want || walk.took != sockets-1 {
+		t.Errorf("told %+v, and %d took it", ends[0], walk.took)
 	}
 	if found := s.Find(left.ID); len(found) != 1 || found[0] != left || len(s.Find(uuid.New())) != 0 {
 		t.Errorf("found %v", found)

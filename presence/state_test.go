@@ -56,7 +56,7 @@ func TestMoment_IsUTCWithMillisecondsAndNeverIsNull(t *testing.T) {
 	}
 }
 
-func marshalled(t *testing.T, v any) string {
+func marshalled(t testing.TB, v any) string {
 	t.Helper()
 	text, err := json.Marshal(v)
 	if err != nil {

@@ -4,18 +4,16 @@ import (
 	"context"
 	"testing"
 	"time"
-
-	"rollcall/lua/redistest"
 )
 
-// newIdleMirror is a mirror of one shard whose loop does not run.
-func newIdleMirror() (*Mirror, *writeBehind) {
-	m, _ := NewMirror(MirrorOptions{Instance: "a", Redis: Redis{Keys: NewKeys(redistest.Prefix(), 1), Grace: time.Hour}})
+// newWriteBehind is a mirror of one shard whose loop does not run, and the write-behind set of the shard.
+func newWriteBehind() (*Mirror, *writeBehind) {
+	m := newIdleMirror("a", Redis{Keys: NewKeys("x", 1), Grace: time.Hour})
 	return m, &m.shards[0].writes
 }
 
 func TestWriteBehind_KeepsAGoodbyeThatCouldNotBeWritten(t *testing.T) {
-	m, writes := newIdleMirror()
+	m, writes := newWriteBehind()
 	goodbye := dirtyUser{changedAt: time.Now(), leftOnPurpose: true, mirroredBefore: true}
 	writes.mark("alice", goodbye)
 	writes.take()
@@ -28,18 +26,19 @@ func TestWriteBehind_KeepsAGoodbyeThatCouldNotBeWritten(t *testing.T) {
 }
 
 func TestWriteBehind_WritesADeferredUserAgainWhoIsMarked(t *testing.T) {
-	m, writes := newIdleMirror()
+	m, writes := newWriteBehind()
 	writes.deferUser("alice", dirtyUser{changedAt: time.Now(), deferredEpoch: 1})
 	writes.deferUser("bob", dirtyUser{changedAt: time.Now(), deferredEpoch: 1})
 	m.MarkDirty("alice")
 	writes.requeueDeferred()
-	if alice, bob := writes.dirty["alice"], writes.dirty["bob"]; alice.deferredEpoch != 0 || bob.deferredEpoch != 1 {
+	alice, bob := writes.dirty["alice"], writes.dirty["bob"]
+	if alice.deferredEpoch != 0 || bob.deferredEpoch != 1 {
 		t.Errorf("alice: %+v, bob: %+v", alice, bob)
 	}
 }
 
 func TestWriteBehind_TellsASocketWhenItCanBeReachedUnlessItHasClosed(t *testing.T) {
-	m, writes := newIdleMirror()
+	m, writes := newWriteBehind()
 	noTime, cancel := context.WithCancel(t.Context())
 	cancel()
 	closed, closedBox := newSocket("alice")
@@ -54,7 +53,7 @@ func TestWriteBehind_TellsASocketWhenItCanBeReachedUnlessItHasClosed(t *testing.
 	m.Leave(closed, false)
 	writes.setFlushedTo(seq)
 	<-openBox.reachable
-	for name, box := range map[string]*inbox{"one that closed": closedBox, "one that came after the write began": lateBox} {
+	for name, box := range map[string]*inbox{"one that closed": closedBox, "one that came too late": lateBox} {
 		select {
 		case <-box.reachable:
 			t.Errorf("%s is told", name)
@@ -69,7 +68,7 @@ func TestWriteBehind_TellsASocketWhenItCanBeReachedUnlessItHasClosed(t *testing.
 }
 
 func TestWriteBehind_HoldsAUserOnceHoweverOftenSocketsComeAndGo(t *testing.T) {
-	m, _ := newIdleMirror()
+	m, _ := newWriteBehind()
 	users := []string{"alice", "bob", "cathy"}
 	for range 1000 {
 		for _, user := range users {
