@@ -15,7 +15,7 @@ type Audit struct {
 	Instance      string  `json:"instance"`
 	Users         int     `json:"users"`         // in the instance's own map
 	Entries       int     `json:"entries"`       // in Redis that name this instance
-	Missing       int     `json:"missing"`       // users in the map whom Redis lacks, or has with another count
+	Missing       int     `json:"missing"`       // users in the map whom Redis has not, or with another count
 	Ghosts        int     `json:"ghosts"`        // users whom Redis has, and the map lacks
 	OldestSeconds float64 `json:"oldestSeconds"` // since the oldest difference was found; 0: none
 }
