@@ -1,6 +1,7 @@
 package handlers
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"io"
@@ -17,14 +18,18 @@ import (
 	"rollcall/fanout"
 )
 
-// endOf reads a body as a stream, whose router does nothing, and returns its last line.
+// newStream makes a stream whose pushes wait for Redis.
+func (s idle) newStream(w http.ResponseWriter) *stream {
+	return s.Server.newStream(http.NewResponseController(w), fanout.Routed, time.Second)
+}
+
+// endOf reads a body as a stream, and returns its last line.
 func endOf(t *testing.T, body io.Reader, change func(*stream)) streamEnd {
 	t.Helper()
 	var one *stream
 	synctest.Test(t, func(t *testing.T) {
-		s := startIdle(t)
 		ctx, cancel := context.WithCancel(t.Context())
-		one = s.newStream(http.NewResponseController(httptest.NewRecorder()), fanout.Routed, time.Second)
+		one = startIdle(t).newStream(httptest.NewRecorder())
 		change(one)
 		go one.readLines(ctx, body)
 		synctest.Wait()
@@ -36,7 +41,7 @@ func endOf(t *testing.T, body io.Reader, change func(*stream)) streamEnd {
 	return one.end
 }
 
-func TestAStreamSaysWhyItEndsWithoutTheWordsOfTheNetwork(t *testing.T) {
+func TestStream_SaysWhyItEndsAndQuotesNoErrorOfTheNetwork(t *testing.T) {
 	const line = `{"user":"alice","event":"x"}`
 	internal := iotest.ErrReader(&net.OpError{
 		Op: "read", Net: "tcp", Err: errors.New("reset"),
@@ -68,12 +73,89 @@ func TestAStreamSaysWhyItEndsWithoutTheWordsOfTheNetwork(t *testing.T) {
 	}
 }
 
-func TestAStreamWhoseHeldAnswersAreTooManyBytesEnds(t *testing.T) {
+func TestStream_EndsWhenTheAnswersThatItHoldsAreTooManyBytes(t *testing.T) {
 	got := endOf(t, strings.NewReader(`{"user":"alice","event":"x"}`), func(s *stream) {
 		s.after = true
 		s.held.Store(maxHeldBytes + 1)
 	})
 	if got.End != endTooMany || got.Lines != 0 {
 		t.Errorf("got %+v", got)
+	}
+}
+
+// endless is a body that never ends: the same line again and again.
+type endless string
+
+func (e endless) Read(p []byte) (int, error) { return copy(p, e), nil }
+
+func TestStream_ReadsOnlySoFarAheadOfItsAnswers(t *testing.T) {
+	short := `{"user":"alice","event":"x"}` + "\n"
+	long := `{"user":"alice","event":"x","data":"` + strings.Repeat("x", 1000) + `"}` + "\n"
+	for line, ahead := range map[string]int{short: streamWindow + 1, long + long: streamBytes / len(long)} {
+		synctest.Test(t, func(t *testing.T) {
+			s := startIdle(t)
+			ctx, cancel := context.WithCancel(t.Context())
+			one := s.newStream(httptest.NewRecorder())
+			if len(line) > 1000 { // then its bytes are what counts
+				one.lines = make(chan pendingLine, 2*streamBytes)
+			}
+			go one.readLines(ctx, endless(line))
+			synctest.Wait() // nobody reads the answers
+			if got := s.waiting(); got != ahead {
+				t.Errorf("%d lines were pushed, want %d", got, ahead)
+			}
+			one.room.Release((<-one.lines).size)
+			synctest.Wait()
+			if got, want := s.waiting(), ahead+1; got != want {
+				t.Errorf("after one answer %d lines were pushed, want %d", got, want)
+			}
+			cancel()
+			for range one.lines {
+			}
+		})
+	}
+}
+
+// deadlines is a response that counts how often it got a deadline.
+type deadlines struct {
+	http.ResponseWriter
+	read, write int
+}
+
+func (d *deadlines) SetReadDeadline(time.Time) error  { d.read++; return nil }
+func (d *deadlines) SetWriteDeadline(time.Time) error { d.write++; return nil }
+
+func TestStream_GivesItsClientTimeForEachReadAndWrite(t *testing.T) {
+	given := &deadlines{ResponseWriter: httptest.NewRecorder()}
+	one := startIdle(t).newStream(given)
+	const parts = 10
+	text := strings.NewReader(strings.Repeat(" \n ", parts)) // each ends within a line
+	body := struct{ io.Reader }{iotest.OneByteReader(text)}
+	one.readLines(t.Context(), timedBody{body, one, t.Context().Err})
+	if want := int(text.Size()) + 1; given.read != want { // and the end
+		t.Errorf("%d deadlines for %d reads", given.read, want)
+	}
+	answers := timedResponse{given, one}
+	for range parts {
+		if _, err := answers.Write([]byte("x")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if given.write != parts {
+		t.Errorf("%d deadlines for %d writes", given.write, parts)
+	}
+}
+
+func TestReadLine_ReadsALineThatIsTooLongToItsEnd(t *testing.T) {
+	body := strings.NewReader(strings.Repeat("x", 10_000) + "\n" + "next\n")
+	reader := bufio.NewReaderSize(body, 16)
+	if line, tooLong, err := readLine(reader, 100); line != nil || !tooLong || err != nil {
+		t.Errorf("got %d bytes, %v, %v", len(line), tooLong, err)
+	}
+	if line, tooLong, err := readLine(reader, 100); string(line) != "next\n" || tooLong || err != nil {
+		t.Errorf("then %q, %v, %v", line, tooLong, err)
+	}
+	if _, _, err := readLine(reader, 100); err != io.EOF {
+		t.Errorf("at the end %v", err)
 	}
 }
