@@ -100,7 +100,7 @@ func TestGate_AHeadHas16KiBAndSomeLinesAtMost(t *testing.T) {
 		t.Errorf("15 KiB: %d", got.Status)
 	}
 	many := http.Header{}
-	for n := range mostHeadLines + 20 {
+	for n := range maxHeadLines + 20 {
 		many.Set(fmt.Sprint("X-", n), "")
 	}
 	if got := ask(t, a, "GET", "/presence/count", "", many); got.Status != http.StatusBadRequest {
@@ -191,7 +191,7 @@ func TestInstance_WithoutFilesKeepsItsLeaseAndAnswersProbes(t *testing.T) {
 func TestGate_CountsNoLinesOfABodyWhereverTheReadsAreCut(t *testing.T) {
 	t.Parallel()
 	a := startApp(t)
-	body := `{"users":["alice"],` + strings.Repeat("\n", 2*mostHeadLines) + `"event":"x"}`
+	body := `{"users":["alice"],` + strings.Repeat("\n", 2*maxHeadLines) + `"event":"x"}`
 	for head := 4096 - 1; head < 4096+4; head++ { // net/http reads so many bytes at a time
 		text := fmt.Sprintf("POST /push HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\n"+
 			"Content-Type: application/json\r\n"+

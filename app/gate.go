@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"container/list"
 	"context"
 	"errors"
@@ -18,58 +17,60 @@ import (
 )
 
 const (
-	// mostWaiting is how many connections may have no request in hand: their head has not come yet, or they
-	// are kept for the next. A backend may open thousands at once, and on a busy machine their heads come
-	// late. An unfinished head costs 35 kB at most, for five seconds, so that these cost 143 MB at worst.
-	mostWaiting = 4096
-	// mostHeadLines is how many lines a head may have. Each costs net/http some 80 bytes, however short it
-	// is.
-	mostHeadLines = 256
-	// headGrace is how long a new connection is left alone, so that an honest client's head can come. What
-	// has had a request needs no grace.
+	// maxIdle is how many connections may be without a request in hand: their head has not come yet, or they
+	// are kept open for the next request. A backend may open thousands at once, and on a busy machine their
+	// heads come late. An unfinished head costs 35 kB at most, for five seconds, so all these cost 143 MB at
+	// worst.
+	maxIdle = 4096
+	// headGrace is how long a new connection is left alone, so that an honest client's head can come. One
+	// that has had a request needs no grace.
 	headGrace = 100 * time.Millisecond
-	// strangerGrace is how long a request may keep a connection that is needed, unless it showed an API key.
-	// It is far more than any answer takes that needs no key; a body that never comes could otherwise hold it
-	// for half a minute.
+	// strangerGrace is how long a request without an API key may keep a connection that is needed. It is far
+	// more than any answer takes that needs no key. Without it, a body that never comes could hold the
+	// connection for half a minute.
 	strangerGrace = 2 * time.Second
-	// gateRest is how long the gate waits for a connection to close before it looks again.
-	gateRest = 10 * time.Millisecond
-	// gateWarning is how often the log says that there is no room.
-	gateWarning = time.Minute
+	// acceptRetry is how long the gate waits for a connection to close before it looks again.
+	acceptRetry = 10 * time.Millisecond
+	// fullWarningEvery is how often the log says that there is no room.
+	fullWarningEvery = time.Minute
 )
 
-// gate is a listener that takes a connection only when there is room for it, so that the process never runs
-// out of files. There are two kinds: sockets, of which the server refuses those beyond --max-sockets in
-// words, and all others, which the gate knows. If there is no room, one of the others is closed: the one that
-// has waited longest without a request in hand, or whose request takes too long and showed no API key, or, at
-// last, a backend's that waits. So whoever fills an instance with connections that say nothing meets only
-// their like.
+// gate is a listener that accepts a connection only when there is room for it, so that the process never runs
+// out of files. There are two kinds of connections. Sockets are limited by the server, which refuses those
+// beyond --max-sockets with an answer. All others, from probes, backends and strangers, are the gate's.
+//
+// If there is no room, the gate closes one of its own: the one that has waited longest without a request in
+// hand; else one whose request takes too long and showed no API key; at last an idle one of a backend. So
+// whoever fills an instance with connections that say nothing only closes other such connections.
 type gate struct {
+	// static after construction
 	net.Listener
-	most    int        // connections and sockets together; 0: as many as come
-	sockets func() int // how many there are
+	most    int        // connections and sockets together; 0: no limit
+	sockets func() int // how many sockets there are
 	log     *slog.Logger
-	changed chan struct{} // capacity 1: some connection was closed, or has gone on
+	// capacity 1, so that nobody waits: some connection was closed, or changed its state
+	changed chan struct{}
 	done    chan struct{} // closed by Close
-	closed  atomic.Int64  // connections that were closed for others
-	once    sync.Once
+	once    sync.Once     // of Close
+
+	closed atomic.Int64 // connections that were closed to make room
 
 	mu sync.Mutex
 	// mu guards the following
-	visits  map[net.Conn]*visit // without those of sockets
-	waiting list.List           // of *visit: without a request in hand, the longest first
-	busy    list.List           // with one
-	known   list.List           // without one, and the last showed an API key
+	visits  map[net.Conn]*visit
+	idle    list.List // of *visit: without a request in hand, the longest first
+	busy    list.List // of *visit: with one
+	trusted list.List // of *visit: without one, and the last showed an API key
 	warned  time.Time
 }
 
-// visit is a connection that is no socket's.
+// visit is a connection while it is the gate's. It ends when the connection becomes a socket, or is closed.
 type visit struct {
-	conn  net.Conn
-	fresh bool         // it has had no request yet
-	lines atomic.Int64 // of the head that is coming
-	keyed atomic.Bool  // its last request showed an API key
-	tail  [2]byte      // the last that was read; the reader's
+	conn      net.Conn
+	isNew     bool         // it has had no request yet
+	headLines atomic.Int64 // so many lines of the current head were read
+	showedKey atomic.Bool  // its last request showed an API key
+	tail      [2]byte      // the last two bytes that were read; owned by the reader
 
 	in      *list.List
 	element *list.Element
@@ -83,33 +84,37 @@ func newGate(listener net.Listener, most int, sockets func() int, log *slog.Logg
 	}
 }
 
-// Accept implements net.Listener. It is called by one goroutine, the HTTP server's.
+// Accept implements net.Listener. One goroutine calls it, that of the HTTP server.
 func (g *gate) Accept() (net.Conn, error) {
 	for !g.makeRoom() {
 		select {
 		case <-g.changed:
-		case <-time.After(gateRest):
+		case <-time.After(acceptRetry):
 		case <-g.done:
 			return nil, net.ErrClosed
 		}
 	}
 	conn, err := g.Listener.Accept()
-	for isOutOfFiles(err) && g.makeFile(err) { // the process needs more than is kept for it
+	for isOutOfFiles(err) && g.freeFile(err) { // the process needs more files than are kept for it
 		conn, err = g.Listener.Accept()
 	}
+	if err != nil {
+		return nil, err
+	}
+	return g.admit(conn), nil
+}
+
+func (g *gate) admit(conn net.Conn) net.Conn {
+	v := &visit{isNew: true}
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		conn = newHeadCounter(tcp, v)
+	}
+	v.conn = conn
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if err == nil {
-		one := &visit{conn: conn, fresh: true}
-		if tcp, ok := conn.(*net.TCPConn); ok {
-			counted := &counted{TCPConn: tcp}
-			counted.visit.Store(one)
-			conn = counted
-		}
-		g.visits[conn] = one
-		g.moveLocked(one, &g.waiting)
-	}
-	return conn, err
+	g.visits[conn] = v
+	g.moveLocked(v, &g.idle)
+	return conn
 }
 
 // Close implements net.Listener.
@@ -118,100 +123,107 @@ func (g *gate) Close() error {
 	return g.Listener.Close()
 }
 
-// makeRoom says whether there is room for one more connection, and makes it if it can.
+// makeRoom makes room for one more connection if there is none. It reports whether there is room now.
 func (g *gate) makeRoom() bool {
 	for {
 		g.mu.Lock()
 		sockets, others := g.sockets(), len(g.visits)
 		full := g.most > 0 && others+sockets >= g.most
-		crowded := full || g.waiting.Len() >= mostWaiting
+		crowded := full || g.idle.Len() >= maxIdle
 		if crowded {
-			g.warnLocked("there is no room for more connections; those that wait longest without a request are closed",
+			g.warnLocked("there is no room for more connections; "+
+				"those that have waited longest without a request are closed",
 				"sockets", sockets, "others", others, "limit", g.most)
 		}
 		g.mu.Unlock()
-		if !crowded || !g.closeOne(full, time.Now()) {
-			return !crowded
+		if !crowded {
+			return true
+		}
+		if !g.closeOne(full, time.Now()) {
+			return false
 		}
 	}
 }
 
-// makeFile closes a connection after the process could open no more files. It says whether there was one to
-// close.
-func (g *gate) makeFile(err error) bool {
+// freeFile closes a connection because the process can open no more files. It reports whether there was one.
+func (g *gate) freeFile(err error) bool {
 	g.mu.Lock()
 	g.warnLocked("this process can open no more files", "error", err)
 	g.mu.Unlock()
 	return g.closeOne(true, time.Now())
 }
 
-// closeOne closes the connection that others need most, if there is one.
-func (g *gate) closeOne(busyToo bool, now time.Time) bool {
-	one := g.takeVictim(busyToo, now)
-	if one == nil {
+// closeOne closes the connection that matters least, and reports whether there was one. full: it may be one
+// with a request in hand, or a backend's.
+func (g *gate) closeOne(full bool, now time.Time) bool {
+	v := g.takeLeast(full, now)
+	if v == nil {
 		return false
 	}
 	g.closed.Add(1)
-	one.conn.Close() // returns when the file is closed
+	v.conn.Close() // returns when the file is closed
 	return true
 }
 
-func (g *gate) takeVictim(busyToo bool, now time.Time) *visit {
+// takeLeast removes and returns the visit that matters least; nil if none may be closed.
+func (g *gate) takeLeast(full bool, now time.Time) *visit {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	one := firstOf(&g.waiting, func(v *visit) bool { return !v.fresh || now.Sub(v.since) >= headGrace })
-	if one == nil && busyToo {
-		one = firstOf(&g.busy, func(v *visit) bool { return !v.keyed.Load() && now.Sub(v.since) >= strangerGrace })
+	v := firstOf(&g.idle, func(v *visit) bool { return !v.isNew || now.Sub(v.since) >= headGrace })
+	if v == nil && full {
+		v = firstOf(&g.busy, func(v *visit) bool {
+			return !v.showedKey.Load() && now.Sub(v.since) >= strangerGrace
+		})
 	}
-	if one == nil && busyToo {
-		one = firstOf(&g.known, func(*visit) bool { return true })
+	if v == nil && full {
+		v = firstOf(&g.trusted, func(*visit) bool { return true })
 	}
-	if one != nil {
-		g.moveLocked(one, nil)
-		delete(g.visits, one.conn)
+	if v != nil {
+		g.removeLocked(v)
+		delete(g.visits, v.conn)
 	}
-	return one
+	return v
+}
+
+func firstOf(visits *list.List, fits func(*visit) bool) *visit {
+	for e := visits.Front(); e != nil; e = e.Next() {
+		if v := e.Value.(*visit); fits(v) {
+			return v
+		}
+	}
+	return nil
 }
 
 func isOutOfFiles(err error) bool {
 	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
 }
 
-func firstOf(visits *list.List, fits func(*visit) bool) *visit {
-	for e := visits.Front(); e != nil; e = e.Next() {
-		if one := e.Value.(*visit); fits(one) {
-			return one
-		}
-	}
-	return nil
-}
-
-// observe is told by the HTTP server of each step of a connection.
+// observe is called by the HTTP server when a connection changes its state.
 func (g *gate) observe(conn net.Conn, state http.ConnState) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	one := g.visits[conn]
-	if one == nil { // it was a socket's, or is closed for others
+	v := g.visits[conn]
+	if v == nil { // it became a socket, or was closed to make room
 		return
 	}
 	switch state {
 	case http.StateActive:
-		one.fresh = false
-		one.lines.Store(math.MinInt64) // what comes now is a body
-		one.keyed.Store(false)
-		g.moveLocked(one, &g.busy)
+		v.isNew = false
+		v.headLines.Store(math.MinInt64) // what comes now is a body
+		v.showedKey.Store(false)
+		g.moveLocked(v, &g.busy)
 	case http.StateIdle:
-		one.lines.Store(0)
-		if one.keyed.Load() {
-			g.moveLocked(one, &g.known)
+		v.headLines.Store(0)
+		if v.showedKey.Load() {
+			g.moveLocked(v, &g.trusted)
 		} else {
-			g.moveLocked(one, &g.waiting)
+			g.moveLocked(v, &g.idle)
 		}
 	case http.StateHijacked, http.StateClosed:
-		if counted, ok := conn.(*counted); ok {
-			counted.visit.Store(nil)
+		if counter, ok := conn.(*headCounter); ok {
+			counter.visit.Store(nil)
 		}
-		g.moveLocked(one, nil)
+		g.removeLocked(v)
 		delete(g.visits, conn)
 	}
 	select {
@@ -220,67 +232,32 @@ func (g *gate) observe(conn net.Conn, state http.ConnState) {
 	}
 }
 
-func (g *gate) moveLocked(one *visit, to *list.List) {
-	if one.in != nil {
-		one.in.Remove(one.element)
-	}
-	if one.in, one.since = to, time.Now(); to != nil {
-		one.element = to.PushBack(one)
+// moveLocked moves a visit to the end of a list.
+func (g *gate) moveLocked(v *visit, to *list.List) {
+	g.removeLocked(v)
+	v.in, v.since, v.element = to, time.Now(), to.PushBack(v)
+}
+
+func (g *gate) removeLocked(v *visit) {
+	if v.in != nil {
+		v.in.Remove(v.element)
+		v.in = nil
 	}
 }
 
-// context is for requests over a connection: they say with it that they have shown an API key.
+// context is for requests over a connection. With it they note that they have shown an API key.
 func (g *gate) context(ctx context.Context, conn net.Conn) context.Context {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if one := g.visits[conn]; one != nil {
-		return handlers.NoteKeys(ctx, &one.keyed)
+	if v := g.visits[conn]; v != nil {
+		return handlers.NoteKeys(ctx, &v.showedKey)
 	}
 	return ctx
 }
 
 func (g *gate) warnLocked(message string, args ...any) {
-	if now := time.Now(); g.warned.IsZero() || now.Sub(g.warned) >= gateWarning {
+	if now := time.Now(); g.warned.IsZero() || now.Sub(g.warned) >= fullWarningEvery {
 		g.warned = now
 		g.log.Warn(message, args...)
 	}
-}
-
-// counted is a connection that counts the lines of heads. A socket's has no visit any more, and costs next to
-// nothing.
-type counted struct {
-	*net.TCPConn
-	visit atomic.Pointer[visit]
-}
-
-// Plain is the connection without the count, for a socket.
-func (c *counted) Plain() net.Conn { return c.TCPConn }
-
-var errHeadLines = errors.New("the head of the request has too many lines")
-
-// Read implements net.Conn.
-func (c *counted) Read(p []byte) (int, error) {
-	n, err := c.TCPConn.Read(p)
-	if visit := c.visit.Load(); visit != nil {
-		if visit.lines.Add(visit.headLines(p[:n])) > mostHeadLines {
-			return 0, errHeadLines
-		}
-	}
-	return n, err
-}
-
-// headLines counts the lines in what was read next, up to the end of the head: a body may follow.
-func (v *visit) headLines(read []byte) int64 {
-	end := []byte("\n\r\n")
-	before := v.tail
-	joint := append(before[:], read[:min(len(read), 2)]...) // the end may have come in two reads
-	copy(v.tail[:], joint[len(joint)-2:])
-	if n := len(read); n > 2 {
-		copy(v.tail[:], read[n-2:])
-	}
-	if bytes.Contains(joint, end) {
-		return 1
-	}
-	head, _, _ := bytes.Cut(read, end)
-	return int64(bytes.Count(head, []byte("\n")))
 }
