@@ -1,8 +1,7 @@
 -- How a lease is written, and what its status is. Not a script itself: lua.go puts this file before the
 -- scripts that name it.
 --
--- The leases hash maps an incarnation, <instance>.<epoch>, to its lease. All times are in ms, by Redis'
--- clock.
+-- The leases hash maps an incarnation, <instance>.<epoch>, to its lease. Times are in ms, by Redis' clock.
 --   <deadline> <version>          live until the deadline, then expired for the grace period, then dead
 --   <deadline> <version> <until>  extended: past the deadline it is expired until <until>, then dead
 --   <deadline> <version> dead     fenced: dead whatever the deadline is, and can never be renewed
@@ -15,7 +14,7 @@
 -- A value of any other form counts as no lease. An incarnation without a lease is expired, not dead: its
 -- lease was lost, not ended, and its instance is about to mirror its users again under a new epoch.
 
-local DEAD, EXPIRED, LIVE = 0, 1, 2 -- statuses of a lease; state.go has the same
+local DEAD, EXPIRED, LIVE = 0, 1, 2 -- statuses of a lease; leases.go has the same
 
 -- Returns the status of a lease; nil if the lease is not readable.
 local function lease_status(lease, now, grace)
