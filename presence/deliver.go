@@ -81,7 +81,7 @@ type Emit struct {
 func (s *Sockets) Emit(emits []*Emit) {
 	forUsers, forAnonymous := messages(emits)
 	users, anonymous := 0, 0
-	s.Each(func(socket *Socket) {
+	s.each(func(socket *Socket) {
 		switch {
 		case socket.User != "":
 			if send(socket, forUsers) {
@@ -114,7 +114,7 @@ func messages(emits []*Emit) (forUsers, forAnonymous []Message) {
 
 // Find returns the socket with an id in a list; an empty list if it is not here. It looks at all sockets.
 func (s *Sockets) Find(id uuid.UUID) (found List) {
-	s.Each(func(socket *Socket) {
+	s.each(func(socket *Socket) {
 		if socket.ID == id {
 			found = List{socket}
 		}
@@ -135,12 +135,12 @@ func send(socket *Socket, messages []Message) bool {
 	return socket.Conn.Send(messages...)
 }
 
-// stripeSockets are lists in which Each notes the sockets of one stripe. They are reused, so that an emit
+// stripeSockets are lists in which each notes the sockets of one stripe. They are reused, so that an emit
 // needs no memory that grows with the sockets.
 var stripeSockets = sync.Pool{New: func() any { return new([]*Socket) }}
 
-// Each calls f with every socket that is in the map all the time. No lock is held meanwhile.
-func (s *Sockets) Each(f func(*Socket)) {
+// each calls f with every socket that is in the map all the time. No lock is held meanwhile.
+func (s *Sockets) each(f func(*Socket)) {
 	list := stripeSockets.Get().(*[]*Socket)
 	for i := range s.stripes {
 		*list = s.stripes[i].appendTo((*list)[:0])

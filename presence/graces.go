@@ -65,8 +65,8 @@ func (g *graces) takeEnded(now time.Time) (ended []*grace, next time.Time) {
 	return ended, g.running[0].ends
 }
 
-// EndGraces forgets users whose grace is over, until the context ends.
-func (s *Sockets) EndGraces(ctx context.Context) {
+// endGraces forgets users whose grace is over, until the context ends.
+func (s *Sockets) endGraces(ctx context.Context) {
 	for {
 		ended, next := s.graces.takeEnded(time.Now())
 		for _, one := range ended {

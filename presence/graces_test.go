@@ -19,7 +19,7 @@ func TestSockets_ChangeAFickleUserTwiceInAShortestStayAtMost(t *testing.T) {
 				var s *Sockets
 				s = NewSockets(Redis{MinStay: time.Second, Keys: NewKeys("", 1)}, func(countChange) {})
 				ctx, stop := context.WithCancel(t.Context())
-				go s.EndGraces(ctx)
+				go s.endGraces(ctx)
 				defer synctest.Wait()
 				defer stop()
 				changes, there := 0, false
@@ -79,7 +79,7 @@ func TestGraces_RunOnceForEachUserHoweverOftenSocketsDrop(t *testing.T) {
 			}
 		})
 		ctx, stop := context.WithCancel(t.Context())
-		go s.EndGraces(ctx)
+		go s.endGraces(ctx)
 		defer synctest.Wait()
 		defer stop()
 		drop := func(user string, onPurpose bool) {

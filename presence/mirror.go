@@ -87,7 +87,7 @@ func (m *Mirror) Run(ctx context.Context) {
 	for _, s := range m.shards {
 		m.loops.Go(func() { s.run(ctx) })
 	}
-	m.loops.Go(func() { m.sockets.EndGraces(ctx) })
+	m.loops.Go(func() { m.sockets.endGraces(ctx) })
 	m.loops.Go(func() { m.auditLoop(ctx) })
 	m.loops.Wait()
 }

@@ -97,7 +97,7 @@ func TestSockets_CountSocketsThenAGraceThenNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, changes := newLocal(testGrace)
 		ctx, stop := context.WithCancel(t.Context())
-		go s.EndGraces(ctx)
+		go s.endGraces(ctx)
 		defer synctest.Wait()
 		defer stop()
 		wantCount := func(user, want string) {
@@ -146,7 +146,7 @@ func TestSockets_DeliverToARetiredSocketButDoNotCountIt(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			s, _ := newLocal(length)
 			ctx, stop := context.WithCancel(t.Context())
-			go s.EndGraces(ctx)
+			go s.endGraces(ctx)
 			defer synctest.Wait()
 			defer stop()
 			dropped := "gone" // without a grace

@@ -21,8 +21,8 @@ import (
 //	     └──────────────────────────────│      deferred      │
 //	     requeueDeferred: lease renewed └────────────────────┘
 //
-// Each mark has a number, seq. All marks up to flushedTo are in Redis: whoever must know that Redis has what
-// is true now remembers the seq of now, and waits until flushedTo has reached it.
+// Each mark has a number, seq. All marks up to flushedTo are in Redis. To know that Redis has been told what
+// is true now, remember the last seq and wait until flushedTo has reached it.
 //
 // Any goroutine marks. Only the run loop of the shard takes, acknowledges, defers and requeues.
 type writeBehind struct {
@@ -57,7 +57,7 @@ func (w *writeBehind) mark(user string, d dirtyUser) {
 	w.signal()
 }
 
-// markAll marks all of some users as dirty, in the same way.
+// markAll marks users as dirty, all in the same way.
 func (w *writeBehind) markAll(users []string, d dirtyUser) {
 	w.mu.Lock()
 	for _, user := range users {
@@ -112,9 +112,9 @@ func (w *writeBehind) lag(now time.Time) (dirty int, oldest time.Duration) {
 	return len(w.dirty), oldest
 }
 
-// take makes the dirty users those in flight. What is marked from now on has a higher seq, and waits for the
-// next take. The loop may range over what is returned without mu, although others look into it meanwhile:
-// only the loop changes it, and it locks mu to do so.
+// take moves the dirty users to those in flight. Marks from now on have a higher seq, and wait for the next
+// take. The loop may range over the users in flight without mu, although other goroutines read them
+// meanwhile: only the loop changes them, and it locks mu to do so.
 func (w *writeBehind) take() (inFlight map[string]dirtyUser, seq uint64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -131,14 +131,14 @@ func (w *writeBehind) acknowledge(user string) {
 	delete(w.inFlight, user)
 }
 
-// requeue makes those in flight dirty again: they could not be written.
+// requeue makes the users in flight dirty again: they could not be written.
 func (w *writeBehind) requeue() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.requeueLocked(w.inFlight)
 }
 
-// clearInFlight ends what take began. Who is neither acknowledged nor requeued by then is forgotten.
+// clearInFlight ends what take began. All users in flight have been acknowledged or requeued by then.
 func (w *writeBehind) clearInFlight() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
