@@ -227,5 +227,5 @@ func (n *node) wantPush(user, frame string, state presence.State, instances int)
 }
 
 func options(server *redistest.Server, shards int) nodeOptions {
-	return nodeOptions{server: server, prefix: redistest.Prefix(), shards: shards, timeout: 5 * time.Second, lease: 10 * time.Second}
+	return nodeOptions{server: server, prefix: redistest.Prefix(), shards: shards, timeout: redistest.Patience, lease: 10 * time.Second}
 }

@@ -25,7 +25,7 @@ func newCluster(t testing.TB, server *redistest.Server, shards int) *cluster {
 	client := server.Client()
 	return &cluster{t, server, client, Redis{
 		Client: client, Keys: NewKeys(redistest.Prefix(), shards),
-		Lease: 10 * time.Second, Grace: testGrace, Timeout: 5 * time.Second,
+		Lease: 10 * time.Second, Grace: testGrace, Timeout: redistest.Patience,
 		LogCap: 100_000, SeenFor: time.Hour, SeenCap: 100_000,
 	}}
 }
