@@ -19,13 +19,7 @@ const (
 func (b *Bus) Audit(
 	ctx context.Context, instances []string,
 ) (audits []presence.Audit, unanswered []string, err error) {
-	arrived := make(chan envelope, len(instances))
-	number, err := b.requests.register(func(reply envelope) {
-		select {
-		case arrived <- reply:
-		default: // an instance has replied twice
-		}
-	}, "")
+	number, arrived, err := b.requests.registerChan(len(instances))
 	if err != nil {
 		return nil, nil, err
 	}

@@ -10,13 +10,7 @@ import (
 // context ends. It sends a message to itself in every shard, behind theirs.
 func (b *Bus) Barrier(ctx context.Context) error {
 	shards := b.redis.Keys.Shards()
-	arrived := make(chan struct{}, shards)
-	number, err := b.requests.register(func(envelope) {
-		select {
-		case arrived <- struct{}{}:
-		default:
-		}
-	}, "")
+	number, arrived, err := b.requests.registerChan(shards)
 	if err != nil {
 		return err
 	}
@@ -39,9 +33,9 @@ func (b *Bus) Barrier(ctx context.Context) error {
 	return await(ctx, newMark(b.workers).passed)
 }
 
-func await(ctx context.Context, signal <-chan struct{}) error {
+func await[T any](ctx context.Context, c <-chan T) error {
 	select {
-	case <-signal:
+	case <-c:
 		return nil
 	case <-ctx.Done():
 		return fmt.Errorf("fanout: barrier: %w", context.Cause(ctx))

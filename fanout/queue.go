@@ -27,7 +27,7 @@ const (
 // which reserves room for it, then delivered to the local sockets, and then added: what is refused must not
 // have reached anybody.
 type shardQueue struct {
-	filled    chan struct{}  // signals that there is something to take; capacity 1, never closed
+	filled    signal         // there is something to take
 	admitting sync.WaitGroup // pushes that are admitted and not added yet; none is admitted after close
 
 	mu sync.Mutex
@@ -48,7 +48,7 @@ func (u usage) plus(pushes, bytes int) usage { return usage{u.pushes + pushes, u
 
 func newShardQueue() *shardQueue {
 	return &shardQueue{
-		filled: make(chan struct{}, 1), shared: map[*presence.Shared]int{}, byUser: map[string]usage{},
+		filled: newSignal(), shared: map[*presence.Shared]int{}, byUser: map[string]usage{},
 	}
 }
 
@@ -115,10 +115,7 @@ func (q *shardQueue) add(p *pendingPush) {
 	q.mu.Lock()
 	q.pushes = append(q.pushes, p)
 	q.mu.Unlock()
-	select {
-	case q.filled <- struct{}{}:
-	default:
-	}
+	q.filled.set()
 }
 
 // withdraw gives up an admitted push before it was added.

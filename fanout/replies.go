@@ -28,7 +28,7 @@ type replyBatcher struct {
 	log     *slog.Logger
 	dropped *atomic.Int64
 
-	filled chan struct{} // signals that there is something to send; capacity 1, never closed
+	filled signal // there is something to send
 
 	mu sync.Mutex
 	// mu guards the following
@@ -39,7 +39,7 @@ type replyBatcher struct {
 func newReplyBatcher(redis presence.Redis, log *slog.Logger, dropped *atomic.Int64) *replyBatcher {
 	return &replyBatcher{
 		redis: redis, log: log, dropped: dropped,
-		filled: make(chan struct{}, 1), messages: map[string][]byte{},
+		filled: newSignal(), messages: map[string][]byte{},
 	}
 }
 
@@ -54,22 +54,12 @@ func (r *replyBatcher) send(channel string, reply envelope) {
 	before := len(r.messages[channel])
 	r.messages[channel] = reply.append(r.messages[channel])
 	r.bytes += len(r.messages[channel]) - before
-	select {
-	case r.filled <- struct{}{}:
-	default:
-	}
+	r.filled.set()
 }
 
 // run sends until the context ends.
 func (r *replyBatcher) run(ctx context.Context) {
-	for {
-		select {
-		case <-r.filled:
-			r.flush(ctx)
-		case <-ctx.Done():
-			return
-		}
-	}
+	r.filled.loop(ctx, func() { r.flush(ctx) })
 }
 
 func (r *replyBatcher) flush(ctx context.Context) {

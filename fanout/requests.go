@@ -57,6 +57,18 @@ func (r *pendingRequests) register(onReply func(reply envelope), user string) (n
 	return r.last, nil
 }
 
+// registerChan is register with a channel that gets at most so many replies. It has room for all of them.
+func (r *pendingRequests) registerChan(replies int) (number uint64, arrived <-chan envelope, err error) {
+	came := make(chan envelope, replies)
+	number, err = r.register(func(reply envelope) {
+		select {
+		case came <- reply:
+		default: // an instance has replied twice
+		}
+	}, "")
+	return number, came, err
+}
+
 // resolve gives a reply to whoever waits for it.
 func (r *pendingRequests) resolve(reply envelope) {
 	r.mu.Lock()

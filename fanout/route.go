@@ -60,16 +60,14 @@ func (r *shardRouter) admit(p *pendingPush) error {
 	return nil
 }
 
+// run routes until the context ends. It then refuses what comes, and routes what is queued.
 func (r *shardRouter) run(ctx context.Context) {
-	for {
-		select {
-		case <-r.queue.filled:
-			r.drain(context.WithoutCancel(ctx))
-		case <-ctx.Done():
-			r.close(ctx)
-			return
-		}
-	}
+	unbroken := context.WithoutCancel(ctx) // a call that is under way when the bus stops ends as any other
+	r.queue.filled.loop(ctx, func() { r.drain(unbroken) })
+	r.queue.close()
+	unbroken, cancel := context.WithTimeout(unbroken, closeTime)
+	defer cancel()
+	r.drain(unbroken)
 }
 
 // drain routes until the queue is empty.
@@ -82,14 +80,6 @@ func (r *shardRouter) drain(ctx context.Context) {
 		}
 		r.route(ctx, batch)
 	}
-}
-
-// close refuses what comes from now on and routes what is queued.
-func (r *shardRouter) close(ctx context.Context) {
-	r.queue.close()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTime)
-	defer cancel()
-	r.drain(ctx)
 }
 
 // route sends a batch and completes its pushes. The batch is read here without a lock: take has removed it from
@@ -141,22 +131,26 @@ func (r *shardRouter) call(ctx context.Context, batch []*pendingPush) ([]int64, 
 	r.sequence++
 	head := envelope{kind: kindBatch, request: r.sequence, sender: r.bus.instance}.append(nil)
 	frames, numbers := sharedFrames(batch)
+	sharing := len(numbers)
+	if len(frames) == 0 {
+		sharing = 0 // spares the script a look at each
+	}
 	args := make([]string, 0, 7+2*len(batch)+len(frames))
 	args = append(args, redis.PublishCommand(), redis.Keys.Channels(r.shard),
 		strconv.FormatInt(redis.Grace.Milliseconds(), 10), rueidis.BinaryString(head), strconv.Itoa(len(batch)),
-		rueidis.BinaryString(numbers), r.bus.mirror.Incarnation(r.shard))
+		rueidis.BinaryString(numbers[:sharing]), r.bus.mirror.Incarnation(r.shard))
 	size := 0
 	for i, p := range batch {
 		args = append(args, p.push.User)
 		size += usualHead + len(p.push.User)
-		if !isShared(numbers, i) {
+		if numbers[i] == 0 {
 			size += len(p.push.Frame)
 		}
 	}
 	text := make([]byte, 0, size) // of all envelopes
 	for i, p := range batch {
 		from := len(text)
-		text = r.envelopeOf(p, isShared(numbers, i)).append(text)
+		text = r.envelopeOf(p, numbers[i] > 0).append(text)
 		args = append(args, rueidis.BinaryString(text[from:]))
 	}
 	args = append(args, frames...)
@@ -187,17 +181,15 @@ func (r *shardRouter) envelopeOf(p *pendingPush, shared bool) envelope {
 }
 
 // sharedFrames are envelopes with the frames that several pushes of a batch share. numbers has for each push
-// the number of its frame, from 1; 0 if it has its own. No numbers: no frame is shared. A number fits into a
-// byte, because a batch has at most batchMost pushes and each of these frames belongs to two or more.
+// the number of its frame, from 1; 0 if it has its own. A number fits into a byte, because a batch has at most
+// batchMost pushes, and each of these frames belongs to two or more.
 func sharedFrames(batch []*pendingPush) (frames []string, numbers []byte) {
-	var first map[*presence.Shared]int // the push that has it first
+	numbers = make([]byte, len(batch))
+	first := map[*presence.Shared]int{} // the push that has it first
 	for i, p := range batch {
 		shared := p.push.Shared
 		if shared == nil {
 			continue
-		}
-		if first == nil {
-			first, numbers = map[*presence.Shared]int{}, make([]byte, len(batch))
 		}
 		before, found := first[shared]
 		if !found {
@@ -212,5 +204,3 @@ func sharedFrames(batch []*pendingPush) (frames []string, numbers []byte) {
 	}
 	return frames, numbers
 }
-
-func isShared(numbers []byte, push int) bool { return len(numbers) > 0 && numbers[push] > 0 }

@@ -21,13 +21,12 @@ type worker struct {
 	start  func(*job) presence.Walk
 	finish func(*job)
 
-	wake chan struct{} // capacity 1: one signal is enough; never closed
+	filled signal // somebody waits for a turn
 
 	mu sync.Mutex
 	// mu guards the following
 	backlogs    map[string]*backlog // by user
 	first, last *backlog            // the line of users who wait for their turn, besides the one whose turn it is
-	idle        bool                // the loop waits to be woken
 }
 
 // backlog is what waits for the sockets of one user.
@@ -52,23 +51,18 @@ var freeBacklogs = sync.Pool{New: func() any { return new(backlog) }}
 func newWorker(room *room, start func(*job) presence.Walk, finish func(*job)) *worker {
 	return &worker{
 		room: room, start: start, finish: finish,
-		wake: make(chan struct{}, 1), backlogs: map[string]*backlog{},
+		filled: newSignal(), backlogs: map[string]*backlog{},
 	}
 }
 
 func (w *worker) run(ctx context.Context) {
-	for {
+	w.filled.loop(ctx, func() {
 		for turns := 1; ctx.Err() == nil && w.step(); turns++ {
 			if turns%turnsAtOnce == 0 {
 				runtime.Gosched() // to others that have become ready: they may serve other users
 			}
 		}
-		select {
-		case <-w.wake:
-		case <-ctx.Done():
-			return
-		}
-	}
+	})
 }
 
 // put queues a job behind the others of its user. It returns false if there is no room. A kick needs no room of
@@ -94,13 +88,7 @@ func (w *worker) put(j job) bool {
 		w.lineUpLocked(b)
 	}
 	w.pushLocked(b, j)
-	if w.idle {
-		w.idle = false
-		select {
-		case w.wake <- struct{}{}:
-		default:
-		}
-	}
+	w.filled.set()
 	return true
 }
 
@@ -147,7 +135,6 @@ func (w *worker) beginTurn() *backlog {
 	defer w.mu.Unlock()
 	b := w.first
 	if b == nil {
-		w.idle = true
 		return nil
 	}
 	if w.first, b.next = b.next, nil; w.first == nil {

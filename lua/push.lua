@@ -1,80 +1,92 @@
--- Routes many envelopes: looks up where each user's sockets are, and publishes to each owning instance once, all its envelopes
--- in one message. The caller serves its own sockets itself.
+-- Routes a batch of envelopes: looks up which instances own sockets of each user, and publishes one message to each
+-- of these instances, with all its envelopes. Nothing is published to the caller, which serves its own sockets itself.
 --
 -- KEYS[1] owners  HASH  user → entry
--- KEYS[2] leases  HASH  token → lease
+-- KEYS[2] leases  HASH  incarnation → lease
 -- ARGV[1] publish   PUBLISH, or SPUBLISH on a Cluster
 -- ARGV[2] channels  what the name of an instance's channel begins with; the instance follows
 -- ARGV[3] grace     (ms)
--- ARGV[4] head      what each message begins with
--- ARGV[5] count     of envelopes
--- ARGV[6] numbers   a byte for each envelope: the number of its frame, if it has one in common with others; else 0. Empty: none has
--- ARGV[7] caller    its token. Its instance is not published to. If the token is not live, then Redis has lost what the caller told it,
---                   and so perhaps what others did
--- ARGV[8…] user, user, …, then envelope, envelope, … in the same order, then those frames. A message has a frame before the envelopes in a
---          row that need it.
--- Returns a number for each envelope, in that order: state + 4 × (reached + 65536 × sockets), being the user's state (UNKNOWN if nobody
--- took it and Redis has lost what it held), how many other instances took it, and how many sockets of the user they have. One number,
--- for making them is a good part of the work.
+-- ARGV[4] head      the first envelope of each message: the number of the batch
+-- ARGV[5] count     how many envelopes there are
+-- ARGV[6] numbers   a byte for each envelope: the number of its shared frame, from 1, or 0. Empty: no frame is shared
+-- ARGV[7] caller    its incarnation. If its lease is not live, Redis has lost what the caller told it, and perhaps
+--                   what others did
+-- ARGV[8…] count users, then count envelopes in the same order, then the shared frames. A message has a shared frame
+--          before the first of the envelopes in a row that need it.
+--
+-- Returns a number for each envelope, in their order:
+--
+--   state + 4 × instances + 4 × 65536 × sockets
+--
+--   state      of the user; UNKNOWN if nobody took it and Redis has lost what it held         2 bits
+--   instances  how many other instances took the envelope, that is, listen to their channel  16 bits
+--   sockets    how many sockets of the user these have                                       35 bits
+--
+-- It is one number because making answers is a good part of the work. A number of Lua is exact up to 53 bits. So are
+-- these as long as fewer than 65,536 instances run, and no user has more than 2^35 sockets.
+--
+-- Messages are by instance and not by incarnation: two of one instance may be live, and it must get one message of a
+-- batch. The text of an entry behind its time is read only once for all users who have the same: most users who are
+-- on one instance do.
 -- Uses: common, leases, entry
 
 local owners, leases = KEYS[1], KEYS[2]
 local publish, channels, grace, head, count = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
 local numbers, caller, users_at, envelopes_at, frames_at = ARGV[6], ARGV[7], 7, 7 + count, 7 + 2 * count
-
+local ONE_INSTANCE, ONE_SOCKET = 4, 4 * 65536 -- in an answer
 local standing = lease_statuses(leases, redis_now(), grace)
 local entries = redis.call('HMGET', owners, unpack(ARGV, users_at + 1, users_at + count))
-local batches, batch_of = {}, {} -- batches: for each instance the parts of its message, and whether it took that
-batch_of[caller:match('^[^.]+')] = false
-
-local function batch_for(token) -- by instance: two tokens of one may be live, and a call sends each instance one message
-  local instance = token:match('^[^.]+')
-  if batch_of[instance] == nil then
-    batch_of[instance] = {instance = instance, parts = {head}}
-    batches[#batches + 1] = batch_of[instance]
+local instances, message_of = {}, {[caller:match('^[^.]+')] = false} -- a message: parts, frame of the last, taken
+local function message_for(incarnation)
+  local instance = incarnation:match('^[^.]+')
+  if message_of[instance] == nil then
+    message_of[instance], instances[#instances + 1] = {parts = {head}}, instance
   end
-  return batch_of[instance]
+  return message_of[instance]
 end
 
--- What the owners in an entry come to: the answer (its user's state, until the messages are out), the batches that its envelopes go into,
--- and what each adds if it is taken. It is worked out once for each text after since, which most users of one instance have in common.
-local known = {}
+-- Returns the answer (the user's state, until the messages are out), the messages that the user's envelopes go into,
+-- and what each of these adds to the answer if it is taken.
+local readings = {}
 local function read_owners(text)
-  local read = {answer = OFFLINE, batches = {}, adds = {}}
-  for token, sockets in text:gmatch(OWNERS) do
-    if standing[token] == LIVE and tonumber(sockets) > 0 then
-      read.answer = ONLINE
-      local batch = batch_for(token)
-      if batch then read.batches[#read.batches + 1], read.adds[#read.adds + 1] = batch, 4 + 4 * 65536 * sockets end
-    elseif standing[token] ~= DEAD then
-      read.answer = math.max(read.answer, RECONNECTING)
+  local reading = {answer = OFFLINE, messages = {}, adds = {}}
+  for incarnation, sockets in text:gmatch(OWNERS) do
+    if standing[incarnation] == LIVE and tonumber(sockets) > 0 then
+      reading.answer = ONLINE
+      local message, k = message_for(incarnation), #reading.messages + 1
+      if message then reading.messages[k], reading.adds[k] = message, ONE_INSTANCE + ONE_SOCKET * sockets end
+    elseif standing[incarnation] ~= DEAD then
+      reading.answer = math.max(reading.answer, RECONNECTING)
     end
   end
-  known[text] = read
-  return read
+  readings[text] = reading
+  return reading
 end
 
 local found, sharing, find, sub, byte = {}, numbers ~= '', string.find, string.sub, string.byte
 for i = 1, count do
   local entry = entries[i]
   if entry then
-    local text = sub(entry, find(entry, ' ', 1, true) or #entry + 1) -- whatever is before it: to look costs more than it is worth
-    local read = known[text] or read_owners(text)
-    found[i] = read
-    for k = 1, #read.batches do
-      local batch, parts, frame = read.batches[k], read.batches[k].parts, sharing and byte(numbers, i) or 0
-      if frame ~= 0 and frame ~= batch.frame then batch.frame, parts[#parts + 1] = frame, ARGV[frames_at + frame] end
+    local text = sub(entry, find(entry, ' ', 1, true) or #entry + 1) -- unreadable entries have no owners in it
+    local reading, frame = readings[text] or read_owners(text), sharing and byte(numbers, i) or 0
+    found[i] = reading
+    for k = 1, #reading.messages do
+      local message, parts = reading.messages[k], reading.messages[k].parts
+      if frame ~= 0 and frame ~= message.frame then
+        message.frame, parts[#parts + 1] = frame, ARGV[frames_at + frame]
+      end
       parts[#parts + 1] = ARGV[envelopes_at + i]
     end
   end
 end
 
-for _, batch in ipairs(batches) do
-  batch.taken = redis.call(publish, channels .. batch.instance, table.concat(batch.parts)) > 0
+for _, instance in ipairs(instances) do
+  local message = message_of[instance]
+  message.taken = math.min(1, redis.call(publish, channels .. instance, table.concat(message.parts)))
 end
-for _, read in pairs(known) do
-  for k, batch in ipairs(read.batches) do read.answer = read.answer + (batch.taken and read.adds[k] or 0) end
+for _, reading in pairs(readings) do
+  for k, message in ipairs(reading.messages) do reading.answer = reading.answer + message.taken * reading.adds[k] end
 end
-local reply, least = {}, standing[caller] == LIVE and OFFLINE or UNKNOWN -- the answer of whom nobody has
-for i = 1, count do reply[i] = math.max(least, found[i] and found[i].answer or OFFLINE) end
-return reply
+local answers, nobody = {}, standing[caller] == LIVE and OFFLINE or UNKNOWN -- nobody: if no one took it
+for i = 1, count do answers[i] = math.max(nobody, found[i] and found[i].answer or OFFLINE) end
+return answers
