@@ -138,7 +138,7 @@ func (a *App) newSockets(mirror *presence.Mirror, bus *fanout.Bus, meter *metric
 	a.onStop(stopHandling)
 	c := a.config
 	return sockets.New(sockets.Options{
-		Context: handling, Instance: a.Instance, Presence: mirror, Barrier: bus, Pusher: bus,
+		Context: handling, Instance: a.Instance, Presence: mirror, Bus: bus,
 		Handlers: a.events, Meter: meter, Log: a.log,
 		MaxMessageBytes: c.MaxMessageBytes, MaxSockets: c.maxSockets(), ClientRate: c.ClientRate,
 	})

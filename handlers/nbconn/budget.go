@@ -5,7 +5,8 @@ import (
 	"sync"
 )
 
-// smallMessage is how much of an unfinished message needs no room in the budget: less than what its socket needs anyway.
+// smallMessage is how much of an unfinished message needs no room in the budget: less than what its socket
+// needs anyway.
 const smallMessage = 4 << 10
 
 // budget counts the bytes of large messages that clients have begun to send.
@@ -27,8 +28,8 @@ type upload struct {
 	entry *list.Element // nil: it has no room, and if it has bytes, it was told to go
 }
 
-// grow gives an upload room for so many bytes in all. If all uploads together then have more than most, the oldest must
-// go, until they fit.
+// grow gives an upload room for so many bytes in all. If all uploads together then have more than most, the
+// oldest must go, until they fit.
 func (b *budget) grow(u *upload, bytes, most int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

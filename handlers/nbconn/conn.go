@@ -17,8 +17,8 @@ var (
 	ErrNoRoom      = errors.New("nbconn: other clients need the room of this message")
 )
 
-// Conn is the connection under a WebSocket. Make one with Open, or let a Hijacker do that. Writes may come from
-// several goroutines, and so may Ping and all that closes; reads from one.
+// Conn is the connection under a WebSocket. Make one with Open, or let a Hijacker do that. Writes may come
+// from several goroutines, and so may Ping and all that closes; reads from one.
 type Conn struct {
 	// static after construction
 	net.Conn
@@ -48,7 +48,8 @@ type Conn struct {
 	follower follower
 }
 
-// batches are buffers in which frames are gathered for one write. A connection needs one only for that moment.
+// batches are buffers in which frames are gathered for one write. A connection needs one only for that
+// moment.
 var batches = sync.Pool{New: func() any { return new([]byte) }}
 
 // keptBatch is the largest buffer that is put back into batches.
@@ -71,7 +72,8 @@ func (c *Conn) Write(frames []byte) (int, error) {
 // pingFrame is a ping of RFC 6455, 5.5.2: final, opcode 9, no data.
 var pingFrame = []byte{0x89, 0}
 
-// Ping writes a ping between two frames. It makes no garbage; a ping of gorilla/websocket would make 400 bytes.
+// Ping writes a ping between two frames. It makes no garbage; a ping of gorilla/websocket would make 400
+// bytes.
 func (c *Conn) Ping() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -48,7 +48,8 @@ func connect(t *testing.T) (*Conn, *watcher, net.Conn) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(client.(*net.TCPConn).SetReadBuffer(32<<10), conn.(*net.TCPConn).SetWriteBuffer(16<<10)); err != nil {
+	err = client.(*net.TCPConn).SetReadBuffer(32 << 10)
+	if err := errors.Join(err, conn.(*net.TCPConn).SetWriteBuffer(16<<10)); err != nil {
 		t.Fatal(err)
 	}
 	c, owner := wrap(conn)
@@ -92,7 +93,7 @@ func TestConn_SendsWhatTheKernelHadNoRoomForInOrder(t *testing.T) {
 	client.Close()
 	c.group.Wait() // the flusher ends by itself
 	if flushed, slow := owner.flushed.Load(), owner.tooSlow.Load(); flushed == 0 || slow != 0 {
-		t.Errorf("the owner was told %d times that all is flushed, %d times that the client is too slow", flushed, slow)
+		t.Errorf("the owner was told %d times that all is flushed, %d times too slow", flushed, slow)
 	}
 }
 
@@ -129,7 +130,7 @@ func TestConn_WritesAPingBetweenFramesOnly(t *testing.T) {
 	t.Parallel()
 	c, _, client := connect(t)
 	err := c.Batch(func() error {
-		for _, part := range []string{"the be", "ginning"} { // as gorilla/websocket writes what its buffer has no room for
+		for _, part := range []string{"the be", "ginning"} { // as gorilla/websocket writes a long frame
 			if _, err := c.Write([]byte(part)); err != nil {
 				return err
 			}
@@ -180,7 +181,8 @@ func TestConn_KeepsAClientThatReadsSlowly(t *testing.T) {
 		if _, err := c.Write(sent); err != nil {
 			t.Fatal(err)
 		}
-		if got, err := io.ReadFull(slowly{here}, make([]byte, len(sent))); err != nil || owner.tooSlow.Load() > 0 {
+		got, err := io.ReadFull(slowly{here}, make([]byte, len(sent)))
+		if err != nil || owner.tooSlow.Load() > 0 {
 			t.Errorf("it was closed after %d bytes: %v", got, err)
 		}
 		c.Close()

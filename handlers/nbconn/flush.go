@@ -27,7 +27,8 @@ func (c *Conn) flush() {
 	}
 }
 
-// takeBacklog returns what waits. If nothing does, the flusher has ended its work. ok: the connection is not closed.
+// takeBacklog returns what waits. If nothing does, the flusher has ended its work. ok: the connection is not
+// closed.
 func (c *Conn) takeBacklog() (bytes []byte, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -42,9 +43,9 @@ func (c *Conn) takeBacklog() (bytes []byte, ok bool) {
 	return bytes, true
 }
 
-// sendAll waits until the kernel has taken everything, or until the client's side has taken nothing for Limits.Stall.
-// Whether it has taken a little is looked at only when such a time is over. So a client that stops reading is noticed
-// after twice that time at most.
+// sendAll waits until the kernel has taken everything, or until the client's side has taken nothing for
+// Limits.Stall. Whether it has taken a little is looked at only when such a time is over. So a client that
+// stops reading is noticed after twice that time at most.
 func (c *Conn) sendAll(bytes []byte) error {
 	for {
 		before := c.unsent()

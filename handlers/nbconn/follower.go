@@ -2,8 +2,8 @@ package nbconn
 
 import "encoding/binary"
 
-// follower follows the frames in what a client sends, and says whether a message is under way. It looks only at the
-// heads of frames. Their layout is that of RFC 6455, section 5.2:
+// follower follows the frames in what a client sends, and says whether a message is under way. It looks only
+// at the heads of frames. Their layout is that of RFC 6455, section 5.2:
 //
 //	byte 0    final (0x80), and the opcode in the lowest 4 bits; those from 8 on are control frames,
 //	          which may come between the frames of a message

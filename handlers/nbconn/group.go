@@ -15,7 +15,7 @@ type Limits struct {
 	Stall   time.Duration // how long the client's side may take nothing of the backlog. See Conn.send
 
 	MessageTime  time.Duration // for a message to arrive, from its first byte on
-	MessageBytes int64         // of one message with the heads of its frames and the control frames between; 0: any number
+	MessageBytes int64         // of a message with the heads of its frames and control frames between; 0: any
 	Silence      time.Duration // how long a client that has no message under way may send nothing
 
 	UnfinishedBytes int // of all large messages in the group whose end has not come yet
@@ -35,13 +35,13 @@ type Group struct {
 type Owner interface {
 	// Flushed is called whenever the backlog has become empty. It may write.
 	Flushed()
-	// TooSlow is called when the connection is closed because the client does not read. It must be quick and must not
-	// use the connection.
+	// TooSlow is called when the connection is closed because the client does not read. It must be quick and
+	// must not use the connection.
 	TooSlow()
 }
 
-// Hijacker is an HTTP response. When its connection is taken over, as an upgrade to a WebSocket does, Conn is made
-// the connection.
+// Hijacker is an HTTP response. When its connection is taken over, as an upgrade to a WebSocket does, Conn is
+// made the connection.
 type Hijacker struct {
 	http.ResponseWriter
 	Conn  *Conn // which is not in use yet
@@ -56,7 +56,7 @@ func (h Hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		return nil, nil, err
 	}
 	if wrapped, ok := conn.(interface{ Plain() net.Conn }); ok {
-		conn = wrapped.Plain() // so that the stack of an idle socket's reader has no more on it than necessary
+		conn = wrapped.Plain() // one call less on the stack of an idle socket's reader
 	}
 	h.Conn.Open(conn, h.Group, h.Owner)
 	return h.Conn, buffers, nil

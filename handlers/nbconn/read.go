@@ -16,8 +16,8 @@ func (c *Conn) Read(p []byte) (int, error) {
 	return n, c.follow(p[:n], err)
 }
 
-// follow notes what was read. The compiler must not put it into Read: what Read has on the stack stays there for each
-// idle socket, and with more than 2 KB in all, that stack would have twice the size.
+// follow notes what was read. The compiler must not put it into Read: what Read has on the stack stays there
+// for each idle socket, and with more than 2 KB in all, that stack would have twice the size.
 //
 //go:noinline
 func (c *Conn) follow(p []byte, err error) error {
@@ -48,8 +48,9 @@ func (c *Conn) readError(err error) error {
 	return err
 }
 
-// ExtendDeadline gives the message under way its whole time from now on, or, if there is none, the client the time
-// for a sign of life. The reader calls it when it has not read for a while: what the client sent had to wait.
+// ExtendDeadline gives the message under way its whole time from now on, or, if there is none, the client the
+// time for a sign of life. The reader calls it when it has not read for a while: what the client sent had to
+// wait.
 func (c *Conn) ExtendDeadline() {
 	d := c.group.Limits.Silence
 	if c.follower.inMessage {
@@ -58,8 +59,8 @@ func (c *Conn) ExtendDeadline() {
 	_ = c.Conn.SetReadDeadline(time.Now().Add(d))
 }
 
-// SetReadDeadline implements net.Conn. It does not move the deadline of a message that is under way: a WebSocket
-// library would do that with each pong between its frames.
+// SetReadDeadline implements net.Conn. It does not move the deadline of a message that is under way: a
+// WebSocket library would do that with each pong between its frames.
 func (c *Conn) SetReadDeadline(at time.Time) error {
 	if c.follower.inMessage {
 		return nil
@@ -70,8 +71,9 @@ func (c *Conn) SetReadDeadline(at time.Time) error {
 // Received is how many bytes were read; for the reader.
 func (c *Conn) Received() int64 { return c.received }
 
-// Discard reads and throws away what still comes, for a time and so many bytes at most. Without that, TCP resets the
-// connection for what was not read, and the client may never see the last frames that were written to it.
+// Discard reads and throws away what still comes, for a time and so many bytes at most. Without that, TCP
+// resets the connection for what was not read, and the client may never see the last frames that were written
+// to it.
 func (c *Conn) Discard(d time.Duration, most int64) {
 	_ = c.Conn.SetReadDeadline(time.Now().Add(d))
 	_, _ = io.CopyN(io.Discard, c.Conn, most)

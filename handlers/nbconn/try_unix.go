@@ -7,7 +7,8 @@ import (
 	"syscall"
 )
 
-// trySyscall writes what the kernel has room for. It returns true, which tells syscall.RawConn not to wait for more.
+// trySyscall writes what the kernel has room for. It returns true, which tells syscall.RawConn not to wait
+// for more.
 func (c *Conn) trySyscall(fd uintptr) bool {
 	n, err := syscall.Write(int(fd), c.toTry)
 	for errors.Is(err, syscall.EINTR) {

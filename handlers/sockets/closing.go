@@ -7,7 +7,8 @@ import (
 	"github.com/gorilla/websocket"
 )
 
-// closing notes with which code a socket is closed first, and by whom. Later close frames only answer the first.
+// closing notes with which code a socket is closed first, and by whom. Later close frames only answer the
+// first.
 type closing struct {
 	noted atomic.Int32 // 0: nothing; else a code, negative if it is the client's
 }

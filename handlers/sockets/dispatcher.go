@@ -28,15 +28,15 @@ const (
 type dispatcher struct {
 	// static after construction
 	handlers map[string]Handler
-	pusher   Pusher
+	bus      Bus
 	log      *slog.Logger
 	meter    Meter
 }
 
-// dispatch handles one frame of a socket, and returns when the next may be read. A ping or an ack is answered at once. Any
-// other frame waits until the one before it has its last answer, so that answers keep the order of the requests. Its
-// handler then works while the next frame is read. Otherwise a ping would lie unread while a handler takes ten seconds,
-// and the client would believe that the path is dead.
+// dispatch handles one frame of a socket, and returns when the next may be read. A ping or an ack is answered
+// at once. Any other frame waits until the one before it has its last answer, so that answers keep the order
+// of the requests. Its handler then works while the next frame is read. Otherwise a ping would lie unread
+// while a handler takes ten seconds, and the client would believe that the path is dead.
 func (d *dispatcher) dispatch(ctx context.Context, s *socket, frame []byte) {
 	m, err := parseMessage(frame)
 	switch {
@@ -92,14 +92,15 @@ func (d *dispatcher) handle(ctx context.Context, s *socket, m message) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, handlerTime)
 	defer cancel()
-	res := &Responder{ctx: ctx, pusher: d.pusher, socket: s, ref: m.ref, event: m.event}
+	res := &Responder{ctx: ctx, bus: d.bus, socket: s, ref: m.ref, event: m.event}
 	req := Request{Event: m.event, Data: m.data, User: s.User, Socket: s.ID}
 	err := safely(func() error { return handler(ctx, req, res) })
 	if res.waitMirrored(); len(res.failed) > 0 {
 		// the client is told, and the router has warned once that Redis is out of reach
 		d.log.Debug("answers not mirrored",
 			"event", m.event, "user", s.User, "answers", len(res.failed), "error", res.failed[0])
-		s.sendFrame(encodeError(&frameError{codeNotMirrored, "an answer may not have reached your other sockets"}, m.ref))
+		fault := &frameError{codeNotMirrored, "an answer may not have reached your other sockets"}
+		s.sendFrame(encodeError(fault, m.ref))
 	}
 	var fault *frameError
 	if err != nil && !errors.As(err, &fault) {

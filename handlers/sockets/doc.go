@@ -1,24 +1,25 @@
-// Package sockets serves the WebSockets of one instance: the handshake, what clients send, what waits for them, pings,
-// and the end. It knows the other instances only through three small interfaces, see [Options].
+// Package sockets serves the WebSockets of one instance: the handshake, what clients send, what waits for
+// them, pings, and the end. It knows the other instances only through [Presence] and [Bus].
 //
 // # A socket's life
 //
-// [Server.Serve] upgrades a request and shows the hand-over between the goroutines of it. From then on a socket has one
-// goroutine: its reader, which Melody runs. Whoever sends to a socket writes by itself. What the client has not taken yet
-// waits in the socket's outbox, with a cap; at the cap the client is too slow, and its socket is closed with 4290. The
-// connection under it, package nbconn, never lets a writer wait. Nothing else costs an idle socket anything, besides a
-// ping in every period: see [Server.Run].
+// [Server.Serve] upgrades a request and shows the hand-over between the goroutines of it. From then on a
+// socket has one goroutine: its reader, which Melody runs. Whoever sends to a socket writes by itself. What
+// the client has not taken yet waits in the socket's outbox, with a cap; at the cap the client is too slow,
+// and its socket is closed with 4290. The connection under it, package nbconn, never lets a writer wait.
+// Nothing else costs an idle socket anything, besides a ping in every period: see [Server.Run].
 //
-// What the reader gets, it handles or refuses on a goroutine that ends with the message; a [Handler] works on one of its
-// own, while the next message is read. The reader waits for all of these before it ends, and [Server.Drain] waits for
-// all readers.
+// What the reader gets, it handles or refuses on a goroutine that ends with the message; a [Handler] works on
+// one of its own, while the next message is read. The reader waits for all of these before it ends, and
+// [Server.Drain] waits for all readers.
 //
 // # Locks
 //
 // In this order, each of them only for a moment, except the first:
 //
 //	socket.handling     while a handler works on a message
-//	outbox.mu           while messages are queued or handed over. Whoever sends may hold locks of presence or fanout
+//	outbox.mu           while messages are queued or handed over; the sender may hold locks of presence or
+//	                    fanout, which therefore come before this one
 //	gorilla/websocket   while a frame is written
 //	nbconn.Conn         see there
 //
@@ -30,7 +31,8 @@
 //
 //	{"event": string, "data": any, "id"?: string, "ref"?: string}
 //
-// id names a push or emit; ref is the one that the client gave to the message that this answers. From the client:
+// id names a push or emit; ref is the one that the client gave to the message that this answers. From the
+// client:
 //
 //	{"event": string, "data"?: any, "ref"?: string}
 //
@@ -39,8 +41,8 @@
 //	rollcall:welcome    first of all: {"socket", "user" (null: anonymous), "instance", "reachable", "limits"}.
 //	                    limits is {"messageBytes", "heartbeatMs"}: the largest frame, and the silence after
 //	                    which to ping
-//	rollcall:reachable  after a welcome that said reachable: false. From now on pushes from every instance find
-//	                    this socket
+//	rollcall:reachable  after a welcome that said reachable: false. From now on pushes from every instance
+//	                    find this socket
 //	rollcall:error      {"code", "message"}: what was wrong with a frame; the socket stays open
 //	rollcall:goaway     {"reconnect"}: this socket is about to be closed; come back after so many milliseconds
 //	rollcall:pong       {}: the answer to rollcall:ping, with its ref
@@ -48,15 +50,16 @@
 // and takes
 //
 //	rollcall:ack        {"id"}: the client confirms a push. If nobody waits for that, it does no harm
-//	rollcall:ping       the client asks whether the path still works. The answer comes at once, also while a handler
-//	                    works on a frame
+//	rollcall:ping       the client asks whether the path still works. The answer comes at once, also while a
+//	                    handler works on a frame
 //
-// A WebSocket has pings of its own, and the server sends those, but a page never sees them: to a page a dead path looks
-// just like a quiet server. So a client that has heard nothing for heartbeatMs sends rollcall:ping, for example
-// {"event":"rollcall:ping","ref":"1"}. It connects anew if nothing at all comes in the next five seconds.
+// A WebSocket has pings of its own, and the server sends those, but a page never sees them: to a page a dead
+// path looks just like a quiet server. So a client that has heard nothing for heartbeatMs sends
+// rollcall:ping, for example {"event":"rollcall:ping","ref":"1"}. It connects anew if nothing at all comes in
+// the next five seconds.
 //
-// Every other event goes to the [Handler] of its name. Each of its answers goes to the socket that asked and, without
-// the ref, to all other sockets of the same user, on every instance.
+// Every other event goes to the [Handler] of its name. Each of its answers goes to the socket that asked and,
+// without the ref, to all other sockets of the same user, on every instance.
 //
 // # Close codes
 //

@@ -22,8 +22,9 @@ const (
 	reconnectSpread = time.Second
 )
 
-// Drain lets no more sockets in and closes all, in batches spread over a time. Each client is told when to come back. It
-// returns when all are gone. When the context ends, it cuts those that have not gone by themselves.
+// Drain lets no more sockets in and closes all, in batches spread over a time. Each client is told when to
+// come back. It returns when all are gone. When the context ends, it cuts those that have not gone by
+// themselves.
 func (s *Server) Drain(ctx context.Context, over time.Duration) {
 	s.registry.close()
 	s.sendAllAway(ctx, over)
@@ -34,8 +35,8 @@ func (s *Server) Drain(ctx context.Context, over time.Duration) {
 		return
 	case <-ctx.Done():
 	}
-	for _, one := range s.registry.all() {
-		one.cut()
+	for _, sock := range s.registry.all() {
+		sock.cut()
 	}
 	select {
 	case <-gone:
@@ -52,9 +53,9 @@ func (s *Server) sendAllAway(ctx context.Context, over time.Duration) {
 	for len(all) > 0 {
 		batch := all[:min(size, len(all))]
 		all = all[len(batch):]
-		withdrawn = withdrawn && s.withdraw(ctx, batch) // if Redis is out of reach, only one batch waits for it
-		for _, one := range batch {
-			one.goAway()
+		withdrawn = withdrawn && s.withdraw(ctx, batch) // if Redis is unreachable, only one batch waits
+		for _, sock := range batch {
+			sock.goAway()
 		}
 		if len(all) > 0 {
 			select {
@@ -65,22 +66,23 @@ func (s *Server) sendAllAway(ctx context.Context, over time.Duration) {
 	}
 }
 
-// withdraw takes sockets out of the map that all instances see. Then it waits until what was sent to them before is on
-// its way to the clients: whatever was reported as taken is written before its client is sent away. Every socket stays
-// open.
+// withdraw takes sockets out of the map that all instances see. Then it waits until what was sent to them
+// before is on its way to the clients: whatever was reported as taken is written before its client is sent
+// away. Every socket stays open.
 func (s *Server) withdraw(ctx context.Context, batch []*socket) bool {
 	ctx, cancel := context.WithTimeout(ctx, withdrawTime)
 	defer cancel()
 	known := make([]*presence.Socket, len(batch))
-	for i, one := range batch {
-		known[i] = &one.Socket
+	for i, sock := range batch {
+		known[i] = &sock.Socket
 	}
 	err := s.options.Presence.Retire(ctx, known)
 	if err == nil {
-		err = s.options.Barrier.Barrier(ctx)
+		err = s.options.Bus.Barrier(ctx)
 	}
 	if err != nil {
-		s.options.Log.Warn("clients are sent away while pushes may still be on their way to them", "error", err)
+		s.options.Log.Warn("clients are sent away while pushes may still be on their way to them",
+			"error", err)
 	}
 	return err == nil
 }

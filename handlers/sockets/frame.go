@@ -68,10 +68,12 @@ func parseMessage(frame []byte) (message, error) {
 	var m message
 	if fields.Ref != nil {
 		if err := json.Unmarshal(fields.Ref, &m.ref); err != nil || len(m.ref) > MaxRefBytes {
-			return message{}, &frameError{codeBadFrame, fmt.Sprintf("ref: want a string of at most %d bytes", MaxRefBytes)}
+			fault := fmt.Sprintf("ref: want a string of at most %d bytes", MaxRefBytes)
+			return message{}, &frameError{codeBadFrame, fault}
 		}
 	}
-	if err := json.Unmarshal(fields.Event, &m.event); err != nil || fields.Event.Kind() != jsontext.KindString {
+	err := json.Unmarshal(fields.Event, &m.event)
+	if err != nil || fields.Event.Kind() != jsontext.KindString {
 		return m, &frameError{codeBadFrame, "event: want a string"}
 	}
 	if m.data = fields.Data; len(m.data) == 0 {
@@ -80,8 +82,8 @@ func parseMessage(frame []byte) (message, error) {
 	return m, nil
 }
 
-// EncodeFrame makes a frame for clients. data must be valid JSON. id, of a push or emit, and ref, of the message that this
-// answers, are left out if empty.
+// EncodeFrame makes a frame for clients. data must be valid JSON. id, of a push or emit, and ref, of the
+// message that this answers, are left out if empty.
 func EncodeFrame(event string, data []byte, id, ref string) []byte {
 	frame := make([]byte, 0, len(event)+len(data)+len(id)+len(ref)+48)
 	frame = append(frame, `{"event":`...)

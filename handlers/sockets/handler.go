@@ -12,13 +12,13 @@ import (
 	"rollcall/fanout"
 )
 
-// Handler answers one event of a client: it calls [Responder.Send] as often as it likes. An error ends the answer. The
-// client is told, in detail only if the error comes from [Request.Decode]. Messages of one socket are handled one after
-// the other.
+// Handler answers one event of a client: it calls [Responder.Send] as often as it likes. An error ends the
+// answer. The client is told, in detail only if the error comes from [Request.Decode]. Messages of one socket
+// are handled one after the other.
 type Handler func(ctx context.Context, req Request, res *Responder) error
 
-// Builtin are the handlers of this service, by the names of their events. To add one: write it in a file of its own, and
-// name it here.
+// Builtin are the handlers of this service, by the names of their events. To add one: write it in a file of
+// its own, and name it here.
 func Builtin() map[string]Handler {
 	return map[string]Handler{
 		"events": events,
@@ -44,7 +44,7 @@ func (r Request) Decode(v any) error {
 // Responder sends what a handler answers.
 type Responder struct {
 	ctx    context.Context // the handler's own
-	pusher Pusher
+	bus    Bus
 	socket *socket
 	ref    string
 	event  string
@@ -54,8 +54,8 @@ type Responder struct {
 	failed  []error          // why some may not have got there
 }
 
-// mirrorWindow and mirrorBytes are how many answers of one message may be on their way to other sockets, and with how
-// many bytes. A handler that sends more waits. One answer alone may have any size.
+// mirrorWindow and mirrorBytes are how many answers of one message may be on their way to other sockets, and
+// with how many bytes. A handler that sends more waits. One answer alone may have any size.
 const (
 	mirrorWindow = 128
 	mirrorBytes  = 256 << 10
@@ -66,8 +66,8 @@ const mirrorTime = 2 * time.Second
 
 var errBehind = errors.New("another instance has not handed an answer to its sockets in time")
 
-// Send answers with the event of the request: to the socket that asked, and to all other sockets of the same user, on
-// every instance. It waits if those instances are behind.
+// Send answers with the event of the request: to the socket that asked, and to all other sockets of the same
+// user, on every instance. It waits if those instances are behind.
 func (r *Responder) Send(data any) error {
 	text, err := r.reply(data)
 	if err != nil || r.socket.User == "" {
@@ -79,12 +79,12 @@ func (r *Responder) Send(data any) error {
 	}
 	push := fanout.Push{User: r.socket.User, Exclude: r.socket.ID, Frame: frame, FromClient: true}
 	if len(r.tickets) == 0 {
-		// Other instances report when they have handed the first answer of a window to their sockets, and waitMirrored waits
-		// for that. So the socket that asked is never more than a window ahead of them. A user's pushes keep their order, so
-		// all before it are handed over then too.
+		// Other instances report when they have handed the first answer of a window to their sockets, and
+		// waitMirrored waits for that. So the socket that asked is never more than a window ahead of them. A
+		// user's pushes keep their order, so all before it are handed over then too.
 		push.Wait = fanout.Handed
 	}
-	r.tickets = append(r.tickets, r.pusher.Begin([]fanout.Push{push}, time.Now().Add(mirrorTime)))
+	r.tickets = append(r.tickets, r.bus.Begin([]fanout.Push{push}, time.Now().Add(mirrorTime)))
 	r.bytes += len(frame)
 	return nil
 }
@@ -104,8 +104,8 @@ func (r *Responder) reply(data any) (json.RawMessage, error) {
 	return text, nil
 }
 
-// waitMirrored waits until all answers are on their way to the user's other sockets, and the first of them is handed to
-// these, or until it is known that this fails.
+// waitMirrored waits until all answers are on their way to the user's other sockets, and the first of them is
+// handed to these, or until it is known that this fails.
 func (r *Responder) waitMirrored() {
 	for _, ticket := range r.tickets {
 		switch outcome := ticket.Wait(r.ctx)[0]; {

@@ -30,7 +30,8 @@ func TestResponder_WaitsWhenTooManyAnswersAreOnTheirWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		bus := idleBus()
 		ctx, cancel := context.WithCancel(t.Context())
-		res := &Responder{ctx: ctx, pusher: bus, socket: &socket{Socket: presence.Socket{User: "alice"}}, event: "x"}
+		alice := &socket{Socket: presence.Socket{User: "alice"}}
+		res := &Responder{ctx: ctx, bus: bus, socket: alice, event: "x"}
 		ended := make(chan struct{})
 		go func() {
 			defer close(ended)
@@ -57,7 +58,8 @@ func TestResponder_IsAtMostAWindowAheadOfOtherInstances(t *testing.T) {
 		bus := idleBus()
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		res := &Responder{ctx: ctx, pusher: bus, socket: &socket{Socket: presence.Socket{User: "alice"}}, event: "x"}
+		alice := &socket{Socket: presence.Socket{User: "alice"}}
+		res := &Responder{ctx: ctx, bus: bus, socket: alice, event: "x"}
 		for range 3 {
 			if err := res.Send(nil); err != nil {
 				t.Error(err)

@@ -14,20 +14,21 @@ import (
 
 // This is the only file that knows Melody.
 //
-// Melody does for us: the upgrade of a request (with gorilla/websocket), the goroutine that reads a socket, whole
-// messages out of frames, and a call back for each message, pong, close frame and error, for the beginning and for the
-// end of a session.
+// Melody does for us: the upgrade of a request (with gorilla/websocket), the goroutine that reads a socket,
+// whole messages out of frames, and a callback for each message, pong, close frame and error, and for the
+// beginning and the end of a session.
 //
 // We do ourselves:
 //
-//   - Writing. Melody wakes a goroutine for each message, drops messages without an error when its queue is full, has no
-//     cap in bytes, and sends a close frame only behind that queue. We write from the goroutine that pushes, see outbox.
-//     Melody's writer goroutine exists, but has nothing to do.
-//   - Pings. Melody would send them from its writer, whose stack would stay grown for each idle socket. See Server.Run.
-//   - The way from a session to its socket. A session's Keys are a map, several hundred bytes for each socket. We find
-//     the socket as the owner of the connection under the session.
-//   - Ending everybody: Melody closes all at once, without a word and without waiting. See Server.Drain.
-//   - Panics: Melody does not end a session whose callback has panicked. See Server.finish.
+//   - Writing. Melody wakes a goroutine for each message, drops messages without an error when its queue is
+//     full, has no cap in bytes, and sends a close frame only behind that queue. We write from the goroutine
+//     that pushes: see outbox. Melody's writer goroutine exists, but has nothing to do.
+//   - Pings. Melody would send them from its writer, whose stack would stay grown for each idle socket. See
+//     Server.Run.
+//   - The way from a session to its socket. A session's Keys are a map of several hundred bytes for each
+//     socket. We find the socket as the owner of the connection under the session.
+//   - Ending everybody. Melody closes all at once, without a word and without waiting. See Server.Drain.
+//   - Panics. Melody does not end a session whose callback has panicked. See Server.finish.
 
 // engine is Melody under a name that other files may use.
 type engine = melody.Melody
@@ -49,9 +50,9 @@ func (s *Server) newMelody() *engine {
 		},
 	}
 	m.HandleConnect(func(session *melody.Session) {
-		one := socketOf(session)
+		sock := socketOf(session)
 		session.Request = nil // or an idle socket would keep it
-		one.connected(session.WebsocketConnection())
+		sock.connected(session.WebsocketConnection())
 	})
 	m.HandleDisconnect(func(session *melody.Session) { socketOf(session).disconnected() })
 	m.HandleMessage(func(session *melody.Session, frame []byte) {
@@ -73,11 +74,13 @@ func socketOf(session *melody.Session) *socket {
 	return session.WebsocketConnection().NetConn().(*nbconn.Conn).Owner().(*socket)
 }
 
-// Serve upgrades a request to a socket of a user (empty: anonymous). It returns when the client is welcomed, with nil,
-// or when there will be no socket: then with ErrDraining, ErrFull or a *HandshakeError, and nothing is answered yet.
+// Serve upgrades a request to a socket of a user (empty: anonymous). It returns when the client is welcomed,
+// with nil, or when there will be no socket: then with ErrDraining, ErrFull or a *HandshakeError, and nothing
+// is answered yet.
 //
-// The socket lives on in a goroutine of its own. While an HTTP handler runs, net/http keeps several KB for it, which an
-// idle socket does not need. So the goroutine of the request, "HTTP", and that of the socket, "Melody", hand over:
+// The socket lives on in a goroutine of its own. While an HTTP handler runs, net/http keeps several KB for
+// it, which an idle socket does not need. So the goroutine of the request, "HTTP", and that of the socket,
+// "Melody", hand over:
 //
 //	HTTP                                    Melody
 //	Serve: takes room for one more socket
@@ -91,8 +94,9 @@ func socketOf(session *melody.Session) *socket {
 //	returns; the Echo handler returns       disconnected: out of the registry, Presence.Leave
 //	                                        finish: gives the room back
 //
-// A handshake that is refused or breaks ends in finish, which sends the error instead of nil. The socket is admitted by
-// the goroutine of the request because that one's stack ends with the request; the socket's own would stay grown.
+// A handshake that is refused or breaks ends in finish, which sends the error instead of nil. The socket is
+// admitted by the goroutine of the request because that one's stack ends with the request; the socket's own
+// would stay grown.
 func (s *Server) Serve(w http.ResponseWriter, r *http.Request, user string) error {
 	if err := s.registry.enter(s.options.MaxSockets, &s.conns.WaitGroup); err != nil {
 		if errors.Is(err, ErrFull) {
@@ -101,14 +105,14 @@ func (s *Server) Serve(w http.ResponseWriter, r *http.Request, user string) erro
 		return err
 	}
 	h := &handover{upgraded: make(chan error), admitted: make(chan struct{})}
-	one := newSocket(s, user, h)
-	go s.run(&nbconn.Hijacker{ResponseWriter: w, Conn: &one.conn, Group: &s.conns, Owner: one}, r, one)
+	sock := newSocket(s, user, h)
+	go s.run(&nbconn.Hijacker{ResponseWriter: w, Conn: &sock.conn, Group: &s.conns, Owner: sock}, r, sock)
 	if err := <-h.upgraded; err != nil {
 		s.options.Log.Debug("handshake", "error", err)
 		return err
 	}
 	defer close(h.admitted)
-	s.admit(one)
+	s.admit(sock)
 	return nil
 }
 
@@ -118,28 +122,28 @@ type handover struct {
 	admitted chan struct{} // closed when the socket may read
 }
 
-// run is the goroutine of a socket. What it has on the stack stays there for each idle socket: 100 bytes more make the
-// stack twice as large.
-func (s *Server) run(w *nbconn.Hijacker, r *http.Request, one *socket) {
-	defer s.finish(one)
-	if err := s.melody.HandleRequestWithKeys(w, r, nil); err != nil && one.refused == nil {
-		one.refused = &HandshakeError{Reason: err}
+// run is the goroutine of a socket. What it has on the stack stays there for each idle socket: 100 bytes more
+// make the stack twice as large.
+func (s *Server) run(w *nbconn.Hijacker, r *http.Request, sock *socket) {
+	defer s.finish(sock)
+	if err := s.melody.HandleRequestWithKeys(w, r, nil); err != nil && sock.refused == nil {
+		sock.refused = &HandshakeError{Reason: err}
 	}
 }
 
 // finish ends the goroutine of a socket, also after a panic.
-func (s *Server) finish(one *socket) {
+func (s *Server) finish(sock *socket) {
 	if p := recover(); p != nil {
-		s.options.Log.Error("socket", "user", one.User, "error", panicked(p))
-		if one.ws != nil { // Melody does not say that the session has ended
-			one.disconnected()
+		s.options.Log.Error("socket", "user", sock.User, "error", panicked(p))
+		if sock.ws != nil { // Melody does not say that the session has ended
+			sock.disconnected()
 		}
 	}
-	if one.conn.Conn != nil { // so that no goroutine and no timer of it goes on
-		_ = one.conn.Close()
+	if sock.conn.Conn != nil { // so that no goroutine and no timer of it goes on
+		_ = sock.conn.Close()
 	}
-	if one.handover != nil { // it never came to connected
-		one.handover.upgraded <- cmp.Or(one.refused, &HandshakeError{Reason: errPanic})
+	if sock.handover != nil { // it never came to connected
+		sock.handover.upgraded <- cmp.Or(sock.refused, &HandshakeError{Reason: errPanic})
 	}
 	s.registry.leave()
 	s.conns.Done()

@@ -13,24 +13,24 @@ import (
 
 // Why a socket has its queue and its backlog.
 //
-// What the outbox hands over, gorilla/websocket makes frames of, and nbconn.Conn has the kernel take. If the kernel
-// takes only a part of these bytes, Conn keeps the rest: the backlog. The outbox hands over nothing more until that is
-// sent. So the backlog is only what is left of one batch, as bytes, with a few control frames. The queue is here, as
-// messages: only so can their trackers be told, each when its own message is written, and can a client that is too slow
-// lose all that waits and still get a whole close frame.
+// What the outbox hands over, gorilla/websocket makes frames of, and nbconn.Conn has the kernel take. If the
+// kernel takes only a part of these bytes, Conn keeps the rest: the backlog. The outbox hands over nothing
+// more until that is sent. So the backlog is only what is left of one batch, as bytes, with a few control
+// frames. The queue is here, as messages: only so can their trackers be told, each when its own message is
+// written, and can a client that is too slow lose all that waits and still get a whole close frame.
 //
-// One queue of bytes would have to keep the ends of all messages beside them, and saves nothing: both are empty for a
-// client that reads, and an idle socket pays 24 bytes for an empty backlog.
+// One queue of bytes would have to keep the ends of all messages beside them, and saves nothing: both are
+// empty for a client that reads, and an idle socket pays 24 bytes for an empty backlog.
 
-// outboxMessages and outboxBytes are the most that may wait for one client. At the cap the client is too slow: its
-// socket is closed at once with closeTooSlow, and what waited is lost.
+// outboxMessages and outboxBytes are the most that may wait for one client. At the cap the client is too
+// slow: its socket is closed at once with closeTooSlow, and what waited is lost.
 const (
 	outboxMessages = 1024
 	outboxBytes    = 4 << 20
 )
 
-// backlogBytes is the most that a connection keeps: the largest message that an outbox hands over, and some control
-// frames. writeTime is how long the client's side may take nothing of that.
+// backlogBytes is the most that a connection keeps: the largest message that an outbox hands over, and some
+// control frames. writeTime is how long the client's side may take nothing of that.
 const (
 	backlogBytes = outboxBytes + 64<<10
 	writeTime    = 10 * time.Second
@@ -47,7 +47,8 @@ type writer interface {
 	allSent() bool
 }
 
-// outbox keeps what waits for a socket's client, in order. Mostly that is nothing: a message is written when it comes.
+// outbox keeps what waits for a socket's client, in order. Mostly that is nothing: a message is written when
+// it comes.
 type outbox struct {
 	mu sync.Mutex
 	// mu guards the following
@@ -60,8 +61,8 @@ type outbox struct {
 	unacked    unacked
 }
 
-// push takes messages, all or none, and reports to their trackers what becomes of them. full: there was no room; the
-// outbox is sealed now.
+// push takes messages, all or none, and reports to their trackers what becomes of them. full: there was no
+// room; the outbox is sealed now.
 func (o *outbox) push(messages []presence.Message) (taken, full bool) {
 	var notify notifications
 	defer func() { notify.send() }()
@@ -96,14 +97,15 @@ func (o *outbox) push(messages []presence.Message) (taken, full bool) {
 func (o *outbox) keepLocked(messages []presence.Message) {
 	o.bytes += size(messages)
 	for _, message := range messages {
-		if message.Shared == nil { // a frame may be a part of something much larger, which must not be kept with it
+		if message.Shared == nil { // the frame may be a part of a large buffer, which must not be kept for it
 			message.Frame = slices.Clone(message.Frame)
 		}
 		o.waiting = append(o.waiting, message)
 	}
 }
 
-// open lets messages out, a first one before all that wait. It returns the close frame if that is due already.
+// open lets messages out, a first one before all that wait. It returns the close frame if that is due
+// already.
 func (o *outbox) open(first []byte, client writer) (closeFrame []byte) {
 	var notify notifications
 	defer func() { notify.send() }()
@@ -146,8 +148,8 @@ func (o *outbox) ack(push uuid.UUID) (awaited bool) {
 	return o.unacked.ack(push, o.waiting, &notify)
 }
 
-// seal takes nothing more, and makes a close frame due after what waits and a last frame. It returns the close frame if
-// that is due already.
+// seal takes nothing more, and makes a close frame due after what waits and a last frame. It returns the
+// close frame if that is due already.
 func (o *outbox) seal(last []byte, code int, reason string) (closeFrame []byte) {
 	var notify notifications
 	defer func() { notify.send() }()

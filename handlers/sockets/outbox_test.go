@@ -53,7 +53,8 @@ func (b *box) track(frame string, ack uuid.UUID) *presence.Counts {
 	b.tracked = append(b.tracked, tracker)
 	sockets := presence.NewSockets(presence.Redis{Keys: presence.NewKeys("", 1)}, nil)
 	sockets.Add(&presence.Socket{ID: uuid.New(), Conn: &boxConn{b}})
-	sockets.Emit([]*presence.Emit{{To: presence.Everybody, Message: presence.Message{Frame: []byte(frame), Tracker: tracker}}})
+	message := presence.Message{Frame: []byte(frame), Tracker: tracker}
+	sockets.Emit([]*presence.Emit{{To: presence.Everybody, Message: message}})
 	return counts
 }
 

@@ -9,26 +9,28 @@ import (
 
 const (
 	pingPeriod = 25 * time.Second
-	// pongWait is how long after its last sign of life a client is given up. It is three periods, so that an instance, or
-	// a machine with all its clients, may hang for half a minute and nobody is cut off.
+	// pongWait is how long after its last sign of life a client is given up. It is three periods, so that an
+	// instance, or a machine with all its clients, may hang for half a minute and nobody is cut off.
 	pongWait = 75 * time.Second
 	never    = 1<<63 - 1 // nanoseconds
-	// talking: a client that was heard so recently needs no ping. It is half a period. An idle client, whose last word is
-	// its pong, is pinged in every period. One that talks is pinged after one and a half periods at most, which leaves half
-	// of pongWait for its answer.
+	// talking: a client that was heard so recently needs no ping. It is half a period. An idle client, whose
+	// last word is its pong, is pinged in every period. One that talks is pinged after one and a half periods
+	// at most, which leaves half of pongWait for its answer.
 	talking = pingPeriod / 2
 )
 
-// Run pings each client once in a period, unless it has just been heard, until the context ends. A client that answers
-// nothing is disconnected by its reader, after pongWait. Sockets are pinged in groups, spread evenly over the period.
+// Run pings each client once in a period, unless it has just been heard, until the context ends. A client
+// that answers nothing is disconnected by its reader, after pongWait. Sockets are pinged in groups, spread
+// evenly over the period.
 func (s *Server) Run(ctx context.Context) {
 	for {
 		began := time.Now()
 		for i := range pingGroups {
-			for _, one := range s.registry.group(i) {
-				one.ping()
+			for _, sock := range s.registry.group(i) {
+				sock.ping()
 			}
-			next := began.Add(time.Duration(i+1) * pingPeriod / pingGroups) // by the clock: a late group delays no other
+			// by the clock: a late group delays no other
+			next := began.Add(time.Duration(i+1) * pingPeriod / pingGroups)
 			select {
 			case <-time.After(time.Until(next)):
 			case <-ctx.Done():
@@ -46,9 +48,9 @@ func (s *socket) ping() {
 	}
 }
 
-// receivePing answers a ping of the client at once, or, if earlier writes are still on their way, after them. Then only
-// the last ping is answered, as RFC 6455 allows. A client that sends pings but does not read therefore cannot make us
-// buffer.
+// receivePing answers a ping of the client at once, or, if earlier writes are still on their way, after them.
+// Then only the last ping is answered, as RFC 6455 allows. A client that sends pings but does not read
+// therefore cannot make us buffer.
 func (s *socket) receivePing(data string) error {
 	s.receiveControl()
 	s.pinged.Store(&data)

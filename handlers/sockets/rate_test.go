@@ -62,9 +62,12 @@ func TestSocket_HoldsUpAClientThatGoesOnTooFastAndThenCloses(t *testing.T) {
 	for name, frame := range map[string][]byte{"small": frameWith("1"), "large": large} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				codes, took := flood(t, func(client *talker) error { return client.WriteMessage(websocket.TextMessage, frame) })
+				codes, took := flood(t, func(client *talker) error {
+					return client.WriteMessage(websocket.TextMessage, frame)
+				})
 				most := 50 * int(took/time.Second+1)
-				if handled := codes[codeUnknownEvent] + codes[codeFrameTooLarge]; handled > most+100 || codes[codeRateLimited] > most {
+				handled := codes[codeUnknownEvent] + codes[codeFrameTooLarge]
+				if handled > most+100 || codes[codeRateLimited] > most {
 					t.Errorf("within %v: %v", took, codes)
 				}
 				if took < floodTime || took > floodTime+2*floodPause {
@@ -125,7 +128,8 @@ func TestSocket_TakesAwaitedConfirmationsForNothing(t *testing.T) {
 			tracker := presence.NewTracker(push, func(c presence.Counts) { told <- c })
 			one := presence.NewSockets(presence.Redis{Keys: presence.NewKeys("", 1)}, nil)
 			one.Add(&socket.Socket)
-			one.Emit([]*presence.Emit{{To: presence.Everybody, Message: presence.Message{Frame: frameWith("push"), Tracker: tracker}}})
+			message := presence.Message{Frame: frameWith("push"), Tracker: tracker}
+			one.Emit([]*presence.Emit{{To: presence.Everybody, Message: message}})
 			<-client.frames
 			frame := fmt.Appendf(nil, `{"event":"rollcall:ack","data":{"id":%q}}`, push)
 			if err := client.WriteMessage(websocket.TextMessage, frame); err != nil {

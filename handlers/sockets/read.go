@@ -14,13 +14,14 @@ import (
 )
 
 const (
-	// readSlack: frames up to this many times the limit are read, and refused in words. A larger one closes its socket,
-	// with 1009.
+	// readSlack: frames up to this many times the limit are read, and refused in words. A larger one closes
+	// its socket, with 1009.
 	readSlack = 4
-	// frameSlack is what a message may have on the wire beyond that. It may come in many frames, but empty ones cost time
-	// to read.
+	// frameSlack is what a message may have on the wire beyond that. It may come in many frames, but empty
+	// ones cost time to read.
 	frameSlack = 64 << 10
-	// messageTime is for a message to arrive, from its first frame on. Pings and pongs between its frames do not extend it.
+	// messageTime is for a message to arrive, from its first frame on. Pings and pongs between its frames do
+	// not extend it.
 	messageTime = 10 * time.Second
 	// unfinishedBytes is the most that an instance keeps of large messages whose end has not come yet.
 	unfinishedBytes = 64 << 20
@@ -41,11 +42,11 @@ func (s *Server) limits() nbconn.Limits {
 	}
 }
 
-// All of the following run on the goroutine that reads the socket, unless they say otherwise. What they have on the
-// stack while they wait stays there for each idle socket, so it is little.
+// All of the following run on the goroutine that reads the socket, unless they say otherwise. What they have
+// on the stack while they wait stays there for each idle socket, so it is little.
 
-// receive handles a message. If the client sends faster than it may, receive then waits: meanwhile nothing is read, and
-// TCP holds the client up.
+// receive handles a message. If the client sends faster than it may, receive then waits: meanwhile nothing is
+// read, and TCP holds the client up.
 func (s *socket) receive(kind int, frame []byte) {
 	s.heard()
 	var wait time.Duration
@@ -58,7 +59,8 @@ func (s *socket) receive(kind int, frame []byte) {
 	s.conn.ExtendDeadline() // the client's pongs, or more of a message, have waited behind this one
 }
 
-// onOwnStack runs f on a stack that is thrown away: the reader's would stay grown, for each socket that is open.
+// onOwnStack runs f on a stack that is thrown away: the reader's would stay grown, for each socket that is
+// open.
 func (s *socket) onOwnStack(f func()) {
 	done := make(chan struct{})
 	go func() {
@@ -68,17 +70,17 @@ func (s *socket) onOwnStack(f func()) {
 	<-done
 }
 
-// standBack lets frames in one at a time, and each only after all else that is ready to run has had its turn. So if a
-// thousand clients send all they may, they wait behind each other. Neither a push nor the renewal of the lease waits
-// behind a thousand frames. standBack waits for nothing but the processor.
+// standBack lets frames in one at a time, and each only after all else that is ready to run has had its turn.
+// So if a thousand clients send all they may, they wait behind each other. Neither a push nor the renewal of
+// the lease waits behind a thousand frames. standBack waits for nothing but the processor.
 func (s *Server) standBack() {
 	s.door <- struct{}{}
 	runtime.Gosched()
 	<-s.door
 }
 
-// handle has a message dispatched or refuses it. It returns how long to wait before the next. It runs on a goroutine of
-// its own, while the reader waits.
+// handle has a message dispatched or refuses it. It returns how long to wait before the next. It runs on a
+// goroutine of its own, while the reader waits.
 func (s *socket) handle(kind int, frame []byte) (wait time.Duration) {
 	if s.takeAck(kind, frame) {
 		s.charged = s.conn.Received()
@@ -97,7 +99,8 @@ func (s *socket) handle(kind int, frame []byte) (wait time.Duration) {
 	case kind == websocket.BinaryMessage:
 		fault = &frameError{codeBinaryFrame, "frames must be text; send the JSON as a text frame"}
 	case len(frame) > most:
-		fault = &frameError{codeFrameTooLarge, fmt.Sprintf("the frame has %d bytes; the limit is %d", len(frame), most)}
+		fault = &frameError{codeFrameTooLarge,
+			fmt.Sprintf("the frame has %d bytes; the limit is %d", len(frame), most)}
 	case !utf8.Valid(frame):
 		s.end(websocket.CloseInvalidFramePayloadData, "a text frame was not UTF-8")
 		return wait
@@ -118,10 +121,10 @@ func (s *socket) refOf(kind int, frame []byte) string {
 	return m.ref
 }
 
-// takeAck takes a frame if it confirms a push that somebody waits for. This costs the client nothing: a backend may push
-// faster than a client may send, and a client that confirms what it was asked to confirm must not be refused. Each push
-// is confirmed once, so the backend sets the pace. Every other frame has its cost, also a confirmation that nobody
-// waits for.
+// takeAck takes a frame if it confirms a push that somebody waits for. This costs the client nothing: a
+// backend may push faster than a client may send, and a client that confirms what it was asked to confirm
+// must not be refused. Each push is confirmed once, so the backend sets the pace. Every other frame has its
+// cost, also a confirmation that nobody waits for.
 func (s *socket) takeAck(kind int, frame []byte) bool {
 	if kind != websocket.TextMessage || len(frame) > ackBytes || !bytes.Contains(frame, []byte(eventAck)) {
 		return false
@@ -134,15 +137,16 @@ func (s *socket) takeAck(kind int, frame []byte) bool {
 	return err == nil && s.outbox.ack(push)
 }
 
-// charge takes tokens for a frame, and for all bytes that came since the last. It returns how long it takes until they
-// are there.
+// charge takes tokens for a frame, and for all bytes that came since the last. It returns how long it takes
+// until they are there.
 func (s *socket) charge() (wait time.Duration) {
 	bytes := s.conn.Received() - s.charged
 	s.charged = s.conn.Received()
 	return s.bucket.take(s.server.now(), s.server.options.ClientRate, bytes)
 }
 
-// noteRefusal notes that a frame was refused for the rate. If that goes on for too long, it closes the socket.
+// noteRefusal notes that a frame was refused for the rate. If that goes on for too long, it closes the
+// socket.
 func (s *socket) noteRefusal() (closed bool) {
 	s.server.Counts.RateLimited.Add(1)
 	if !s.bucket.refuse(s.server.now()) {
@@ -167,8 +171,8 @@ func (s *socket) pause(d time.Duration) {
 	}
 }
 
-// receiveControl notes a ping or pong of the client. Control frames cost as much as others. But no frame could tell the
-// client that one was too many, so the reader only waits.
+// receiveControl notes a ping or pong of the client. Control frames cost as much as others. But no frame
+// could tell the client that one was too many, so the reader only waits.
 func (s *socket) receiveControl() {
 	s.heard()
 	if wait := s.charge(); wait > 0 {

@@ -24,7 +24,8 @@ type talker struct {
 	ended  error // why, when frames is closed
 }
 
-// talkTo connects a client to sockets that know no events, so that what is handled is answered with unknown_event.
+// talkTo connects a client to sockets that know no events, so that what is handled is answered with
+// unknown_event.
 func talkTo(t *testing.T, s *Server) *talker {
 	t.Helper()
 	c := &talker{Conn: connectTo(t, s), t: t, frames: make(chan struct{ Event, Code, Ref string }, 10_000)}
@@ -64,7 +65,8 @@ func (c *talker) wantAnswer(code, ref string) {
 	}
 }
 
-// wantClose wants the connection to end with a close code, and returns how many frames with each code came before.
+// wantClose wants the connection to end with a close code, and returns how many frames with each code came
+// before.
 func (c *talker) wantClose(code int) map[string]int {
 	c.t.Helper()
 	codes := map[string]int{}
@@ -78,7 +80,8 @@ func (c *talker) wantClose(code int) map[string]int {
 }
 
 func TestSocket_EndsWhenAMessageIsNotFinishedInTimeWhateverComesBetween(t *testing.T) {
-	for name, between := range map[string]int{"pongs": websocket.PongMessage, "pings": websocket.PingMessage} {
+	control := map[string]int{"pongs": websocket.PongMessage, "pings": websocket.PingMessage}
+	for name, between := range control {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := startServer(t, 64<<10)
@@ -89,8 +92,11 @@ func TestSocket_EndsWhenAMessageIsNotFinishedInTimeWhateverComesBetween(t *testi
 					t.Fatal(err)
 				}
 				go func() {
-					_, _ = part.Write(make([]byte, 5000)) // more than the client's buffer, so that a part of it goes
-					for client.WriteControl(between, nil, time.Time{}) == nil && time.Since(began) < 10*messageTime {
+					_, _ = part.Write(make([]byte, 5000)) // more than the client's buffer: a part of it goes
+					for time.Since(began) < 10*messageTime {
+						if client.WriteControl(between, nil, time.Time{}) != nil {
+							return
+						}
 						time.Sleep(time.Second / 3)
 					}
 				}()
@@ -168,11 +174,12 @@ func TestSocket_RefusesALargeFrameInWordsAndEndsForOneFarBeyond(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := startServer(t, 1000)
 		client := talkTo(t, s)
-		if err := client.WriteMessage(websocket.TextMessage, make([]byte, readSlack*s.options.MaxMessageBytes)); err != nil {
+		most := readSlack * s.options.MaxMessageBytes
+		if err := client.WriteMessage(websocket.TextMessage, make([]byte, most)); err != nil {
 			t.Fatal(err)
 		}
 		client.wantAnswer(codeFrameTooLarge, "")
-		_ = client.WriteMessage(websocket.TextMessage, make([]byte, readSlack*s.options.MaxMessageBytes+1)) // is not read to its end
+		_ = client.WriteMessage(websocket.TextMessage, make([]byte, most+1)) // is not read to its end
 		client.wantClose(websocket.CloseMessageTooBig)
 	})
 }
@@ -210,10 +217,12 @@ func TestSocket_HandlesNothingMoreWhenItWasToldToGo(t *testing.T) {
 		client.SetCloseHandler(func(int, string) error { return nil }) // it does not answer, and goes on
 		socket := s.registry.all()[0]
 		handled := 0
-		s.dispatcher.handlers = map[string]Handler{"x": func(_ context.Context, _ Request, res *Responder) error {
-			handled++
-			return res.ReplyOnly(1)
-		}}
+		s.dispatcher.handlers = map[string]Handler{
+			"x": func(_ context.Context, _ Request, res *Responder) error {
+				handled++
+				return res.ReplyOnly(1)
+			},
+		}
 		socket.Close(4003, "kicked")
 		for range 20 {
 			client.send("1")
@@ -235,7 +244,7 @@ func TestServer_PingsNoClientThatTalks(t *testing.T) {
 			}
 			client.Close()
 		}()
-		if pings := countUntilEnd(client, false); pings > 1 { // the first may come before it has said anything
+		if pings := countUntilEnd(client, false); pings > 1 { // one may come before it has said anything
 			t.Errorf("%d pings", pings)
 		}
 	})
@@ -263,7 +272,7 @@ func TestServe_RefusesMoreSocketsThanMayBe(t *testing.T) {
 		t.Errorf("%d sockets are still counted", s.Number())
 	}
 	var wrong *HandshakeError
-	if err := refused(); !errors.As(err, &wrong) { // there is room: the handshake itself is what is wrong with it
+	if err := refused(); !errors.As(err, &wrong) { // there is room, and it is no handshake
 		t.Error(err)
 	}
 }

@@ -26,8 +26,9 @@ func newRegistry() *registry {
 	return r
 }
 
-// enter makes room for one more socket, from its handshake on, and counts it in running. most is how many there may be;
-// 0: any number. Both happen under the lock, so whoever waits for running after close waits for nothing new.
+// enter makes room for one more socket, from its handshake on, and counts it in running. most is how many
+// there may be; 0: any number. Both happen under the lock, so whoever waits for running after close waits for
+// nothing new.
 func (r *registry) enter(most int, running *sync.WaitGroup) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()

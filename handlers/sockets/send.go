@@ -24,7 +24,8 @@ func (s *socket) Send(messages ...presence.Message) bool {
 	taken, full := s.outbox.push(messages)
 	if full {
 		s.TooSlow()
-		s.writeClose(websocket.FormatCloseMessage(closeTooSlow, "too slow: messages waiting for this client were dropped"))
+		s.writeClose(websocket.FormatCloseMessage(closeTooSlow,
+			"too slow: messages waiting for this client were dropped"))
 		s.conn.CloseAfter(tooSlowTime)
 	}
 	return taken
@@ -47,7 +48,7 @@ func (s *socket) write(messages []presence.Message) (sent bool) {
 	} else {
 		err = s.conn.Batch(func() error { return s.writeEach(messages) })
 	}
-	return err == nil && s.allSent() // an error means that the connection is closed, which disconnected deals with
+	return err == nil && s.allSent() // an error means that the connection is closed: see disconnected
 }
 
 // allSent implements writer.
@@ -68,7 +69,8 @@ func (s *socket) writeOne(message presence.Message) error {
 		return s.ws.WriteMessage(websocket.TextMessage, message.Frame)
 	}
 	prepared, ok := message.Shared.Form(func() any {
-		prepared, _ := websocket.NewPreparedMessage(websocket.TextMessage, message.Frame) // never fails for text
+		// it never fails for text
+		prepared, _ := websocket.NewPreparedMessage(websocket.TextMessage, message.Frame)
 		return prepared
 	}).(*websocket.PreparedMessage)
 	if !ok {
@@ -126,7 +128,8 @@ func (s *socket) writeClose(payload []byte) {
 	_ = s.ws.WriteControl(websocket.CloseMessage, payload, time.Now().Add(controlTime))
 }
 
-// controlTime is for gorilla/websocket's lock, which another write may hold. None of these waits for the client.
+// controlTime is for gorilla/websocket's lock, which another write may hold. None of these waits for the
+// client.
 const controlTime = 100 * time.Millisecond
 
 // cut closes the connection under the socket.

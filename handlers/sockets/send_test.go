@@ -40,15 +40,19 @@ func (s *bufferStack) Put(buffer any) {
 	s.buffers = append(s.buffers, buffer)
 }
 
-// connectSockets opens sockets without Melody: each with an outbox and a line, and a client that does not read by itself.
+// connectSockets opens sockets without Melody: each with an outbox and a line, and a client that does not
+// read by itself.
 func connectSockets(t *testing.T, count int) ([]*socket, []*websocket.Conn) {
 	t.Helper()
-	upgrader := websocket.Upgrader{ReadBufferSize: 256, WriteBufferSize: writeBufferBytes, WriteBufferPool: &bufferStack{}}
+	upgrader := websocket.Upgrader{
+		ReadBufferSize: 256, WriteBufferSize: writeBufferBytes, WriteBufferPool: &bufferStack{},
+	}
 	opened := make(chan *socket, 1)
 	own := New(Options{Context: t.Context(), Log: slog.New(slog.DiscardHandler)})
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s := newSocket(own, "", nil)
-		conn, err := upgrader.Upgrade(&nbconn.Hijacker{ResponseWriter: w, Conn: &s.conn, Group: &own.conns, Owner: s}, r, nil)
+		hijacker := &nbconn.Hijacker{ResponseWriter: w, Conn: &s.conn, Group: &own.conns, Owner: s}
+		conn, err := upgrader.Upgrade(hijacker, r, nil)
 		if err != nil {
 			t.Error(err)
 		}
@@ -92,7 +96,8 @@ func TestSocket_SendsAllThatWaitedWholeAndInOrder(t *testing.T) {
 		frame := fmt.Sprintf("%d %s", n, filler)
 		want = append(want, frame)
 		s.sendFrame([]byte(frame))
-		if err := s.ws.WriteControl(websocket.PingMessage, []byte(frame[:8]), began.Add(time.Minute)); err != nil {
+		err := s.ws.WriteControl(websocket.PingMessage, []byte(frame[:8]), began.Add(time.Minute))
+		if err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -112,7 +117,7 @@ func TestSocket_CutsAClientThatReadsNothingAndMakesNobodyWait(t *testing.T) {
 	t.Parallel()
 	servers, clients := connectSockets(t, 2)
 	frame := make([]byte, 60_000)
-	sent := 0 // one that waited would only end when its connection is cut, with less in the outbox than that may hold
+	sent := 0 // a Send that waited would end when its connection is cut, long before the outbox is full
 	for servers[0].Send(presence.Message{Frame: frame}) {
 		sent++
 	}

@@ -13,13 +13,12 @@ import (
 	"rollcall/presence"
 )
 
-// Options are what a Server needs. All are required unless it says otherwise.
+// Options are what a Server needs. Each is required unless its comment says otherwise.
 type Options struct {
 	Context  context.Context // under which clients' events are handled; it ends when the server is gone
 	Instance string          // its id, for the welcome
 	Presence Presence
-	Barrier  Barrier
-	Pusher   Pusher
+	Bus      Bus
 	Handlers map[string]Handler // by the names of their events
 	Meter    Meter              // nil: nobody counts
 	Log      *slog.Logger
@@ -36,14 +35,11 @@ type Presence interface {
 	Retire(ctx context.Context, sockets []*presence.Socket) error
 }
 
-// Barrier waits until all that was sent to this instance before is on its way to the sockets: a *fanout.Bus.
-type Barrier interface {
-	Barrier(ctx context.Context) error
-}
-
-// Pusher sends to the sockets of one user, on all instances: a *fanout.Bus.
-type Pusher interface {
+// Bus sends to the sockets of a user, on all instances: a *fanout.Bus.
+type Bus interface {
 	Begin(pushes []fanout.Push, until time.Time) *fanout.Ticket
+	// Barrier waits until everything that was sent to this instance earlier is on its way to the sockets.
+	Barrier(ctx context.Context) error
 }
 
 // Meter is told what happens to sockets. It must be quick. No client can choose what the strings are.
@@ -52,8 +48,8 @@ type Meter interface {
 	Opened()
 	// Closed is told of each of these, when it is gone.
 	Closed(by Closer, code int)
-	// Handled is told of each event of a client: by the name under which its handler is registered, and with what
-	// result.
+	// Handled is told of each event of a client: by the name under which its handler is registered, and with
+	// what result.
 	Handled(handler, result string, took time.Duration)
 }
 
@@ -91,7 +87,7 @@ type Server struct {
 	door       chan struct{} // capacity 1: frames of clients come in one at a time; see standBack
 
 	registry *registry
-	conns    nbconn.Group // waits for all goroutines and timers of sockets. A socket that has any has its reader
+	conns    nbconn.Group // waits for all goroutines and timers of sockets
 
 	// Counts of what was refused or closed.
 	Counts struct {
@@ -99,7 +95,7 @@ type Server struct {
 		Full        atomic.Int64 // handshakes refused because there were as many sockets as may be
 		RateLimited atomic.Int64 // frames not handled because their client sends too many
 		Floods      atomic.Int64 // sockets closed because their client went on sending too many frames
-		Unfinished  atomic.Int64 // sockets closed because a message was not finished in time, or others needed its room
+		Unfinished  atomic.Int64 // sockets closed for a message that came too slowly, or for its room
 	}
 }
 
@@ -109,8 +105,8 @@ func New(o Options) *Server {
 		o.Meter = noMeter{}
 	}
 	s := &Server{
-		options: o, dispatcher: &dispatcher{handlers: o.Handlers, pusher: o.Pusher, log: o.Log, meter: o.Meter},
-		started: time.Now(), door: make(chan struct{}, 1), registry: newRegistry(),
+		options: o, started: time.Now(), door: make(chan struct{}, 1), registry: newRegistry(),
+		dispatcher: &dispatcher{handlers: o.Handlers, bus: o.Bus, log: o.Log, meter: o.Meter},
 	}
 	s.conns.Limits = s.limits()
 	s.melody = s.newMelody()

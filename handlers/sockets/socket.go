@@ -17,7 +17,8 @@ import (
 // joinTime is how long the welcome waits for Redis to know the socket. After that it says "reachable": false.
 const joinTime = time.Second
 
-// socket is one connection of a client. It is the presence.Conn of its presence.Socket, and the owner of its nbconn.Conn.
+// socket is one connection of a client. It is the presence.Conn of its presence.Socket, and the owner of its
+// nbconn.Conn.
 type socket struct {
 	presence.Socket
 	// static after the handshake
@@ -26,12 +27,12 @@ type socket struct {
 	conn   nbconn.Conn     // under it
 
 	outbox    outbox
-	handling  sync.Mutex             // held while a handler works on a message of this socket: see dispatcher.dispatch
+	handling  sync.Mutex             // held while a handler works on a message: see dispatcher.dispatch
 	closing   closing                // by whom and with which code it is closed
 	closeSent atomic.Bool            // this side has sent a close frame, or cut the connection
 	left      atomic.Bool            // the client closed with 1000: it will not be back
 	pinged    atomic.Pointer[string] // the data of the client's last ping that is not answered yet
-	lastHeard atomic.Int64           // when the client's last frame came, in nanoseconds since the server started
+	lastHeard atomic.Int64           // when the client's last frame came: ns since the server started
 
 	// owned by the goroutine that reads
 	handover *handover       // nil when the handshake is over: see Server.Serve
@@ -59,14 +60,14 @@ func (s *socket) connected(ws *websocket.Conn) {
 }
 
 // admit makes a socket known to all instances and lets frames out, the welcome first.
-func (s *Server) admit(one *socket) {
+func (s *Server) admit(sock *socket) {
 	ctx, cancel := context.WithTimeout(s.options.Context, joinTime)
 	defer cancel()
-	reachable := s.options.Presence.Join(ctx, &one.Socket)
-	one.closeIfDue(one.outbox.open(one.welcome(reachable), one))
+	reachable := s.options.Presence.Join(ctx, &sock.Socket)
+	sock.closeIfDue(sock.outbox.open(sock.welcome(reachable), sock))
 	if s.registry.isClosed() { // Drain may have looked before this socket was there
-		s.withdraw(ctx, []*socket{one})
-		one.goAway()
+		s.withdraw(ctx, []*socket{sock})
+		sock.goAway()
 	}
 }
 
@@ -92,7 +93,7 @@ type welcome struct {
 
 type welcomeLimits struct {
 	MessageBytes int   `json:"messageBytes"`
-	HeartbeatMS  int64 `json:"heartbeatMs"` // a client that has heard nothing for so long should ask: rollcall:ping
+	HeartbeatMS  int64 `json:"heartbeatMs"` // after so much silence the client should ask: rollcall:ping
 }
 
 func (s *socket) welcome(reachable bool) []byte {

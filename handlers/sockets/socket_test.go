@@ -17,6 +17,7 @@ import (
 
 	"github.com/gorilla/websocket"
 
+	"rollcall/fanout"
 	"rollcall/presence"
 )
 
@@ -53,20 +54,21 @@ func connectTo(t *testing.T, s *Server) *websocket.Conn {
 	return client
 }
 
-// alone is a Presence and a Barrier without other instances.
+// alone is a Presence and a Bus without other instances.
 type alone struct{}
 
 func (alone) Join(context.Context, *presence.Socket) bool      { return true }
 func (alone) Leave(*presence.Socket, bool)                     {}
 func (alone) Retire(context.Context, []*presence.Socket) error { return nil }
 func (alone) Barrier(context.Context) error                    { return nil }
+func (alone) Begin([]fanout.Push, time.Time) *fanout.Ticket    { panic("there is nobody to push to") }
 
 // startServer starts a server that knows no events, with messages of at most so many bytes.
 func startServer(t *testing.T, maxMessage int) *Server {
 	t.Helper()
 	s := New(Options{
-		Context: t.Context(), Instance: "one", Presence: alone{}, Barrier: alone{}, MaxMessageBytes: maxMessage,
-		Log: slog.New(slog.DiscardHandler),
+		Context: t.Context(), Instance: "one", Presence: alone{}, Bus: alone{},
+		MaxMessageBytes: maxMessage, Log: slog.New(slog.DiscardHandler),
 	})
 	go s.Run(s.options.Context)
 	return s
@@ -124,7 +126,8 @@ func TestSocket_SurvivesAPanicOverAFrame(t *testing.T) {
 		}
 	}()
 	for range cap(wait) {
-		if err := errors.Join(client.WriteMessage(websocket.TextMessage, []byte(`{"event":"x"}`)), client.WriteMessage(websocket.PingMessage, nil)); err != nil {
+		err := client.WriteMessage(websocket.TextMessage, []byte(`{"event":"x"}`))
+		if err := errors.Join(err, client.WriteMessage(websocket.PingMessage, nil)); err != nil {
 			t.Fatal(err)
 		}
 		<-wait // what is read after the frame is answered
@@ -177,7 +180,8 @@ func TestSocket_KeepsNothingForAClientThatPingsAndDoesNotRead(t *testing.T) {
 		s := startServer(t, 1000)
 		client := connectTo(t, s)
 		for n := range pings {
-			if err := client.WriteControl(websocket.PingMessage, []byte(fmt.Sprint(n)), time.Time{}); err != nil {
+			err := client.WriteControl(websocket.PingMessage, []byte(fmt.Sprint(n)), time.Time{})
+			if err != nil {
 				t.Fatal(err)
 			}
 		}

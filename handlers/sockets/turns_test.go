@@ -10,8 +10,8 @@ import (
 	"github.com/gorilla/websocket"
 )
 
-// TestStandBack_LetsOtherWorkRunBetweenFramesOfClients is about one processor, on which frames of many clients have come. What
-// else is ready to run, such as a push, must not wait until all of them are handled.
+// TestStandBack_LetsOtherWorkRunBetweenFramesOfClients is about one processor, on which frames of many
+// clients have come. What else is ready to run, such as a push, must not wait until all of them are handled.
 func TestStandBack_LetsOtherWorkRunBetweenFramesOfClients(t *testing.T) {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	const clients, most = 400, 20
@@ -27,11 +27,11 @@ func TestStandBack_LetsOtherWorkRunBetweenFramesOfClients(t *testing.T) {
 	for range clients {
 		here, there := net.Pipe()
 		defer there.Close()
-		one := newSocket(s, "", nil)
-		one.conn.Open(here, &s.conns, one)
+		sock := newSocket(s, "", nil)
+		sock.conn.Open(here, &s.conns, sock)
 		go func() {
 			<-begin
-			one.receive(websocket.TextMessage, []byte(`{"event":"x"}`))
+			sock.receive(websocket.TextMessage, []byte(`{"event":"x"}`))
 		}()
 	}
 	runtime.Gosched()

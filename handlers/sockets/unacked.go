@@ -6,7 +6,8 @@ import (
 	"rollcall/presence"
 )
 
-// maxUnacked is how many pushes one client may have to confirm. A confirmation of one beyond that is not noticed.
+// maxUnacked is how many pushes one client may have to confirm. A confirmation of one beyond that is not
+// noticed.
 const maxUnacked = 256
 
 // unacked knows which pushes a client must still confirm. The outbox's lock guards it.
@@ -29,7 +30,8 @@ func (u *unacked) expect(tracker *presence.Tracker) {
 	u.pushes[push] = tracker
 }
 
-// makeRoom says whether there is room for one more. If there is none, it forgets those that nobody waits for any more.
+// makeRoom says whether there is room for one more. If there is none, it forgets those that nobody waits for
+// any more.
 func (u *unacked) makeRoom() bool {
 	if len(u.pushes) < maxUnacked {
 		return true
@@ -55,8 +57,8 @@ func (u *unacked) written(messages []presence.Message, notify *notifications) {
 	}
 }
 
-// ack adds what became of a push that the client has confirmed. The message may be among those that wait: the client can be
-// faster than the notice that it was written. awaited: somebody waits for the confirmation.
+// ack adds what became of a push that the client has confirmed. The message may be among those that wait: the
+// client can be faster than the notice that it was written. awaited: somebody waits for the confirmation.
 func (u *unacked) ack(push uuid.UUID, waiting []presence.Message, notify *notifications) (awaited bool) {
 	tracker, ok := u.pushes[push]
 	if !ok {
@@ -80,7 +82,8 @@ func (u *unacked) forget(push uuid.UUID) {
 	}
 }
 
-// drop adds what became of what waits, which will not be written, and of what is not confirmed, which never will be.
+// drop adds what became of what waits, which will not be written, and of what is not confirmed, which never
+// will be.
 func (u *unacked) drop(waiting []presence.Message, why presence.DeliveryResult, notify *notifications) {
 	for _, message := range waiting {
 		if message.Tracker == nil {
@@ -97,7 +100,8 @@ func (u *unacked) drop(waiting []presence.Message, why presence.DeliveryResult, 
 	u.pushes = nil
 }
 
-// notifications are gathered under the outbox's lock, and sent when it is released: what waits for a tracker may push.
+// notifications are gathered under the outbox's lock, and sent when it is released: what waits for a tracker
+// may push.
 type notifications []notification
 
 type notification struct {

@@ -16,9 +16,9 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// Decode reads one JSON object into v, and says what is wrong with any other text. No object in it may
-// have a field twice: parsers differ in which of the two they take. Half of a surrogate pair passes, since
-// data may have it.
+// Decode reads one JSON object into v, and says what is wrong with any other text. No object in it may have a
+// field twice: parsers differ in which of the two they take. Half of a surrogate pair passes, since data may
+// have it.
 func Decode(text []byte, v any, options ...json.Options) (fault string) {
 	if len(bytes.TrimSpace(text)) == 0 {
 		return "it is empty; want a JSON object"
