@@ -154,12 +154,12 @@ func TestStream_AnswersEachLineByItsRefOrNumber(t *testing.T) {
 		"no user":        {`{"event":"x"}`, `{"line":1,"error":"user: `, "is empty"},
 		"cut":            {`{"user":"alice"`, `{"line":1,"error":"`, "not JSON: unexpected EOF"},
 		"an array":       {`[]`, `{"line":1,"error":"`, "want a JSON object, not an array"},
-		"more":           {`{"user":"alice","event":"x","y":1,"ref":"a"}`, `{"ref":"a","error":`, "unknown field"},
+		"more":           {`{"user":"a","event":"x","y":1,"ref":"a"}`, `{"ref":"a","error":`, "unknown"},
 		"reserved":       {`{"user":"alice","event":"rollcall:x"}`, `{"line":1,"error":"event: `, "reserved"},
 		"half of a pair": {`{"user":"x\ud800","event":"x"}`, `{"line":1,"error":"user: `, "surrogate pair"},
-		"a numeric ref":  {`{"user":"alice","event":"x","ref":7}`, `{"line":1,"error":"ref: `, "want a string"},
+		"a numeric ref":  {`{"user":"a","event":"x","ref":7}`, `{"line":1,"error":"ref: `, "want a string"},
 		"not UTF-8":      {"{\"user\":\"alice\",\"event\":\"\xff\"}", `{"line":1,"error":"`, "not UTF-8"},
-		"much data":      {`{"user":"a","event":"x","data":"` + long + `"}`, `{"line":1,"error":"data: `, "1024"},
+		"much data":      {`{"user":"a","event":"x","data":"` + long + `"}`, `{"line":1,"error":`, "is 1024"},
 		"a long line":    {long + long, `{"line":1,"error":"`, "longer than a push may be"},
 	} {
 		got := s.ask(t, "POST", "/push?answers=after&timeout=1ms", c.line, ndjson).Body.String()
@@ -174,7 +174,7 @@ func TestStream_AnswersEachLineByItsRefOrNumber(t *testing.T) {
 	}
 	// a blank line is counted and not answered
 	got := s.ask(t, "POST", "/push?answers=after", "\n \n{", ndjson).Body.String()
-	if !strings.HasPrefix(got, `{"line":3,`) || !strings.HasSuffix(got, "\n"+`{"end":"complete","lines":3}`+"\n") {
+	if !strings.HasPrefix(got, `{"line":3,`) || !strings.Contains(got, "\n"+`{"end":"complete","lines":3}`) {
 		t.Errorf("got %s", got)
 	}
 }
