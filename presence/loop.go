@@ -37,8 +37,8 @@ func (s *shard) run(ctx context.Context) {
 	}
 }
 
-// next says what the loop waits for after a step: after an error for a while, however much is marked
-// meanwhile.
+// next says what the loop waits for after a step, besides the next renewal: for the next mark or, after an
+// error, for the end of a pause.
 func (s *shard) next(err error) (wake <-chan struct{}, retry <-chan time.Time) {
 	if err == nil {
 		s.failures = 0

@@ -2,11 +2,11 @@ package presence
 
 import "time"
 
-// What to write is decided here, by functions of values alone: they know neither Redis nor a clock nor locks.
-// The loop of a shard (see loop.go) gives them the values and does what they say.
+// What Redis is told is decided here, by functions that know neither Redis nor a clock nor a lock. The loop
+// of a shard gives them values and does what they say (flush.go).
 
-// dirtyUser is what is remembered of a user whose count must be written. The count itself is read only when
-// it is: what is written is then as new as it can be.
+// dirtyUser is what is remembered of a user whose count must be written. The count itself is not: it is read
+// just before it is written, so that it is as new as it can be.
 type dirtyUser struct {
 	changedAt      time.Time // when the count last changed; zero: it did not, but Redis may have it wrong
 	leftOnPurpose  bool      // the last socket was closed on purpose
@@ -45,24 +45,28 @@ type decision struct {
 // the user may have come to another instance and dropped there: that grace must not end.
 const lateGoodbye = backoffMax
 
-// plan decides what Redis must be told of a user. The user has this count here, since at. deferOffline: Redis
-// has lost its data lately, so other instances may have this user too, and may not have told it again. epoch
-// is the one in which is written.
-func plan(
-	user string, d dirtyUser, count Count, at time.Time, deferOffline bool, epoch int, now time.Time,
-) decision {
-	goodbye := d.leftOnPurpose && now.Sub(d.changedAt) < lateGoodbye
+// situation is what plan must know besides the user.
+type situation struct {
+	now          time.Time
+	epoch        int  // of the incarnation that writes
+	deferOffline bool // see dataLoss.deferOffline
+}
+
+// plan decides what Redis must be told of a user who has this count here. at: with sockets, when the user
+// came; in a grace, when the last socket went.
+func plan(user string, d dirtyUser, count Count, at time.Time, in situation) decision {
+	goodbye := d.leftOnPurpose && in.now.Sub(d.changedAt) < lateGoodbye
 	switch count.Kind {
 	case Gone:
 		at = d.changedAt
 		if at.IsZero() {
-			at = now
+			at = in.now
 		}
 		if goodbye {
 			count.Kind = left
 		}
 	case InGrace:
-		// Redis may say offline, for example because this instance hung and its lease expired: then no grace
+		// Redis may say offline, for example because this instance hung and its lease expired. Then no grace
 		// begins.
 		if d.mirroredBefore {
 			count.Kind = graceIfPresent
@@ -72,11 +76,11 @@ func plan(
 		}
 	}
 	told := change{user, count, at, d.mirroredBefore}
-	if !deferOffline || count.Kind == HasSockets || count.Kind == InGrace {
+	if !in.deferOffline || count.Kind == HasSockets || count.Kind == InGrace {
 		return decision{change: told, write: true}
 	}
 	told.count.Kind = graceIfPresent
-	return decision{change: told, write: d.deferredEpoch != epoch, deferred: true}
+	return decision{change: told, write: d.deferredEpoch != in.epoch, deferred: true}
 }
 
 // dataLoss is what a shard knows of the last time that Redis lost its data.
@@ -87,14 +91,14 @@ type dataLoss struct {
 	grace      time.Duration
 }
 
-// recovering says whether what Redis says of users of other instances may still be incomplete: presence
-// answers are then stale.
+// recovering says whether Redis may still lack users of other instances. Until then presence answers are
+// stale.
 func (l dataLoss) recovering(now time.Time) bool {
 	return l.refilling || l.noticedWithin(l.renewEvery+backoffMax, now)
 }
 
-// deferOffline says whether Redis must not be told yet that users are gone: another instance may have the
-// same user, and may not have told Redis again. It has the time of a grace for that.
+// deferOffline says whether Redis must not be told yet that users are gone. Another instance may have the
+// same user, and may not have told Redis again: it has the time of a grace for that.
 func (l dataLoss) deferOffline(now time.Time) bool {
 	return l.recovering(now) || l.noticedWithin(l.grace, now)
 }

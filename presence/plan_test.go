@@ -56,7 +56,7 @@ func TestPlan_DecidesWhatRedisIsTold(t *testing.T) {
 			dirtyUser{}, isGone, never, "gone", testNow},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := plan("alice", c.dirty, c.count, c.at, false, testEpoch, testNow)
+			got := plan("alice", c.dirty, c.count, c.at, situation{now: testNow, epoch: testEpoch})
 			if got.count.String() != c.want || got.at != c.since || !got.write || got.deferred {
 				t.Errorf("decided %+v; want %s since %v, written now", got, c.want, c.since)
 			}
@@ -86,7 +86,8 @@ func TestPlan_DefersGoingWhileOthersMayHaveToTellRedisTheirs(t *testing.T) {
 		"told in an epoch that is lost": {toldBefore, isGone, "grace-if-present", true, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := plan("alice", c.dirty, c.count, aMinute, true, testEpoch, testNow)
+			in := situation{now: testNow, epoch: testEpoch, deferOffline: true}
+			got := plan("alice", c.dirty, c.count, aMinute, in)
 			if got.count.String() != c.want || got.write != c.write || got.deferred != c.deferred {
 				t.Errorf("decided %+v; want %s, write %v, deferred %v", got, c.want, c.write, c.deferred)
 			}
@@ -122,13 +123,13 @@ func TestDataLoss_EndsWhenOthersHadTheirTime(t *testing.T) {
 	ago := func(d time.Duration) dataLoss {
 		return dataLoss{noticed: testNow.Add(-d), renewEvery: renewEvery, grace: grace}
 	}
-	refilling := ago(time.Hour)
+	never, refilling := dataLoss{renewEvery: renewEvery, grace: grace}, ago(time.Hour)
 	refilling.refilling = true
 	for name, c := range map[string]struct {
 		loss                     dataLoss
 		recovering, deferOffline bool
 	}{
-		"nothing was ever lost":                    {dataLoss{renewEvery: renewEvery, grace: grace}, false, false},
+		"nothing was ever lost":                    {never, false, false},
 		"just noticed":                             {ago(0), true, true},
 		"others may not have renewed since":        {ago(othersNoticed - 1), true, true},
 		"all have renewed, a grace is not over":    {ago(othersNoticed), false, true},

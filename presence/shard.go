@@ -67,7 +67,7 @@ func (s *shard) currentIncarnation() string {
 	return ""
 }
 
-// markAllDirty has Redis told of all local users again. It has been told before, and may have lost it.
+// markAllDirty has Redis told of all local users again.
 func (s *shard) markAllDirty() {
 	users := s.mirror.sockets.appendUsers(nil, s.index)
 	s.writes.markAll(users, dirtyUser{mirroredBefore: true})
@@ -89,8 +89,8 @@ func (s *shard) loss() dataLoss {
 
 func (s *shard) recoveringFromLoss() bool { return s.loss().recovering(time.Now()) }
 
-// trust says that the lease holds for its lifetime, counted from before the renewal was sent: the local clock
-// is used only to trust a lease for less long than Redis does.
+// trust trusts the lease for its lifetime, counted from before the renewal was sent. So the local clock is
+// only used to trust a lease for less long than Redis does.
 func (s *shard) trust(renewalSent time.Time) {
 	s.trustedUntil.Store(int64(renewalSent.Sub(s.mirror.started) + s.mirror.redis.Lease))
 }
