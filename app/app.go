@@ -34,7 +34,12 @@ type App struct {
 	config  *Config
 	events  map[string]sockets.Handler
 	log     *slog.Logger
+	meter   *metrics
 	redis   *redis.Connection
+	mirror  *presence.Mirror
+	local   *presence.Sockets
+	bus     *fanout.Bus
+	results *idempotency.Store
 	sockets *sockets.Server
 	server  *handlers.Server
 	failed  chan error // capacity 1: the HTTP server ended by itself
@@ -51,7 +56,7 @@ func Start(
 	a := &App{
 		base:     context.WithoutCancel(ctx),
 		Instance: uuid.NewString()[:8], // no other running instance may have it: Redis would show both as one
-		config:   c, events: events, log: log, failed: make(chan error, 1),
+		config:   c, events: events, log: log, meter: newMetrics(), failed: make(chan error, 1),
 	}
 	if err := a.start(ctx); err != nil {
 		a.stop()
@@ -63,9 +68,34 @@ func Start(
 // start starts one part after the other. Each leaves a closer behind; stop calls them in the opposite order,
 // so that no part that still runs misses one that is gone.
 func (a *App) start(ctx context.Context) error {
+	listener, err := a.listen()
+	if err != nil {
+		return err
+	}
+	tokens, err := a.startTokens()
+	if err != nil {
+		return err
+	}
+	if err := a.connectRedis(ctx); err != nil {
+		return err
+	}
+	a.makeBus()
+	if err := a.join(ctx); err != nil {
+		return err
+	}
+	a.makeServer(tokens)
+	if err := a.servePprof(); err != nil {
+		return err
+	}
+	a.startJob(a.sockets.Run)
+	a.serve(listener)
+	return nil
+}
+
+func (a *App) listen() (net.Listener, error) {
 	listener, err := net.Listen("tcp", a.config.Addr)
 	if err != nil {
-		return fmt.Errorf("--addr (ROLLCALL_ADDR): %w", err)
+		return nil, fmt.Errorf("--addr (ROLLCALL_ADDR): %w", err)
 	}
 	a.onStop(func() { listener.Close() })
 	a.Addr = listener.Addr().String()
@@ -74,85 +104,72 @@ func (a *App) start(ctx context.Context) error {
 		a.log.Warn("development mode: whoever can reach this address can get a token for any user; " +
 			"it is not for production")
 	}
+	return listener, nil
+}
+
+// startTokens makes what verifies tokens, and fetches keys that are published.
+func (a *App) startTokens() (*handlers.Tokens, error) {
 	tokens, keySet, err := newTokens(a.config, a.log)
-	if err != nil {
-		return err
-	}
-	if keySet != nil {
+	if err == nil && keySet != nil {
 		a.startJob(keySet.Run)
 	}
-	if err := a.connectRedis(ctx); err != nil {
-		return err
-	}
+	return tokens, err
+}
 
+// makeBus makes all that uses Redis.
+func (a *App) makeBus() {
 	shared := a.sharedRedis()
-	mirror, local := presence.NewMirror(presence.MirrorOptions{
+	a.mirror, a.local = presence.NewMirror(presence.MirrorOptions{
 		Instance: a.Instance, Addr: a.Addr, Redis: shared, Log: a.log,
 	})
-	meter := newMetrics()
-	bus := fanout.NewBus(fanout.Options{
-		Instance: a.Instance, Redis: shared, Sockets: local, Mirror: mirror, Dial: a.redis.Subscriber,
-		Meter: meter, Log: a.log,
+	a.bus = fanout.NewBus(fanout.Options{
+		Instance: a.Instance, Redis: shared, Sockets: a.local, Mirror: a.mirror, Dial: a.redis.Subscriber,
+		Meter: a.meter, Log: a.log,
 	})
-	results := idempotency.NewStore(idempotency.Options{
-		Redis: shared, LiveInstances: mirror.LiveInstances, Log: a.log,
+	a.results = idempotency.NewStore(idempotency.Options{
+		Redis: shared, LiveInstances: a.mirror.LiveInstances, Log: a.log,
 	})
+	a.meter.watchPresence(a.local, a.mirror, a.config.Lease)
+	a.meter.watchFanout(a.bus, a.results)
+}
 
-	// Others may push here as soon as a lease is open. So this instance subscribes before that, and serves
-	// after it.
-	a.startJob(bus.Listen)
-	if err := awaitSubscriptions(ctx, bus); err != nil {
+// join makes this instance one that others can find. They may push here as soon as a lease is open, so it
+// subscribes before that. It serves only after it, because nobody could push to its clients before.
+func (a *App) join(ctx context.Context) error {
+	a.startJob(a.bus.Listen)
+	if err := awaitSubscriptions(ctx, a.bus); err != nil {
 		return err
 	}
-	if err := mirror.Open(ctx); err != nil {
+	if err := a.mirror.Open(ctx); err != nil {
 		return a.redis.Explain(err)
 	}
-	a.startJob(mirror.Run) // when it stops it ends the leases: from then on nobody sends us anything
-	a.startJob(bus.Run)
-
-	a.Dev = a.config.devPage()
-	a.sockets = a.newSockets(mirror, bus, meter)
-	options := a.serverOptions(tokens, meter)
-	options.Sockets = a.sockets
-	options.Mirror, options.Presence = mirror, mirror.Directory()
-	options.Bus, options.Results = bus, results
-	a.server = handlers.NewServer(options)
-	gate := newGate(listener, mostConnections(fileLimit()), a.sockets.Number, a.log)
-	meter.watchPresence(local, mirror, a.config.Lease)
-	meter.watchFanout(bus, results)
-	meter.watchSockets(a.sockets)
-	meter.watchServer(a.server, gate)
-	if err := a.servePprof(); err != nil {
-		return err
-	}
-	a.startJob(a.sockets.Run)
-	a.serve(gate)
+	a.startJob(a.mirror.Run) // when it stops it ends the leases: from then on nobody sends us anything
+	a.startJob(a.bus.Run)
 	return nil
 }
 
-// newSockets makes the server of sockets. It also makes the context in which clients' events are handled, which
-// ends when the instance stops.
-func (a *App) newSockets(mirror *presence.Mirror, bus *fanout.Bus, meter *metrics) *sockets.Server {
+// makeServer makes what answers clients and backends. It also makes the context in which clients' events are
+// handled, which ends when the instance stops.
+func (a *App) makeServer(tokens *handlers.Tokens) {
 	handling, stopHandling := context.WithCancel(a.base)
 	a.stopHandling = stopHandling
 	a.onStop(stopHandling)
 	c := a.config
-	return sockets.New(sockets.Options{
-		Context: handling, Instance: a.Instance, Presence: mirror, Bus: bus,
-		Handlers: a.events, Meter: meter, Log: a.log,
+	a.Dev = c.devPage()
+	a.sockets = sockets.New(sockets.Options{
+		Context: handling, Instance: a.Instance, Presence: a.mirror, Bus: a.bus,
+		Handlers: a.events, Meter: a.meter, Log: a.log,
 		MaxMessageBytes: c.MaxMessageBytes, MaxSockets: c.maxSockets(), ClientRate: c.ClientRate,
 	})
-}
-
-// serverOptions are the options of the server that need no other part.
-func (a *App) serverOptions(tokens *handlers.Tokens, meter *metrics) handlers.Options {
-	c := a.config
-	return handlers.Options{
-		Context: a.base, Instance: a.Instance, Tokens: tokens, APIKeys: c.APIKeys,
-		Static: static.Files, Log: a.log, Metrics: meter.handler(), Meter: meter, Dev: a.Dev,
+	a.server = handlers.NewServer(handlers.Options{
+		Context: a.base, Instance: a.Instance, Mirror: a.mirror, Presence: a.mirror.Directory(), Bus: a.bus,
+		Results: a.results, Sockets: a.sockets, Tokens: tokens, APIKeys: c.APIKeys, Dev: a.Dev,
+		Static: static.Files, Metrics: a.meter.handler(), Meter: a.meter, Log: a.log,
 		AllowAnonymous: c.AllowAnonymous, AllowedOrigins: c.AllowedOrigins, AllowedHosts: c.AllowedHosts,
 		MaxMessageBytes: c.MaxMessageBytes,
-	}
+	})
+	a.meter.watchSockets(a.sockets)
+	a.meter.watchServer(a.server)
 }
 
 // awaitSubscriptions waits until Redis has confirmed them.
@@ -176,7 +193,10 @@ const (
 	maxHeadBytes = 16 << 10
 )
 
-func (a *App) serve(gate *gate) {
+// serve answers over the connections that the gate admits.
+func (a *App) serve(listener net.Listener) {
+	gate := newGate(listener, mostConnections(fileLimit()), a.sockets.Number, a.log)
+	a.meter.watchGate(gate)
 	server := &http.Server{
 		Handler:           a.server,
 		ErrorLog:          slog.NewLogLogger(a.log.Handler(), slog.LevelDebug), // what clients do wrong
@@ -196,7 +216,7 @@ func (a *App) serve(gate *gate) {
 		}
 	})
 	a.onStop(func() {
-		// the longest that a push may take which is under way
+		// A push that is under way may take so long.
 		ctx, cancel := context.WithTimeout(a.base, fanout.MaxWait+time.Second)
 		defer cancel()
 		if err := server.Shutdown(ctx); err != nil {

@@ -119,13 +119,10 @@ func (m *metrics) watchSockets(server *sockets.Server) {
 	m.drops("client_unfinished", server.Counts.Unfinished.Load)
 }
 
-// watchServer shows readiness, streams, and what the limit of connections refused.
-func (m *metrics) watchServer(server *handlers.Server, gate *gate) {
+// watchServer shows readiness and streams.
+func (m *metrics) watchServer(server *handlers.Server) {
 	m.gauge("rollcall_open_streams", "Streams of pushes that are open.",
 		func() float64 { return float64(server.Streams()) })
-	m.counter("rollcall_connections_closed_total",
-		"Connections, none of them a socket, that were closed to make room for others.", gate.closed.Load)
-
 	m.state("rollcall_ready", "Whether this instance should get traffic, as /readyz says.", "", "",
 		func() bool { return server.Readiness().Ready() })
 	notReady := func(reason string, holds func() bool) {
@@ -134,4 +131,10 @@ func (m *metrics) watchServer(server *handlers.Server, gate *gate) {
 	}
 	notReady("draining", func() bool { return server.Readiness().Draining })
 	notReady("deaf", func() bool { return server.Readiness().NotReceiving })
+}
+
+// watchGate shows what the limit of connections closed.
+func (m *metrics) watchGate(gate *gate) {
+	m.counter("rollcall_connections_closed_total",
+		"Connections, none of them a socket, that were closed to make room for others.", gate.closed.Load)
 }
