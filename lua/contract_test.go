@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"rollcall/lua/redistest"
 )
@@ -89,6 +90,11 @@ func TestScripts_AreShortAndReadTheirArgumentsOnce(t *testing.T) {
 		_, body, _ := strings.Cut(read(name), "\n\n")
 		if lines := strings.Count(body, "\n"); lines > 60 {
 			t.Errorf("%s.lua has %d lines below its header", name, lines)
+		}
+		for i, line := range strings.Split(read(name), "\n") {
+			if utf8.RuneCountInString(line) > 110 {
+				t.Errorf("%s.lua:%d has more than 110 columns", name, i+1)
+			}
 		}
 		for _, found := range argument.FindAllString(body, -1) {
 			if strings.Count(body, found) > 1 {
