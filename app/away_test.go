@@ -136,8 +136,9 @@ func (c *cluster) wantCallsToEnd(a *App) {
 			calls.Go(func() {
 				method, path, _ := strings.Cut(call, " ")
 				got, err := c.ask(a, method, path, `{"event":"x"}`)
-				for giveUp := time.Now().Add(redistest.Patience); err != nil && time.Now().Before(giveUp); {
-					// the gate closes new connections whose heads are slow to come, if there are so many
+				// the gate closes new connections whose heads are slow to come, if there are so many
+				for pause := time.Millisecond; err != nil && pause < redistest.Patience; pause *= 2 {
+					<-time.After(pause)
 					got, err = c.ask(a, method, path, `{"event":"x"}`)
 				}
 				if err != nil || summaryOf(got) != want {

@@ -5,7 +5,6 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
-	"encoding/base64"
 	"encoding/pem"
 	"errors"
 	"net/http"
@@ -20,51 +19,32 @@ import (
 	"github.com/gorilla/websocket"
 )
 
+// Package handlers tests how tokens are read. Here is what settings and the handshake have to do with it.
 func TestToken_BadOneIsRefusedAndTheAnswerSaysWhy(t *testing.T) {
 	t.Parallel()
 	a := startApp(t, "--jwt-issuer=https://id.example", "--jwt-audience=rollcall")
-	good := func(user string, change ...func(jwt.MapClaims)) string {
-		return token(t, user, append([]func(jwt.MapClaims){func(c jwt.MapClaims) {
+	made := func(claim string, value any) string {
+		return token(t, "alice", func(c jwt.MapClaims) {
 			c["iss"], c["aud"] = "https://id.example", "rollcall"
-		}}, change...)...)
+			c[claim] = value
+		})
 	}
-	set := func(claim string, value any) func(jwt.MapClaims) {
-		return func(c jwt.MapClaims) { c[claim] = value }
-	}
-	anotherKey, _ := jwt.NewWithClaims(jwt.SigningMethodHS256,
-		jwt.MapClaims{"sub": "alice"}).SignedString([]byte("another"))
-	none, _ := jwt.NewWithClaims(jwt.SigningMethodNone,
-		jwt.MapClaims{"sub": "alice"}).SignedString(jwt.UnsafeAllowNoneSignatureType)
-	key, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	anotherMethod, _ := jwt.NewWithClaims(jwt.SigningMethodES256,
-		jwt.MapClaims{"sub": "alice"}).SignedString(key)
-	words := strings.Split(good("alice"), ".")
-	tampered := words[0] + "." + base64.RawURLEncoding.EncodeToString([]byte(`{"sub":"root"}`)) +
-		"." + words[2]
-
+	dial(t, "ws://"+a.Addr+"/ws?token="+made("sub", "alice"), nil)
 	for name, c := range map[string]struct{ token, says string }{
-		"not a token":       {"hello", "is not a JWT"},
-		"alg none":          {none, "signature does not verify"},
-		"another key":       {anotherKey, "signature does not verify"},
-		"another method":    {anotherMethod, "signature does not verify"},
-		"tampered":          {tampered, "signature does not verify"},
-		"expired":           {good("alice", set("exp", time.Now().Add(-time.Hour).Unix())), "has expired"},
-		"not yet valid":     {good("alice", set("nbf", time.Now().Add(time.Hour).Unix())), "not valid yet"},
-		"another issuer":    {good("alice", set("iss", "https://evil.example")), "issuer"},
-		"another audience":  {good("alice", set("aud", "other")), "audience"},
-		"no issuer":         {good("alice", func(c jwt.MapClaims) { delete(c, "iss") }), "lacks a claim"},
-		"no subject":        {good("", func(c jwt.MapClaims) { delete(c, "sub") }), "is empty"},
-		"a numeric subject": {good("", set("sub", 7)), "sub: want a string, not a number"},
-		"a long subject":    {good(strings.Repeat("x", 129)), "too long"},
-		"a control":         {good("a\nb"), "control character"},
+		"not a token":      {"hello", "is not a JWT"},
+		"tampered":         {made("sub", "alice") + "x", "signature does not verify"},
+		"expired":          {made("exp", time.Now().Add(-time.Hour).Unix()), "has expired"},
+		"without exp":      {made("exp", nil), "lacks a claim"},
+		"another issuer":   {made("iss", "https://evil.example"), "issuer"},
+		"another audience": {made("aud", "other"), "audience"},
 	} {
 		got := ask(t, a, "GET", "/ws?token="+url.QueryEscape(c.token), "", http.Header{"Authorization": nil})
 		wantProblem(t, got, http.StatusUnauthorized, "bad_token")
 		if !strings.Contains(got.text, c.says) {
 			t.Errorf("%s: %s does not say %q", name, got.text, c.says)
 		}
-		_, response, err := websocket.DefaultDialer.Dial("ws://"+a.Addr+"/ws",
-			http.Header{"Authorization": {"Bearer " + c.token}})
+		header := http.Header{"Authorization": {"Bearer " + c.token}}
+		_, response, err := websocket.DefaultDialer.Dial("ws://"+a.Addr+"/ws", header)
 		if !errors.Is(err, websocket.ErrBadHandshake) || response.StatusCode != http.StatusUnauthorized {
 			t.Errorf("%s: connected: %v", name, err)
 		}
@@ -84,41 +64,6 @@ func TestToken_MayComeInTheQueryOrTheHeaderWithOrWithoutBearer(t *testing.T) {
 		dial(t, "ws://"+a.Addr+"/ws"+query, h)
 	}
 	wantState(t, a, "alice", "online", 5)
-}
-
-func TestCredentials_AmbiguousOnesAreRefused(t *testing.T) {
-	t.Parallel()
-	a := startApp(t)
-	alice, bob := token(t, "alice"), token(t, "bob")
-	for path, c := range map[string]struct {
-		header []string
-		status int
-		code   string
-	}{
-		"/ws": {[]string{"Bearer " + alice, "Bearer " + alice}, 400,
-			"bad_authorization"},
-		"/ws?":                                 {[]string{"Bearer"}, 401, "bad_authorization"},
-		"/ws?token=":                           {[]string{"Basic YTpi YTpi"}, 401, "bad_authorization"},
-		"/ws?token=" + alice:                   {[]string{"Bearer " + bob}, 400, "bad_token"},
-		"/ws?token=" + alice + "&token=" + bob: {nil, 400, "bad_token"},
-		"/presence":                            {nil, 401, "no_api_key"},
-		"/presence?":                           {[]string{"Bearer wrong"}, 401, "bad_api_key"},
-		"/presence?limit=1": {[]string{"Bearer " + testKey, "Bearer " + testKey}, 400,
-			"bad_authorization"},
-		"/presence?limit=2": {[]string{"Bearer Bearer " + testKey}, 401,
-			"bad_authorization"},
-		"/instances": {[]string{"Bearer " + alice}, 401, "bad_api_key"},
-	} {
-		got := ask(t, a, "GET", path, "", http.Header{"Authorization": c.header})
-		wantProblem(t, got, c.status, c.code)
-		if c.status == 401 && got.Header.Get("WWW-Authenticate") != "Bearer" {
-			t.Errorf("%s: no WWW-Authenticate", path)
-		}
-	}
-	for _, path := range []string{"/push/alice", "/push", "/emit/all", "/emit/authenticated"} {
-		wantProblem(t, ask(t, a, "POST", path, `{"event":"x"}`, http.Header{"Authorization": nil}), 401,
-			"no_api_key")
-	}
 }
 
 func TestCredentials_EveryKeyAndSecretOfARotationWorks(t *testing.T) {

@@ -35,6 +35,7 @@ func TestTokens_ReadATokenAsEveryOtherVerifierDoes(t *testing.T) {
 		"REST", `"iss":"id.example","aud":"rollcall","exp":1e10`,
 		"SOON", "1e10", "PAST", "1e9", // the years 2286 and 2001
 	)
+	const fraction = `{"sub":"alice","iss":"id.example","aud":"rollcall","exp":10000000000.5}`
 	const severalAudiences = `{"sub":"alice","iss":"id.example","aud":["x","rollcall"],"exp":SOON}`
 	for name, c := range map[string]struct {
 		claims, says string // says: empty if the token is good
@@ -58,6 +59,7 @@ func TestTokens_ReadATokenAsEveryOtherVerifierDoes(t *testing.T) {
 		"no exp":                     {`{"sub":"alice"}`, "lacks a claim"},
 		"exp null":                   {`{"sub":"alice","exp":null}`, "lacks a claim"},
 		"exp in a string":            {`{"sub":"alice","exp":"SOON"}`, "exp: want a number, not a string"},
+		"exp with a fraction":        {fraction, ""},
 		"exp in milliseconds":        {`{"sub":"alice","exp":1e13}`, "milliseconds"},
 		"expired, whatever EXP says": {`{"sub":"alice","exp":PAST,"EXP":SOON}`, "has expired"},
 		"issued in the future":       {`{"sub":"alice","iat":SOON,REST}`, "not valid yet"},
