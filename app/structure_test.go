@@ -24,11 +24,13 @@ var mayImport = map[string][]string{
 	"presence":           {"lua", "rueidis"},
 	"fanout":             {"presence", "lua", "rueidis"},
 	"fanout/idempotency": {"presence", "lua"},
-	"handlers":           {"presence", "fanout", "fanout/idempotency", "handlers/sockets", "handlers/strict", "echo"},
-	"handlers/sockets":   {"presence", "fanout", "handlers/nbconn", "handlers/strict", "melody"},
-	"handlers/nbconn":    {},
-	"handlers/strict":    {},
-	"static":             {},
+	"handlers": {
+		"presence", "fanout", "fanout/idempotency", "handlers/sockets", "handlers/strict", "echo",
+	},
+	"handlers/sockets": {"presence", "fanout", "handlers/nbconn", "handlers/strict", "melody"},
+	"handlers/nbconn":  {},
+	"handlers/strict":  {},
+	"static":           {},
 	"app": {
 		"presence", "fanout", "fanout/idempotency", "handlers", "handlers/sockets", "static",
 		"app/gctune", "app/jwks", "app/redis",
@@ -50,7 +52,7 @@ var shaping = map[string]string{
 // testsOnly are the packages that only tests use.
 var testsOnly = map[string]bool{"lua/redistest": true}
 
-func TestImportsGoOneWay(t *testing.T) {
+func TestImports_GoOneWay(t *testing.T) {
 	for folder, files := range sources(t) {
 		allowed, known := mayImport[folder]
 		if !known {
@@ -102,7 +104,7 @@ func TestMelodyStandsInOneFile(t *testing.T) {
 	}
 }
 
-func TestEveryPackageHasOneDocComment(t *testing.T) {
+func TestPackages_HaveOneDocComment(t *testing.T) {
 	for folder, files := range sources(t) {
 		var documented []string
 		for name, file := range files {
@@ -111,7 +113,8 @@ func TestEveryPackageHasOneDocComment(t *testing.T) {
 			}
 			documented = append(documented, name)
 			if lines := strings.Count(file.Doc.Text(), "\n"); lines < 2 || lines > 15 && name != "doc.go" {
-				t.Errorf("%s/%s: a doc comment of %d lines: want the package's model, and over 15 lines a doc.go", folder, name, lines)
+				t.Errorf("%s/%s: a doc comment of %d lines: want the package's model, and over 15 lines a doc.go",
+					folder, name, lines)
 			}
 		}
 		if len(documented) != 1 {
@@ -120,7 +123,7 @@ func TestEveryPackageHasOneDocComment(t *testing.T) {
 	}
 }
 
-func TestTheTopFoldersAreTheOnesOfTheDesign(t *testing.T) {
+func TestFolders_AreThoseOfTheDesign(t *testing.T) {
 	entries, err := os.ReadDir("..")
 	if err != nil {
 		t.Fatal(err)
@@ -133,7 +136,7 @@ func TestTheTopFoldersAreTheOnesOfTheDesign(t *testing.T) {
 	}
 }
 
-func TestTheHandlerInTheDocumentsCompiles(t *testing.T) {
+func TestDocuments_HaveAHandlerThatCompiles(t *testing.T) {
 	redistest.StartsProcess(t, "go build")
 	_, after, ok := strings.Cut(readText(t, "../CONTRIBUTING.md"), "```go\n")
 	code, _, closed := strings.Cut(after, "```")

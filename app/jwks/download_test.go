@@ -87,7 +87,7 @@ func TestSet_RefusesAnAnswerThatIsNoKeySet(t *testing.T) {
 	t.Parallel()
 	for says, answer := range map[string]http.HandlerFunc{
 		"no JSON Web Key Set": func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>") },
-		"no JSON Web Key":     func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{"error":"again"}`) },
+		"no JSON Web Key":     func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{"error":"no"}`) },
 		"more than": func(w http.ResponseWriter, _ *http.Request) {
 			fmt.Fprintf(w, `{"keys":[],"more":%q}`, strings.Repeat("x", maxBytes))
 		},
