@@ -2,7 +2,6 @@ package handlers
 
 import (
 	"context"
-	"net/http"
 	"time"
 )
 
@@ -23,24 +22,3 @@ func (s *Server) Drain(ctx context.Context, over time.Duration) {
 // EndStreams lets streams take no more lines. The lines they have taken are answered, and the last line says
 // "draining".
 func (s *Server) EndStreams() { s.endStreams() }
-
-// readiness gives the reason, in words, for which a part makes this instance not ready; empty if there is
-// none.
-type readiness interface{ NotReadyReason() string }
-
-// Readiness says why an instance should get no traffic.
-type Readiness struct {
-	Draining     bool
-	NotReceiving bool // its subscriptions do not work: it does not get what other instances send it
-}
-
-// Ready reports whether there is no reason.
-func (r Readiness) Ready() bool { return !r.Draining && !r.NotReceiving }
-
-// Readiness is what GET /readyz answers, as values.
-func (s *Server) Readiness() Readiness {
-	return Readiness{Draining: s.draining.Load(), NotReceiving: s.options.Bus.NotReadyReason() != ""}
-}
-
-var errDraining = problem(http.StatusServiceUnavailable, "draining",
-	"this instance is shutting down; connect again, and another will answer")

@@ -77,6 +77,9 @@ var problems = []struct {
 		"the keys that verify tokens can't be fetched at the moment; try again in a second")},
 }
 
+var errDraining = problem(http.StatusServiceUnavailable, "draining",
+	"this instance is shutting down; connect again, and another will answer")
+
 var errUnreachable = problem(http.StatusServiceUnavailable, "redis_unreachable",
 	"Redis is out of reach, or has just lost its data, and no socket on this instance took it; "+
 		"sockets on other instances may or may not get it: try again in a second")

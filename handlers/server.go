@@ -16,7 +16,7 @@ type Options struct {
 	Context  context.Context // it ends when the server is gone
 	Instance string          // the id of this instance
 	Mirror   Mirror
-	Presence presenceReader // *presence.Directory
+	Presence Directory
 	Bus      Bus
 	Results  Results // *idempotency.Store
 	Sockets  Sockets
