@@ -16,9 +16,9 @@
 -- ARGV[8] mirrored_before  so many users, the first ones, were mirrored by this instance before
 -- ARGV[9…] user, what, ago, user, what, ago, …   for example: alice 2 90000 bob left 0
 --          what: how many sockets the user has here (above 0), or one of five words for a user who has none:
---            grace             came and dropped since the last write: is in a grace here
+--            grace             came and dropped since the last write: is in a grace here, and this is news
 --            grace-if-present  dropped, as in a tunnel: is in a grace here, unless Redis says that the user
---                              is offline. A grace never brings back who has left
+--                              is offline. A grace makes nobody reconnecting who was offline
 --            gone              the grace here is over. Graces and sockets on other instances stay
 --            left              closed the last tab. Graces on other instances end too, sockets there stay
 --            left-early        closed the last tab before the shortest stay was over: as grace-if-present

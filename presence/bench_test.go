@@ -8,8 +8,8 @@ import (
 	"rollcall/lua/redistest"
 )
 
-// BenchmarkMirror_MarksAllUsersOfEveryShard is what a Cluster's loss of data costs the instance before anything is
-// written: 64 shards, and a million users, who must all be mirrored again.
+// BenchmarkMirror_MarksAllUsersOfEveryShard is what a Cluster's loss of data costs the instance before
+// anything is written: 64 shards, and a million users, who must all be mirrored again.
 func BenchmarkMirror_MarksAllUsersOfEveryShard(b *testing.B) {
 	m := newIdleMirror("a", Redis{Keys: NewKeys("x", 64)})
 	for n := range 1_000_000 {
@@ -24,8 +24,8 @@ func BenchmarkMirror_MarksAllUsersOfEveryShard(b *testing.B) {
 	}
 }
 
-// BenchmarkMirror_Writes256UsersACall is how many users a second one shard can tell a redis-server of, when all of
-// them come: the most expensive case, since each is logged.
+// BenchmarkMirror_Writes256UsersACall is how many users a second one shard can tell a redis-server of, when
+// all of them come: the most expensive case, since each is logged.
 func BenchmarkMirror_Writes256UsersACall(b *testing.B) {
 	const together = 256
 	c := newCluster(b, redistest.Start(b), 1)

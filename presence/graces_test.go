@@ -16,8 +16,7 @@ func TestSockets_ChangeAFickleUserTwiceInAShortestStayAtMost(t *testing.T) {
 	for name, onPurpose := range map[string]bool{"on purpose": true, "without a grace": false} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				var s *Sockets
-				s = NewSockets(Redis{MinStay: time.Second, Keys: NewKeys("", 1)}, func(countChange) {})
+				s := NewSockets(Redis{MinStay: time.Second, Keys: NewKeys("", 1)}, func(countChange) {})
 				ctx, stop := context.WithCancel(t.Context())
 				go s.endGraces(ctx)
 				defer synctest.Wait()

@@ -14,8 +14,8 @@ const clusterSlots = 16384
 //	<prefix>{tag}:owners         HASH    user → entry; an entry lives while an incarnation in it is not dead
 //	<prefix>{tag}:leases         HASH    incarnation → lease; until swept
 //	<prefix>{tag}:log            STREAM  changes of presence; capped
-//	<prefix>{tag}:seen           ZSET    user → when last online, ms, if not online; trimmed by age and number
-//	<prefix>{tag}:clock          STRING  when a lease was last written, ms, by Redis' clock, to notice when it
+//	<prefix>{tag}:seen           ZSET    user → when last online, ms, if not now; trimmed by age and number
+//	<prefix>{tag}:clock          STRING  when a lease was last written, ms, by Redis' clock: shows if it
 //	                                     steps back; for ever
 //	<prefix>{tag}:to:<instance>  channel what this instance's sockets must get
 //	<prefix>{tag}:once:<hash>    STRING  the result of a request with an idempotency key; for some minutes

@@ -100,7 +100,8 @@ func TestMirror_LogsNobodyAgainWhoChangesBeforeALossIsNoticed(t *testing.T) {
 		a.sockets.Add(second)
 		a.Leave(bob, true)
 		redistest.Await(t, "both to be mirrored again", func() bool {
-			return strings.HasSuffix(c.entry("alice"), " a.2:2") && strings.HasSuffix(c.entry("bob"), " a.2:0")
+			alice, bob := c.entry("alice"), c.entry("bob")
+			return strings.HasSuffix(alice, " a.2:2") && strings.HasSuffix(bob, " a.2:0")
 		})
 		a.graceSinceLossIsOver()
 		redistest.Await(t, "bob to go", func() bool { return c.entry("bob") == "" })

@@ -100,7 +100,7 @@ func TestShard_ConfirmsAWriteWithoutAnAnswerByItsVersion(t *testing.T) {
 				s.versionUncertain = true
 				err := s.step(t.Context(), false)
 				if epoch := s.incarnation.Epoch; err != nil || s.version != version || epoch != 1 {
-					t.Errorf("version %d, epoch %d, %v; want version %d, epoch 1", s.version, epoch, err, version)
+					t.Errorf("version %d, epoch %d, %v; want %d, 1", s.version, epoch, err, version)
 				}
 				// and the delayed duplicate has no effect
 				m.markChanged(countChange{user: "bob", came: true, at: time.Now()})

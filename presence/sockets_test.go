@@ -127,7 +127,8 @@ func TestSockets_CountSocketsThenAGraceThenNothing(t *testing.T) {
 		synctest.Wait()
 		wantCount("alice", "gone")
 		want := []string{
-			"alice false", "bob false", "alice false", "alice false", "bob true", "alice false", "alice false",
+			"alice false", "bob false", "alice false", "alice false", "bob true",
+			"alice false", "alice false",
 		}
 		if got := changes(); !slices.Equal(got, want) {
 			t.Errorf("changes %v, want %v", got, want)

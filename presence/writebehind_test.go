@@ -53,10 +53,10 @@ func TestWriteBehind_TellsASocketWhenItCanBeReachedUnlessItHasClosed(t *testing.
 	m.Leave(closed, false)
 	writes.setFlushedTo(seq)
 	<-openBox.reachable
-	for name, box := range map[string]*inbox{"one that closed": closedBox, "one that came too late": lateBox} {
+	for name, box := range map[string]*inbox{"closed": closedBox, "too late": lateBox} {
 		select {
 		case <-box.reachable:
-			t.Errorf("%s is told", name)
+			t.Errorf("the socket that is %s is told", name)
 		default:
 		}
 	}
