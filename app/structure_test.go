@@ -86,8 +86,8 @@ func designed(path string) string {
 	return ""
 }
 
-// TestMelodyStandsInOneFile holds that one file knows Melody. Its comment says what Melody does for us.
-func TestMelodyStandsInOneFile(t *testing.T) {
+// The one file that knows Melody says in its comment what Melody does for us.
+func TestStructure_MelodyStandsInOneFile(t *testing.T) {
 	var files []string
 	for folder, inFolder := range sources(t) {
 		for name, file := range inFolder {
@@ -113,12 +113,21 @@ func TestPackages_HaveOneDocComment(t *testing.T) {
 			}
 			documented = append(documented, name)
 			if lines := strings.Count(file.Doc.Text(), "\n"); lines < 2 || lines > 15 && name != "doc.go" {
-				t.Errorf("%s/%s: a doc comment of %d lines: want the package's model, and over 15 lines a doc.go",
+				t.Errorf("%s/%s has a doc comment of %d lines: want the package's model, over 15 lines in doc.go",
 					folder, name, lines)
 			}
 		}
 		if len(documented) != 1 {
 			t.Errorf("%s is documented in %v, want one file", folder, documented)
+		}
+	}
+}
+
+func TestPackages_AreInTheLayoutOfTheDocuments(t *testing.T) {
+	layout := readText(t, "../docs/architecture.md")
+	for folder := range mayImport {
+		if !strings.Contains(layout, "[`"+folder+"`](") {
+			t.Errorf("docs/architecture.md does not say what %s is for", folder)
 		}
 	}
 }
