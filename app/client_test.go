@@ -32,7 +32,7 @@ type client struct {
 	frames  map[string]int // id of a push → how often it came
 	order   []receivedPush
 
-	asked, answered int // questions to the gateway; counted up only while the socket is the same
+	asked, answered int // events sent, and answers; counted only while the socket is the same
 }
 
 // receivedPush is a push with a number that a client received.

@@ -64,7 +64,7 @@ func (c *cluster) begin(name string) *faultRun {
 		run.loops.Go(func() { run.push(ctx, n) })
 	}
 	run.loops.Go(func() { run.readAll(ctx) })
-	run.loops.Go(func() { run.askGateway(ctx) })
+	run.loops.Go(func() { run.sendEvents(ctx) })
 	c.t.Cleanup(run.stopWatching)
 	return run
 }
@@ -174,8 +174,8 @@ func (run *faultRun) readAll(ctx context.Context) {
 	})
 }
 
-// askGateway sends events through random sockets, which the gateway answers.
-func (run *faultRun) askGateway(ctx context.Context) {
+// sendEvents sends events through random sockets, and counts them.
+func (run *faultRun) sendEvents(ctx context.Context) {
 	p := run.cluster.pool
 	each(ctx, 20*time.Millisecond, func(int) {
 		c := p.clients[rand.IntN(len(p.clients))]
@@ -205,7 +205,7 @@ func (run *faultRun) finish() {
 	}
 	c.report.played(run.name, exact)
 	c.wantCleanAudit()
-	c.pool.await("every question to be answered", func() bool {
+	c.pool.await("every event to be answered", func() bool {
 		return !slices.ContainsFunc(c.pool.clients, func(c *client) bool {
 			return c.breaks == 0 && c.answered < c.asked
 		})

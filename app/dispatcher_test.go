@@ -12,7 +12,7 @@ import (
 	"rollcall/lua/redistest"
 )
 
-func TestGateway_EveryAnswerReachesTheAskerAndTheUsersOtherSocketsInOrderAndOnce(t *testing.T) {
+func TestDispatcher_SendsEveryAnswerToAllSocketsOfTheUserInOrderAndOnce(t *testing.T) {
 	t.Parallel()
 	apps := startThree(t)
 	asker := connect(t, apps[0], "alice")
@@ -45,7 +45,7 @@ func TestGateway_EveryAnswerReachesTheAskerAndTheUsersOtherSocketsInOrderAndOnce
 	}
 }
 
-func TestGateway_AnAnonymousAskerGetsItsAnswersAlone(t *testing.T) {
+func TestDispatcher_AnswersAnAnonymousSocketAlone(t *testing.T) {
 	t.Parallel()
 	a := startApp(t)
 	asker, other := connect(t, a, ""), connect(t, a, "")
@@ -70,7 +70,7 @@ func withHandlers(t *testing.T, more map[string]sockets.Handler, flags ...string
 	return a
 }
 
-func TestGateway_AHandlerMayAnswerInPrivateManyTimesOrNotAtAll(t *testing.T) {
+func TestDispatcher_LetsAHandlerReplyOnlyManyTimesOrNotAtAll(t *testing.T) {
 	t.Parallel()
 	a := withHandlers(t, map[string]sockets.Handler{
 		"secret": func(_ context.Context, _ sockets.Request, a *sockets.Responder) error {
@@ -114,7 +114,7 @@ func TestGateway_AHandlerMayAnswerInPrivateManyTimesOrNotAtAll(t *testing.T) {
 	asker.wantError("bad_data", "b")
 }
 
-func TestGateway_AHandlerThatPanicsOrFailsCostsOneAnswer(t *testing.T) {
+func TestDispatcher_LosesOneAnswerToAHandlerThatPanicsOrFails(t *testing.T) {
 	t.Parallel()
 	a := withHandlers(t, map[string]sockets.Handler{
 		"panic": func(context.Context, sockets.Request, *sockets.Responder) error {
@@ -145,7 +145,7 @@ func TestGateway_AHandlerThatPanicsOrFailsCostsOneAnswer(t *testing.T) {
 	alice.wantFrame("events", "1")
 }
 
-func TestGateway_GoesOnAfterAMalformedPayload(t *testing.T) {
+func TestDispatcher_GoesOnAfterAMalformedPayload(t *testing.T) {
 	t.Parallel()
 	redis := redistest.Start(t)
 	a := startApp(t, "--redis-url="+redis.URL())
@@ -165,7 +165,7 @@ func TestGateway_GoesOnAfterAMalformedPayload(t *testing.T) {
 	alice.wantFrame("y", "null")
 }
 
-func TestGateway_AnAnswerThatCouldNotBeMirroredIsNotSwallowed(t *testing.T) {
+func TestDispatcher_ReportsAnAnswerThatCouldNotBeMirrored(t *testing.T) {
 	t.Parallel()
 	redis := redistest.Start(t)
 	a := startApp(t, "--redis-url="+redis.URL())
