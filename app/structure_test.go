@@ -87,7 +87,7 @@ func designed(path string) string {
 }
 
 // The one file that knows Melody says in its comment what Melody does for us.
-func TestStructure_MelodyStandsInOneFile(t *testing.T) {
+func TestMelody_StandsInOneFile(t *testing.T) {
 	var files []string
 	for folder, inFolder := range sources(t) {
 		for name, file := range inFolder {
