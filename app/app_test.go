@@ -217,8 +217,8 @@ func sameJSON(a, b string) bool {
 		reflect.DeepEqual(x, y)
 }
 
-// listed reads all pages of /presence and returns the users, sorted. If Redis was too slow for a page, the instance
-// answered with what it knows by itself, and the reading begins again.
+// listed reads all pages of /presence and returns the users, sorted. If Redis was too slow for a page, the
+// instance answered with what it knows by itself, and the reading begins again.
 func listed(t *testing.T, a *App, limit int) []string {
 	t.Helper()
 	return redistest.Eventually(t, "pages that are not stale", func() (users []string, sound bool) {

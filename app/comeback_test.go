@@ -189,7 +189,7 @@ func TestClient_LeavesADeadPathWhenTheNetworkOrThePageComesBack(t *testing.T) {
 			t.Parallel()
 			s := openShop(t)
 			a, b := startApp(t, "--allowed-origins="+s.URL), startBrowser(t)
-			way := openStreet(t, a.Addr)
+			way := startLink(t, a.Addr)
 			p := b.enter(s, `{ url: "ws://`+way.addr+`/ws", token: "`+token(t,
 				"alice")+`", timeouts: { pong: 500 } }`, ``)
 			before := p.wantSockets(1)

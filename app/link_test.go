@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// link is a way to Redis that can be cut, silenced, delayed and narrowed.
+// link is a way to a server, such as Redis, that can be cut, silenced, delayed and narrowed.
 type link struct {
 	// static after startLink
 	addr, upstream string
@@ -36,6 +36,7 @@ type wire struct {
 	ended     chan struct{}
 	end       func()
 	lossy     atomic.Bool // something was lost on it
+	lost      atomic.Bool // everything is lost from now on, even its end
 }
 
 // startLink starts a link that ends with the test.
@@ -94,6 +95,15 @@ func (l *link) heal() {
 	l.endLocked(func(w *wire) bool { return w.lossy.Load() })
 }
 
+// loseAll loses everything on the connections that exist now, and leaves them open. New ones work.
+func (l *link) loseAll() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for w := range l.wires {
+		w.lost.Store(true)
+	}
+}
+
 func (l *link) endLocked(which func(*wire) bool) {
 	for w := range l.wires {
 		if which(w) {
@@ -144,11 +154,14 @@ func (w *wire) flow(from, to net.Conn, now *atomic.Pointer[hazard]) {
 	for {
 		bytes := make([]byte, 16<<10)
 		n, err := from.Read(bytes)
+		if err != nil && w.lost.Load() {
+			<-w.ended
+		}
 		if err != nil {
 			return
 		}
 		f := now.Load()
-		if f.silent {
+		if f.silent || w.lost.Load() {
 			w.lossy.Store(true)
 			continue
 		}

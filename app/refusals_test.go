@@ -13,8 +13,8 @@ import (
 	"github.com/gorilla/websocket"
 )
 
-// Package handlers tests all refusals, without a network. Here are those in which the HTTP server, a setting or
-// the handshake has a part.
+// Package handlers tests all refusals, without a network. Here are those in which the HTTP server, a setting
+// or the handshake has a part.
 func TestHTTP_ABadRequestIsToldWhatIsWrongWithIt(t *testing.T) {
 	t.Parallel()
 	a := startApp(t, "--max-message-bytes=1024")

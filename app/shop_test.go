@@ -4,10 +4,8 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
-	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -147,86 +145,6 @@ func (p *tab) wantListeners(want int) {
 	}
 	if got != want {
 		p.t.Errorf("%s: %d listeners on window and document, want %d", p.name, got, want)
-	}
-}
-
-// street is a way to an instance on which everything under way can get lost.
-type street struct {
-	addr string
-
-	mu sync.Mutex
-	// mu guards the following
-	conns []*lossy
-}
-
-// lossy is a connection that stays open and carries nothing once it is lost.
-type lossy struct {
-	net.Conn
-	lost *atomic.Bool
-}
-
-func openStreet(t *testing.T, to string) *street {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &street{addr: listener.Addr().String()}
-	var carriers sync.WaitGroup
-	carriers.Go(func() {
-		for {
-			near, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			far, err := net.Dial("tcp", to)
-			if err != nil {
-				near.Close()
-				continue
-			}
-			lost := new(atomic.Bool)
-			s.mu.Lock()
-			s.conns = append(s.conns, &lossy{near, lost}, &lossy{far, lost})
-			s.mu.Unlock()
-			carriers.Go(func() { carry(near, far, lost) })
-			carriers.Go(func() { carry(far, near, lost) })
-		}
-	})
-	t.Cleanup(func() {
-		listener.Close()
-		s.mu.Lock()
-		for _, conn := range s.conns {
-			conn.Close()
-		}
-		s.mu.Unlock()
-		carriers.Wait()
-	})
-	return s
-}
-
-// carry copies one direction. Once the connection is lost it copies nothing, not even its end.
-func carry(from, to net.Conn, lost *atomic.Bool) {
-	buffer := make([]byte, 4096)
-	for {
-		n, err := from.Read(buffer)
-		if !lost.Load() && n > 0 {
-			_, _ = to.Write(buffer[:n])
-		}
-		if err != nil {
-			if !lost.Load() {
-				to.Close()
-			}
-			return
-		}
-	}
-}
-
-// loseAll loses all connections that exist now. New ones work.
-func (s *street) loseAll() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, conn := range s.conns {
-		conn.lost.Store(true)
 	}
 }
 

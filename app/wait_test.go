@@ -37,16 +37,20 @@ func TestPush_WaitWrittenCountsEverySocketOnEveryInstance(t *testing.T) {
 	}
 	connect(t, apps[1], "")
 	for _, a := range apps {
-		wantSockets(t, ask(t, a, "POST", "/push/alice?wait=written", `{"event":"x"}`), socketCounts(5, 0, 0, 0, 0))
+		wantSockets(t, ask(t, a, "POST", "/push/alice?wait=written", `{"event":"x"}`),
+			socketCounts(5, 0, 0, 0, 0))
 		wantSockets(t, ask(t, a, "POST", "/push/alice?wait=written",
 			`{"event":"x","exclude":"`+first.id+`"}`), socketCounts(4, 0, 0, 0, 0))
-		wantSockets(t, ask(t, a, "POST", "/push/bob?wait=written", `{"event":"x"}`), socketCounts(0, 0, 0, 0, 0))
-		wantSockets(t, ask(t, a, "POST", "/emit/all?wait=written", `{"event":"x"}`), socketCounts(6, 0, 0, 0, 0))
+		wantSockets(t, ask(t, a, "POST", "/push/bob?wait=written", `{"event":"x"}`),
+			socketCounts(0, 0, 0, 0, 0))
+		wantSockets(t, ask(t, a, "POST", "/emit/all?wait=written", `{"event":"x"}`),
+			socketCounts(6, 0, 0, 0, 0))
 		wantSockets(t, ask(t, a, "POST", "/emit/authenticated?wait=written", `{"event":"x"}`),
 			socketCounts(5, 0, 0, 0, 0))
 		many := ask(t, a, "POST", "/push?wait=written", `{"users":["bob","alice"],"event":"x"}`)
 		want := `[{"user":"bob","state":"offline","instances":0,"sockets":` + socketCounts(0, 0, 0, 0,
-			0) + `},{"user":"alice","state":"online","instances":3,"sockets":` + socketCounts(5, 0, 0, 0, 0) + `}]`
+			0) + `},{"user":"alice","state":"online","instances":3,"sockets":` + socketCounts(5, 0, 0, 0,
+			0) + `}]`
 		if !sameJSON(string(marshal(t, many.Body["results"])), want) {
 			t.Errorf("push to many: %s", many.text)
 		}

@@ -23,7 +23,8 @@ func TestIsWasteful_OnlyIfMuchIsUnusedAndLittleIsAllocated(t *testing.T) {
 	}{
 		"idle and full of holes": {usage{live: 100 << 20, unused: 50 << 20, allocated: 1 << 30}, true},
 		"idle and tidy":          {usage{live: 100 << 20, unused: 5 << 20, allocated: 1 << 30}, false},
-		"busy":                   {usage{live: 100 << 20, unused: 50 << 20, allocated: 1<<30 + 100<<20}, false},
+		"busy": {usage{live: 100 << 20, unused: 50 << 20, allocated: 1<<30 + 100<<20},
+			false},
 	} {
 		if got := isWasteful(before, c.now, time.Second); got != c.want {
 			t.Errorf("%s: %v", name, got)
