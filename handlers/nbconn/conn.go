@@ -119,7 +119,7 @@ func (c *Conn) writeLocked(bytes []byte) error {
 	if !c.flushing {
 		n, err := c.tryWriteLocked(bytes)
 		if err != nil {
-			c.closeLocked() // which ends its reader
+			_ = c.closeLocked() // which ends its reader
 			return err
 		}
 		if bytes = bytes[n:]; len(bytes) == 0 {
@@ -130,7 +130,7 @@ func (c *Conn) writeLocked(bytes []byte) error {
 	}
 	if len(c.backlog)+len(bytes) > c.group.Limits.Backlog {
 		c.owner.TooSlow()
-		c.closeLocked()
+		_ = c.closeLocked()
 		return ErrBacklogFull
 	}
 	c.backlog = append(c.backlog, bytes...)

@@ -36,5 +36,5 @@
 // stops the timer and fails the write of the flusher, so that none outlives its connection for long.
 //
 // Locks: a Conn's mutex may be held when that of the group's budget is taken, never the other way round. The
-// Conn's mutex is held while Owner.TooSlow runs, and is not held while Owner.Flushed runs.
+// Conn's mutex may be held while Owner.TooSlow runs, and is not held while Owner.Flushed runs.
 package nbconn

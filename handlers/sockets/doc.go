@@ -38,13 +38,13 @@
 //
 // Names that begin with "rollcall:" belong to the protocol. The server sends
 //
-//	rollcall:welcome    first of all: {"socket", "user" (null: anonymous), "instance", "reachable", "limits"}.
-//	                    limits is {"messageBytes", "heartbeatMs"}: the largest frame, and the silence after
-//	                    which to ping
+//	rollcall:welcome    first of all: {"socket", "user", "instance", "reachable", "limits"}. user is null for
+//	                    an anonymous client. limits is {"messageBytes", "heartbeatMs"}: the largest frame, and
+//	                    the silence after which to ping
 //	rollcall:reachable  after a welcome that said reachable: false. From now on pushes from every instance
 //	                    find this socket
 //	rollcall:error      {"code", "message"}: what was wrong with a frame; the socket stays open
-//	rollcall:goaway     {"reconnect"}: this socket is about to be closed; come back after so many milliseconds
+//	rollcall:goaway     {"reconnect"}: this socket is about to be closed; come back after so many ms
 //	rollcall:pong       {}: the answer to rollcall:ping, with its ref
 //
 // and takes

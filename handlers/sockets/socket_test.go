@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -46,7 +45,8 @@ func connectTo(t *testing.T, s *Server) *websocket.Conn {
 			t.Error(err)
 		}
 	}()
-	client, _, err := websocket.NewClient(here, &url.URL{Scheme: "ws", Host: "pipe", Path: "/ws"}, nil, 0, 0)
+	dialer := websocket.Dialer{NetDial: func(string, string) (net.Conn, error) { return here, nil }}
+	client, _, err := dialer.Dial("ws://pipe/ws", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
