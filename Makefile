@@ -1,7 +1,7 @@
 # Everything one does with Rollcall. `make help` lists it.
 
 .DEFAULT_GOAL := help
-.PHONY: help run deps test lint chaos bench build vulncheck check-go
+.PHONY: help run deps test check lint chaos bench build vulncheck check-go
 
 GO ?= go
 FOR ?= 5m
@@ -23,6 +23,9 @@ deps: ## install what the tests need and this machine lacks (on Debian, as root)
 test: check-go deps ## run all tests, with the race detector
 	@$(GO) vet ./...
 	@$(GO) test -race -count=1 -timeout 20m ./...
+
+check: lint ## before each commit: lint, and the tests that start no process
+	@$(GO) test -short ./...
 
 # golangci-lint is pinned in a module file of its own, so that go.mod has only what the binary and the tests need.
 # Go builds it at the first call, which takes 90 seconds on two cores.
