@@ -1,6 +1,7 @@
 package handlers
 
 import (
+	"cmp"
 	"encoding/base64"
 	"fmt"
 	"math"
@@ -52,27 +53,13 @@ func (c *claims) UnmarshalJSON(text []byte) error {
 		return claimFault(fault)
 	}
 	c.issuer = read.Issuer
-	var err error
-	if c.subject, err = subject(read.Subject); err != nil {
-		return err
-	}
-	if c.audience, err = audience(read.Audience); err != nil {
-		return err
-	}
-	for _, date := range []struct {
-		name    string
-		seconds *float64
-		into    **jwt.NumericDate
-	}{
-		{"exp", read.Expires, &c.expires},
-		{"nbf", read.NotBefore, &c.notBefore},
-		{"iat", read.IssuedAt, &c.issuedAt},
-	} {
-		if *date.into, err = numericDate(date.name, date.seconds); err != nil {
-			return err
-		}
-	}
-	return nil
+	var errs [5]error
+	c.subject, errs[0] = subject(read.Subject)
+	c.audience, errs[1] = audience(read.Audience)
+	c.expires, errs[2] = numericDate("exp", read.Expires)
+	c.notBefore, errs[3] = numericDate("nbf", read.NotBefore)
+	c.issuedAt, errs[4] = numericDate("iat", read.IssuedAt)
+	return cmp.Or(errs[:]...) // the first
 }
 
 // subject reads a user id. It refuses half of a surrogate pair: see loneSurrogateIn.

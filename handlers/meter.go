@@ -23,20 +23,6 @@ const (
 	otherMethod = "other" // that the route does not take
 )
 
-// noMeter counts nothing.
-type noMeter struct{}
-
-func (noMeter) Request(string, string, int, time.Duration, bool) {}
-func (noMeter) Refused(string)                                   {}
-
-// meter is never nil.
-func (o *Options) meter() Meter {
-	if o.Meter == nil {
-		return noMeter{}
-	}
-	return o.Meter
-}
-
 // routes are the patterns of all routes, each with the methods that it takes.
 type routes map[string]map[string]bool
 
@@ -68,7 +54,6 @@ var noSniff = []string{"nosniff"}
 
 // observe counts each request, logs refused credentials, and sets X-Content-Type-Options.
 func (s *Server) observe(next echo.HandlerFunc) echo.HandlerFunc {
-	meter := s.options.meter()
 	return func(c echo.Context) error {
 		began := time.Now()
 		c.Response().Header()["X-Content-Type-Options"] = noSniff
@@ -80,7 +65,8 @@ func (s *Server) observe(next echo.HandlerFunc) echo.HandlerFunc {
 			s.noteRefusal(c, p)
 		}
 		method, route := s.routes.labels(c.Request().Method, c.Path())
-		meter.Request(method, route, status, time.Since(began), route == "/push" && isStream(c.Request()))
+		stream := route == "/push" && isStream(c.Request())
+		s.options.Meter.Request(method, route, status, time.Since(began), stream)
 		return err
 	}
 }
@@ -89,7 +75,7 @@ func (s *Server) observe(next echo.HandlerFunc) echo.HandlerFunc {
 func (s *Server) noteRefusal(c echo.Context, p *Problem) {
 	r := c.Request()
 	if c.Path() == socketRoute {
-		s.options.meter().Refused(p.Code)
+		s.options.Meter.Refused(p.Code)
 		if p.Status == http.StatusUnauthorized {
 			s.refusedTokens.warn("a token was refused", "reason", p.Detail, "peer", r.RemoteAddr)
 		}

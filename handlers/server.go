@@ -32,7 +32,7 @@ type Options struct {
 	Dev             *Dev     // nil: this is not dev mode
 
 	Metrics http.Handler // answers GET /metrics
-	Meter   Meter        // optional
+	Meter   Meter
 }
 
 // Mirror tells other instances which sockets are here: *presence.Mirror.
@@ -86,6 +86,24 @@ func NewServer(o Options) *Server {
 
 // ServeHTTP answers a request.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.echo.ServeHTTP(w, r) }
+
+// Drain makes this instance not ready, refuses new sockets, and closes the open ones, evenly spread over a
+// time. Each client is told when to come back. Drain returns when all sockets are gone. Those that do not go
+// are cut when the context ends.
+func (s *Server) Drain(ctx context.Context, over time.Duration) {
+	s.draining.Store(true)
+	telling, cancel := context.WithTimeout(ctx, drainNotice)
+	defer cancel()
+	s.options.Mirror.Drain(telling)
+	s.options.Sockets.Drain(ctx, over)
+}
+
+// drainNotice is how long Drain waits at most until Redis shows that this instance takes no more sockets.
+const drainNotice = time.Second
+
+// EndStreams lets streams take no more lines. The lines they have taken are answered, and the last line says
+// "draining".
+func (s *Server) EndStreams() { s.endStreams() }
 
 // Streams is how many streams of pushes are open now, for metrics.
 func (s *Server) Streams() int64 { return s.streams.Load() }

@@ -97,6 +97,12 @@ type fakes struct {
 	sockets  fakeSockets
 }
 
+// noMeter counts nothing.
+type noMeter struct{}
+
+func (noMeter) Request(string, string, int, time.Duration, bool) {}
+func (noMeter) Refused(string)                                   {}
+
 const testKey = "key" // an API key
 
 // startServer makes a server with fakes. change, if not nil, changes its options.
@@ -115,7 +121,8 @@ func testOptions(t *testing.T) Options {
 	return Options{
 		Context: t.Context(), Instance: "one", Log: slog.New(slog.DiscardHandler),
 		Tokens: NewTokens(TokenOptions{Secrets: []string{"secret"}}), APIKeys: []string{testKey},
-		Static: fstest.MapFS{"index.html": {}}, MaxMessageBytes: 1024, Metrics: http.NotFoundHandler(),
+		Static: fstest.MapFS{"index.html": {}}, MaxMessageBytes: 1024,
+		Metrics: http.NotFoundHandler(), Meter: noMeter{},
 	}
 }
 

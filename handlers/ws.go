@@ -43,7 +43,7 @@ func (s *Server) connect(c echo.Context) error {
 	case errors.As(err, &refused) && refused.Status == 0: // the connection is gone: nobody gets an answer
 		c.Response().Committed = true
 		c.Response().Status = http.StatusBadRequest
-		s.options.meter().Refused(codeBadHandshake)
+		s.options.Meter.Refused(codeBadHandshake)
 		return nil
 	}
 	return err
