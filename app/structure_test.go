@@ -113,7 +113,7 @@ func TestPackages_HaveOneDocComment(t *testing.T) {
 			}
 			documented = append(documented, name)
 			if lines := strings.Count(file.Doc.Text(), "\n"); lines < 2 || lines > 15 && name != "doc.go" {
-				t.Errorf("%s/%s has a doc comment of %d lines: want the package's model, over 15 lines in doc.go",
+				t.Errorf("%s/%s has a doc comment of %d lines: want the model, and over 15 lines a doc.go",
 					folder, name, lines)
 			}
 		}
