@@ -31,7 +31,7 @@ func (m *metrics) labelled(name, help string, labels prometheus.Labels, value fu
 // drops counts what could not be delivered for one reason.
 func (m *metrics) drops(reason string, value func() int64) {
 	const help = "What could not be delivered, by reason: sockets too slow, frames of clients that send " +
-		"too many or do not finish, messages, envelopes, replies, or answers to be remembered."
+		"too many or do not finish, messages, envelopes, replies, or results to be stored for repeats."
 	m.labelled("rollcall_drops_total", help, prometheus.Labels{"reason": reason}, value)
 }
 
