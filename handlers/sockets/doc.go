@@ -38,9 +38,9 @@
 //
 // Names that begin with "rollcall:" belong to the protocol. The server sends
 //
-//	rollcall:welcome    first of all: {"socket", "user", "instance", "reachable", "limits"}. user is null for
-//	                    an anonymous client. limits is {"messageBytes", "heartbeatMs"}: the largest frame, and
-//	                    the silence after which to ping
+//	rollcall:welcome    first of all: {"socket", "user", "instance", "reachable", "limits"}. user is null
+//	                    for an anonymous client. limits is {"messageBytes", "heartbeatMs"}: the largest
+//	                    frame, and the silence after which to ping
 //	rollcall:reachable  after a welcome that said reachable: false. From now on pushes from every instance
 //	                    find this socket
 //	rollcall:error      {"code", "message"}: what was wrong with a frame; the socket stays open

@@ -3,11 +3,8 @@ package sockets
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"net/http"
-	"net/http/httptest"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -250,41 +247,6 @@ func TestServer_PingsNoClientThatTalks(t *testing.T) {
 	})
 }
 
-func TestServe_RefusesMoreSocketsThanMayBe(t *testing.T) {
-	s := startServer(t, 1000)
-	s.options.MaxSockets = 2
-	refused := func() error {
-		return s.Serve(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/ws", nil), "")
-	}
-	first := talkTo(t, s)
-	if err := s.registry.enter(2, &s.conns.WaitGroup); err != nil { // a handshake under way
-		t.Fatal(err)
-	}
-	if err := refused(); !errors.Is(err, ErrFull) || s.Counts.Full.Load() != 1 {
-		t.Errorf("got %v", err)
-	}
-	s.registry.leave()
-	s.conns.Done()
-	second := talkTo(t, s)
-	first.Close()
-	second.Close()
-	if s.conns.Wait(); s.Number() != 0 {
-		t.Errorf("%d sockets are still counted", s.Number())
-	}
-	var wrong *HandshakeError
-	if err := refused(); !errors.As(err, &wrong) { // there is room, and it is no handshake
-		t.Error(err)
-	}
-}
-
-func TestServe_RefusesSocketsAfterDrain(t *testing.T) {
-	s := startServer(t, 1000)
-	s.Drain(t.Context(), 0)
-	err := s.Serve(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/ws", nil), "")
-	if !errors.Is(err, ErrDraining) {
-		t.Errorf("got %v", err)
-	}
-}
 func TestSocket_IsClosedWhenItEndsWithinAMessage(t *testing.T) {
 	for name, end := range map[string]func(client *websocket.Conn) error{
 		"the connection breaks": func(client *websocket.Conn) error { return client.NetConn().Close() },

@@ -146,6 +146,42 @@ func TestServe_ReturnsWhyAHandshakeIsRefused(t *testing.T) {
 	}
 }
 
+func TestServe_RefusesMoreSocketsThanMayBe(t *testing.T) {
+	s := startServer(t, 1000)
+	s.options.MaxSockets = 2
+	refused := func() error {
+		return s.Serve(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/ws", nil), "")
+	}
+	first := talkTo(t, s)
+	if err := s.registry.enter(2, &s.conns.WaitGroup); err != nil { // a handshake under way
+		t.Fatal(err)
+	}
+	if err := refused(); !errors.Is(err, ErrFull) || s.Counts.Full.Load() != 1 {
+		t.Errorf("got %v", err)
+	}
+	s.registry.leave()
+	s.conns.Done()
+	second := talkTo(t, s)
+	first.Close()
+	second.Close()
+	if s.conns.Wait(); s.Number() != 0 {
+		t.Errorf("%d sockets are still counted", s.Number())
+	}
+	var wrong *HandshakeError
+	if err := refused(); !errors.As(err, &wrong) { // there is room, and it is no handshake
+		t.Error(err)
+	}
+}
+
+func TestServe_RefusesSocketsAfterDrain(t *testing.T) {
+	s := startServer(t, 1000)
+	s.Drain(t.Context(), 0)
+	err := s.Serve(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/ws", nil), "")
+	if !errors.Is(err, ErrDraining) {
+		t.Errorf("got %v", err)
+	}
+}
+
 // early is a response to a client that has sent more than the request, which ends the connection.
 type early struct{ hijacked }
 
