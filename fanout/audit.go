@@ -14,8 +14,8 @@ const (
 	maxAudits = 4           // may be under way at the same time: each looks at every user
 )
 
-// Audit has some instances compare their maps with Redis. unanswered are those that did not listen, or did not
-// reply before the context ended; all of them, if this instance itself does not hear replies.
+// Audit has some instances compare their maps with Redis. unanswered are those that did not listen, or did
+// not reply before the context ended; all of them, if this instance itself does not hear replies.
 func (b *Bus) Audit(
 	ctx context.Context, instances []string,
 ) (audits []presence.Audit, unanswered []string, err error) {
@@ -45,7 +45,8 @@ func (b *Bus) Audit(
 		case reply := <-arrived:
 			delete(open, reply.sender)
 			var audit presence.Audit
-			if err := json.Unmarshal(reply.frame, &audit); err != nil || audit.Instance == "" { // it failed there
+			err := json.Unmarshal(reply.frame, &audit)
+			if err != nil || audit.Instance == "" { // the audit failed there
 				unanswered = append(unanswered, reply.sender)
 				continue
 			}
@@ -59,8 +60,8 @@ func (b *Bus) Audit(
 	return audits, unanswered, nil
 }
 
-// receiveAudit starts an audit that another instance asked for, if not too many are under way. If they are, that
-// instance finds this one unanswered.
+// receiveAudit starts an audit that another instance asked for, if not too many are under way. If they are,
+// that instance finds this one unanswered.
 func (b *Bus) receiveAudit(ctx context.Context, request envelope) {
 	if b.auditing.Add(1) > maxAudits {
 		b.auditing.Add(-1)

@@ -6,8 +6,8 @@ import (
 	"sync/atomic"
 )
 
-// Barrier waits until everything that others sent to this instance before the call is handed to sockets, or the
-// context ends. It sends a message to itself in every shard, behind theirs.
+// Barrier waits until everything that others sent to this instance before the call is handed to sockets, or
+// the context ends. It sends a message to itself in every shard, behind theirs.
 func (b *Bus) Barrier(ctx context.Context) error {
 	shards := b.redis.Keys.Shards()
 	number, arrived, err := b.requests.registerChan(shards)
@@ -26,7 +26,8 @@ func (b *Bus) Barrier(ctx context.Context) error {
 			return err
 		}
 	}
-	// Everything has arrived. The emitter comes first, because it hands kicks of one socket on to the workers.
+	// Everything has arrived. The emitter comes first, because it hands kicks of one socket on to the
+	// workers.
 	if err := b.emitter.deliverAndWait(ctx, nil); err != nil {
 		return err
 	}

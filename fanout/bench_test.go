@@ -21,8 +21,10 @@ func (c *counter) Send(messages ...presence.Message) bool {
 	c.frames.Add(int64(len(messages)))
 	return true
 }
+
 func (*counter) Close(int, string) {}
-func (*counter) Reachable()        {}
+
+func (*counter) Reachable() {}
 
 func benchNodes(b *testing.B) (sender *node, came *counter) {
 	o := options(redistest.Start(b), 1)
@@ -71,7 +73,8 @@ func BenchmarkBus_PushesToAnotherInstance(b *testing.B) {
 						if more = pb.Next(); !more {
 							break
 						}
-						pushes = append(pushes, Push{User: userOf(int(number.Add(1) % benchUsers)), Frame: frame})
+						user := userOf(int(number.Add(1) % benchUsers))
+						pushes = append(pushes, Push{User: user, Frame: frame})
 					}
 					if len(pushes) == 0 {
 						return

@@ -14,10 +14,10 @@ import (
 	"rollcall/presence"
 )
 
-// Bus sends pushes, emits and kicks to the sockets of all instances, and hands what other instances send to the
-// sockets of its own. Its two halves start and stop one after the other: Listen must run before an instance
-// opens its leases, because others may push to it from then on, and until it has ended them. Run sends what
-// this instance's callers push; it stops first.
+// Bus sends pushes, emits and kicks to the sockets of all instances, and hands what other instances send to
+// the sockets of its own. Its two halves start and stop one after the other: Listen must run before an
+// instance opens its leases, because others may push to it from then on, and until it has ended them. Run
+// sends what this instance's callers push; it stops first.
 type Bus struct {
 	// static after construction
 	instance string
@@ -81,8 +81,8 @@ type Drops struct {
 // NewBus makes a bus. It does nothing before Listen and Run.
 func NewBus(o Options) *Bus {
 	b := &Bus{
-		instance: o.Instance, redis: o.Redis, sockets: o.Sockets, mirror: o.Mirror, meter: o.Meter, log: o.Log,
-		seed: maphash.MakeSeed(), emitter: newEmitter(o.Sockets),
+		instance: o.Instance, redis: o.Redis, sockets: o.Sockets, mirror: o.Mirror,
+		meter: o.Meter, log: o.Log, seed: maphash.MakeSeed(), emitter: newEmitter(o.Sockets),
 	}
 	b.subscriptions = newSubscriptions(o, b.receive)
 	for shard := range o.Redis.Keys.Shards() {
@@ -95,8 +95,8 @@ func NewBus(o Options) *Bus {
 	return b
 }
 
-// Run routes pushes until the context ends. It then routes what is still queued, and returns. What comes later
-// gets ErrClosing.
+// Run routes pushes until the context ends. It then routes what is still queued, and returns. What comes
+// later gets ErrClosing.
 func (b *Bus) Run(ctx context.Context) {
 	var routing sync.WaitGroup
 	for _, r := range b.routers {
@@ -123,8 +123,8 @@ func (b *Bus) Listen(ctx context.Context) {
 // Ready is closed when every subscription has been confirmed for the first time.
 func (b *Bus) Ready() <-chan struct{} { return b.subscriptions.ready }
 
-// NotReadyReason says why this instance does not get what others send it, although they trust its lease; empty
-// if it does get it.
+// NotReadyReason says why this instance does not get what others send it, although they trust its lease;
+// empty if it does get it.
 func (b *Bus) NotReadyReason() string { return b.subscriptions.notReadyReason() }
 
 // Waiting is how many pushes wait for Redis, and how many requests wait for replies of other instances.

@@ -41,8 +41,8 @@ func (b *Bus) Emit(ctx context.Context, emit Emit) (Outcome, error) {
 	})
 }
 
-// broadcast has every other instance act on an envelope, and meanwhile calls here, which does the same on this
-// one and returns how many sockets took part. If wait is set, it waits for the reports of all instances.
+// broadcast has every other instance act on an envelope, and meanwhile calls here, which does the same on
+// this one and returns how many sockets took part. If wait is set, it waits for the reports of all instances.
 func (b *Bus) broadcast(
 	ctx context.Context, channel string, e envelope, wait bool, here func(*presence.Tracker) int,
 ) (Outcome, error) {

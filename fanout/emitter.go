@@ -18,8 +18,8 @@ const (
 )
 
 // emitter hands emits to this instance's own sockets, one after the other. Emits that come while it does so
-// share the next walk over the sockets, and one write to each. It works beside the workers, so that pushes need
-// not wait for an emit to everybody. Whatever else must look at all sockets is done here too.
+// share the next walk over the sockets, and one write to each. It works beside the workers, so that pushes
+// need not wait for an emit to everybody. Whatever else must look at all sockets is done here too.
 type emitter struct {
 	// static after construction
 	sockets *presence.Sockets

@@ -10,8 +10,8 @@ import (
 	"rollcall/presence"
 )
 
-// The wire format. What instances send each other through Redis is a message: any number of envelopes, one after
-// the other. An envelope is
+// The wire format. What instances send each other through Redis is a message: any number of envelopes, one
+// after the other. An envelope is
 //
 //	┌─────────┬──────┬─────────┬────────┬────────┬──────┬─────────┬────┬───────┐
 //	│ length  │ kind │ request │ within │ sender │ user │ exclude │ id │ frame │
@@ -20,15 +20,16 @@ import (
 //	length    uvarint, of everything behind it
 //	kind      1 byte, see below
 //	request   uvarint: number of the sender's request, which the reply repeats; 0: no reply is wanted
-//	within    uvarint, ms: how long the receiver may collect its report; 0: it reports as soon as it has handed
-//	          the frame to its sockets
+//	within    uvarint, ms: how long the receiver may collect its report; 0: it reports as soon as it has
+//	          handed the frame to its sockets
 //	sender    string: the instance that sent it, or empty
 //	user      string, or empty
 //	exclude   a socket's UUID, or empty
 //	id        the UUID that clients must confirm, or empty
 //	frame     the rest
 //
-// A string and a UUID have their length in front, as a uvarint. For example, this is {"event":"hi"} for alice:
+// A string and a UUID have their length in front, as a uvarint. For example, this is {"event":"hi"} for
+// alice:
 //
 //	1a 01 00 00 00 05 61 6c 69 63 65 00 00 7b 22 65 76 65 6e 74 22 3a 22 68 69 22 7d
 //	│  │  │  │  │  └ user: "alice"   │  └ id: empty, then the frame
@@ -54,9 +55,9 @@ import (
 //	                   next frame
 //	10 push, shared    as push, without a frame
 //
-// Instances of different versions run side by side while a release is rolled out. So a number is never used for
-// anything else, and an envelope of an unknown kind is counted and skipped. A change that does not fit this rule
-// needs another --prefix.
+// Instances of different versions run side by side while a release is rolled out. So a number is never used
+// for anything else, and an envelope of an unknown kind is counted and skipped. A change that does not fit
+// this rule needs another --prefix.
 type kind byte
 
 const (

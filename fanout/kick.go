@@ -11,8 +11,8 @@ import (
 // CloseKicked is the close code of a socket that was kicked: do not come back.
 const CloseKicked = 4003
 
-// Kick closes the sockets of a user on all instances, except one socket (uuid.Nil: except none). It goes the way
-// of a push. The outcome's Sockets.Written says how many were closed.
+// Kick closes the sockets of a user on all instances, except one socket (uuid.Nil: except none). It goes the
+// way of a push. The outcome's Sockets.Written says how many were closed.
 func (b *Bus) Kick(ctx context.Context, user string, except uuid.UUID, reason string) Outcome {
 	kick := Push{User: user, Exclude: except, Frame: []byte(reason), Wait: Written, kick: true}
 	return b.Begin([]Push{kick}, deadline(ctx)).Wait(ctx)[0]

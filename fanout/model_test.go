@@ -11,7 +11,8 @@ import (
 	"rollcall/presence"
 )
 
-// model is what the whole system should be: a plain list of sockets, and which users are in their grace where.
+// model is what the whole system should be: a plain list of sockets, and which users are in their grace
+// where.
 type model struct {
 	t     *testing.T
 	r     *rand.Rand
@@ -22,13 +23,17 @@ type model struct {
 	steps int
 }
 
-// TestAnyPlayOfConnectsDropsPushesAndReadsMatchesAPlainMap plays thousands of random steps. The seed is printed if it fails.
-func TestAnyPlayOfConnectsDropsPushesAndReadsMatchesAPlainMap(t *testing.T) {
+// TestBus_MatchesAPlainMapInAnyPlayOfConnectsDropsPushesAndReads plays thousands of random steps. The seed is
+// printed if it fails.
+func TestBus_MatchesAPlainMapInAnyPlayOfConnectsDropsPushesAndReads(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
 		seed := rand.Uint64()
 		t.Logf("seed %d", seed)
 		o := options(server, 3)
-		m := &model{t: t, r: rand.New(rand.NewPCG(seed, 0)), grace: map[string]map[*node]bool{}, sent: map[*inbox][]string{}}
+		m := &model{
+			t: t, r: rand.New(rand.NewPCG(seed, 0)),
+			grace: map[string]map[*node]bool{}, sent: map[*inbox][]string{},
+		}
 		for n := range 3 {
 			m.nodes = append(m.nodes, startNode(t, fmt.Sprintf("n%d", n), o))
 		}
@@ -150,7 +155,8 @@ func (m *model) push() {
 	m.arrive()
 }
 
-// arrive waits until everything sent has arrived, or a socket that opens now might get it too, and rightly so.
+// arrive waits until everything sent has arrived, or a socket that opens now might get it too, and rightly
+// so.
 func (m *model) arrive() {
 	for _, i := range m.open {
 		i.await(len(m.sent[i]))
@@ -183,7 +189,8 @@ func (m *model) read() {
 	for n, user := range users {
 		u := answer.Users[n]
 		if u.Name != user || u.State != m.state(user) || u.Sockets != m.socketsOf(user, nil) {
-			m.t.Fatalf("step %d: read %+v, want %s %v with %d sockets", m.steps, u, user, m.state(user), m.socketsOf(user, nil))
+			m.t.Fatalf("step %d: read %+v, want %s %v with %d sockets",
+				m.steps, u, user, m.state(user), m.socketsOf(user, nil))
 		}
 	}
 }
@@ -217,8 +224,8 @@ func (m *model) list() {
 	}
 }
 
-// checkFrames wants every open socket to have got what was sent to it while it was open, each once. In any order: different
-// instances sent it.
+// checkFrames wants every open socket to have got what was sent to it while it was open, each once. In any
+// order: different instances sent it.
 func (m *model) checkFrames() {
 	for _, i := range m.open {
 		want := m.sent[i]

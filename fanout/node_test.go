@@ -2,6 +2,7 @@ package fanout
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
@@ -44,7 +45,8 @@ func startNode(t testing.TB, name string, o nodeOptions) *node {
 	}
 	redis := presence.Redis{
 		Client: o.client, Keys: presence.NewKeys(o.prefix, o.shards),
-		Lease: o.lease, Grace: 15 * time.Second, LogCap: 1000, SeenFor: time.Hour, SeenCap: 1000, Timeout: o.timeout,
+		Lease: o.lease, Grace: 15 * time.Second, LogCap: 1000, SeenFor: time.Hour, SeenCap: 1000,
+		Timeout: o.timeout,
 	}
 	log := slog.New(slog.DiscardHandler)
 	n := &node{t: t, name: name}
@@ -52,7 +54,7 @@ func startNode(t testing.TB, name string, o nodeOptions) *node {
 	n.bus = NewBus(Options{
 		Instance: name, Redis: redis, Sockets: n.sockets, Mirror: n.mirror, Log: log, Dial: o.dial,
 	})
-	n.begin(n.bus.Listen)
+	n.run(n.bus.Listen)
 	select {
 	case <-n.bus.Ready():
 	case <-time.After(redistest.Patience):
@@ -62,17 +64,19 @@ func startNode(t testing.TB, name string, o nodeOptions) *node {
 		err := n.mirror.Open(t.Context())
 		return err, err == nil
 	})
-	n.begin(n.mirror.Run)
-	n.begin(n.bus.Run)
+	n.run(n.mirror.Run)
+	n.run(n.bus.Run)
 	return n
 }
 
 // anotherBus is a bus of the same instance that does not run yet.
 func (n *node) anotherBus() *Bus {
-	return NewBus(Options{Instance: n.name, Redis: n.bus.redis, Sockets: n.sockets, Mirror: n.mirror, Log: n.bus.log})
+	return NewBus(Options{
+		Instance: n.name, Redis: n.bus.redis, Sockets: n.sockets, Mirror: n.mirror, Log: n.bus.log,
+	})
 }
 
-func (n *node) begin(run func(context.Context)) {
+func (n *node) run(run func(context.Context)) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() { run(ctx); close(done) }()
@@ -117,7 +121,8 @@ func (i *inbox) pass() {
 	<-gate
 }
 
-// shut closes the gate until the test ends, as no connection does: to send never blocks. open lets in what came meanwhile.
+// shut closes the gate until the test ends, as no connection does: to send never blocks. open lets in what
+// came meanwhile.
 func (i *inbox) shut() (open func()) {
 	gate := make(chan struct{})
 	open = sync.OnceFunc(func() { close(gate) })
@@ -200,9 +205,17 @@ func stateOf(t *Ticket) pushState {
 // holdQueue begins a push that a paused Redis does not answer, so that what follows it waits in the queue.
 func (n *node) holdQueue(user, frame string) *Ticket {
 	n.t.Helper()
-	ticket := n.bus.Begin([]Push{{User: user, Frame: []byte(frame)}}, time.Now().Add(redistest.Patience))
+	ticket := n.begin(Push{User: user, Frame: []byte(frame)})
 	redistest.Await(n.t, "the push to be under way", func() bool { return stateOf(ticket) == sent })
 	return ticket
+}
+
+// writtenToOne is the outcome of a push that was written to one socket of another instance.
+var writtenToOne = Outcome{State: presence.Online, Instances: 1, Sockets: presence.Counts{Written: 1}}
+
+// begin begins pushes whose caller is patient.
+func (n *node) begin(pushes ...Push) *Ticket {
+	return n.bus.Begin(pushes, time.Now().Add(redistest.Patience))
 }
 
 // push pushes once, and waits.
@@ -227,5 +240,26 @@ func (n *node) wantPush(user, frame string, state presence.State, instances int)
 }
 
 func options(server *redistest.Server, shards int) nodeOptions {
-	return nodeOptions{server: server, prefix: redistest.Prefix(), shards: shards, timeout: redistest.Patience, lease: 10 * time.Second}
+	return nodeOptions{
+		server: server, prefix: redistest.Prefix(), shards: shards,
+		timeout: redistest.Patience, lease: 10 * time.Second,
+	}
+}
+
+func userOf(n int) string { return fmt.Sprintf("user%d", n) }
+
+// now is what has come by now.
+func (i *inbox) now() []string {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.frames
+}
+
+// toMany are pushes of one frame to many users.
+func toMany(users []string, frame string) []Push {
+	pushes, shared := make([]Push, len(users)), &presence.Shared{}
+	for i, user := range users {
+		pushes[i] = Push{User: user, Frame: []byte(frame), Shared: shared}
+	}
+	return pushes
 }

@@ -14,7 +14,7 @@ type Push struct {
 	User    string
 	Exclude uuid.UUID        // a socket that must not get it; uuid.Nil: none
 	Frame   []byte           // nobody may change it
-	Shared  *presence.Shared // of pushes that begin together and have the same frame; nil: this one has its own
+	Shared  *presence.Shared // the same for pushes that begin together and have the same frame; else nil
 
 	Wait Wait
 	ID   uuid.UUID // of the push, for clients to confirm; needed for Acked alone
@@ -43,10 +43,10 @@ const MaxWait = 5 * time.Second
 type Outcome struct {
 	State     presence.State  // of the user, as Redis told it; Unknown if Redis could not be asked
 	Instances int             // how many took it
-	Partial   bool            // this instance took it, but Redis was out of reach: others may have sockets too
+	Partial   bool            // only this instance took it: Redis was out of reach
 	Sockets   presence.Counts // only if the caller waits for more than Routed
-	// Err is ErrUnreachable, ErrBusy, ErrAsking, ErrClosing or a context's error. With ErrUnreachable the push may
-	// have been sent, or may be sent later; with any other nothing was sent.
+	// Err is ErrUnreachable, ErrBusy, ErrAsking, ErrClosing or a context's error. With ErrUnreachable the
+	// push may have been sent, or may be sent later; with any other nothing was sent.
 	Err error
 }
 
@@ -58,9 +58,9 @@ var (
 	ErrClosing     = errors.New("fanout: this instance is shutting down")
 )
 
-// Begin sends pushes on their way, each behind all that this instance took earlier for the same user, and does
-// not wait. Owners may take until a moment to report what became of a push. What is not even sent by then is
-// given up. The ticket must be waited with.
+// Begin sends pushes on their way, each behind all that this instance took earlier for the same user, and
+// does not wait. Owners may take until a moment to report what became of a push. What is not even sent by
+// then is given up. The ticket must be waited with.
 func (b *Bus) Begin(pushes []Push, until time.Time) *Ticket {
 	t := newTicket(pushes, until, b.meter)
 	for i := range t.pushes {

@@ -10,8 +10,10 @@ import (
 const (
 	queuePushes = 8192     // pushes that wait in a queue: 32 full batches; more are refused with ErrBusy
 	queueBytes  = 32 << 20 // and their frames
-	batchMost   = 256      // pushes in a batch: 128 are enough to share its cost, 256 hold Redis up for less than 1 ms
-	batchBytes  = 1 << 20  // and their frames, at most twice that
+	// batchMost is how many pushes are in a batch: 128 are enough to share its cost, and 256 hold Redis up
+	// for less than 1 ms.
+	batchMost  = 256
+	batchBytes = 1 << 20 // and their frames, at most twice that
 )
 
 // What clients cause, such as answers of handlers, has a quarter of a queue. When they fill it, the rest is
@@ -60,7 +62,8 @@ func (q *shardQueue) admit(p *pendingPush) error {
 	switch {
 	case q.closed:
 		return ErrClosing
-	case q.admitted >= queuePushes, q.bytes+size > queueBytes, p.push.FromClient && !q.clientFitsLocked(p, size):
+	case q.admitted >= queuePushes, q.bytes+size > queueBytes,
+		p.push.FromClient && !q.clientFitsLocked(p, size):
 		return ErrBusy
 	}
 	q.admitting.Add(1)
@@ -126,8 +129,8 @@ func (q *shardQueue) withdraw(p *pendingPush) {
 	q.releaseLocked(p)
 }
 
-// take removes and returns the next batch. It skips pushes whose callers gave up, or wait no longer. It returns
-// an empty batch only if the queue is empty.
+// take removes and returns the next batch. It skips pushes whose callers gave up, or wait no longer. It
+// returns an empty batch only if the queue is empty.
 func (q *shardQueue) take(now time.Time) []*pendingPush {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -13,8 +13,8 @@ import (
 	"rollcall/presence"
 )
 
-// receive takes a message apart. It runs on the goroutine of a subscription, so it must be quick, and must never
-// call Redis. What cannot be read is counted, and the rest of its message is dropped.
+// receive takes a message apart. It runs on the goroutine of a subscription, so it must be quick, and must
+// never call Redis. What cannot be read is counted, and the rest of its message is dropped.
 func (b *Bus) receive(ctx context.Context, message rueidis.PubSubMessage) {
 	var shared *sharedFrame // of the envelopes that have no frame of their own
 	defer func() { b.room.release(shared) }()
@@ -34,7 +34,7 @@ func (b *Bus) receive(ctx context.Context, message rueidis.PubSubMessage) {
 			}
 		case kindFrame:
 			b.room.release(shared)
-			shared = &sharedFrame{frame: slices.Clone(e.frame)} // it may wait longer than the rest of the message
+			shared = &sharedFrame{frame: slices.Clone(e.frame)} // it may wait longer than the rest
 			b.room.hold(shared)
 		case kindPushShared:
 			if shared == nil {
@@ -54,9 +54,10 @@ func (b *Bus) receive(ctx context.Context, message rueidis.PubSubMessage) {
 }
 
 func (b *Bus) malformed(message rueidis.PubSubMessage, err error) {
-	if count := b.Dropped.Malformed.Add(1); count&(count-1) == 0 { // the 1st, 2nd, 4th, …: there may be very many
-		b.log.Warn("dropped a message", "so far", count, "channel", message.Channel, "bytes", len(message.Message),
-			"error", err)
+	count := b.Dropped.Malformed.Add(1)
+	if count&(count-1) == 0 { // the 1st, 2nd, 4th, …: there may be very many
+		b.log.Warn("dropped a message", "so far", count, "channel", message.Channel,
+			"bytes", len(message.Message), "error", err)
 	}
 }
 
@@ -78,8 +79,8 @@ func (b *Bus) dispatch(ctx context.Context, e envelope) {
 	}
 }
 
-// enqueue gives a job to the worker of its user. If there is no room the job is dropped, and nothing is reported
-// of it: for the sender it counts as unanswered.
+// enqueue gives a job to the worker of its user. If there is no room the job is dropped, and nothing is
+// reported of it: for the sender it counts as unanswered.
 func (b *Bus) enqueue(j job) {
 	if j.request != 0 {
 		j.until = time.Now().Add(j.within)
@@ -113,7 +114,8 @@ func (b *Bus) start(j *job) presence.Walk {
 	return sockets.Sending(j.exclude, presence.Message{Frame: j.frame, Shared: j.shared, Tracker: tracker})
 }
 
-// reportAbsent reports that the user of a job has no socket here, and has the mirror correct what Redis shows.
+// reportAbsent reports that the user of a job has no socket here, and has the mirror correct what Redis
+// shows.
 func (b *Bus) reportAbsent(j *job) {
 	b.Dropped.NoSocket.Add(1)
 	b.mirror.MarkDirty(j.user)
@@ -145,8 +147,8 @@ func (b *Bus) trackerOf(shard int, j *job) *presence.Tracker {
 	return b.newTracker(shard, j.envelope, left)
 }
 
-// newTracker makes a tracker that replies with its counts, at the latest after the time within; nil if the sender
-// waits for no reply.
+// newTracker makes a tracker that replies with its counts, at the latest after the time within; nil if the
+// sender waits for no reply.
 func (b *Bus) newTracker(shard int, e envelope, within time.Duration) *presence.Tracker {
 	if e.request == 0 {
 		return nil

@@ -16,12 +16,12 @@ func (b *Bus) reply(shard int, request envelope, frame []byte) {
 	b.replies[shard].send(channel, reply)
 }
 
-// replyBytes is how much may wait to be sent in a shard. At the cap a reply is dropped and counted, and for the
-// instance that waits for it this one counts as unanswered.
+// replyBytes is how much may wait to be sent in a shard. At the cap a reply is dropped and counted, and for
+// the instance that waits for it this one counts as unanswered.
 const replyBytes = 4 << 20
 
-// replyBatcher sends replies of one shard to the instances that wait for them. All replies that wait at the same
-// moment share one round trip, and all for the same instance one message.
+// replyBatcher sends replies of one shard to the instances that wait for them. All replies that wait at the
+// same moment share one round trip, and all for the same instance one message.
 type replyBatcher struct {
 	// static after construction
 	redis   presence.Redis

@@ -17,8 +17,8 @@ type report struct {
 	absent bool // the instance was sent a push for a user of whom it has no socket any more
 }
 
-// append appends the wire form, which is the frame of the reply: 1 if absent, else 0, and then the counts. All
-// are uvarints.
+// append appends the wire form, which is the frame of the reply: 1 if absent, else 0, and then the counts.
+// All are uvarints.
 func (r report) append(b []byte) []byte {
 	absent := byte(0)
 	if r.absent {
@@ -50,14 +50,14 @@ func parseReport(frame []byte) (r report, ok bool) {
 // takes time too.
 func reportTime(until time.Time) time.Duration { return max(time.Until(until)*9/10, time.Millisecond) }
 
-// collector collects the delivery reports of one push, emit or kick: from the tracker of the local sockets, and
-// from the other instances that took it.
+// collector collects the delivery reports of one push, emit or kick: from the tracker of the local sockets,
+// and from the other instances that took it.
 type collector struct {
 	// static after construction
 	requests *pendingRequests
 	number   uint64            // of the request for reports
 	tracker  *presence.Tracker // of the local sockets; nil: what becomes of it there is not counted
-	acked    bool              // a socket that has not confirmed it counts as unanswered, even if it is written there
+	acked    bool              // what is written counts as unanswered too until it is confirmed
 	done     chan struct{}     // closed when all reports are there
 
 	mu sync.Mutex
@@ -72,8 +72,9 @@ type collector struct {
 	told     int  // sockets of which these have reported
 }
 
-// newCollector registers a request for reports. id is what clients must confirm; uuid.Nil if they need not. user
-// is the one whose clients have caused it; empty if a backend has. The caller must wait, or remove the request.
+// newCollector registers a request for reports. id is what clients must confirm; uuid.Nil if they need not.
+// user is the one whose clients have caused it; empty if a backend has. The caller must wait, or remove the
+// request.
 func newCollector(requests *pendingRequests, id uuid.UUID, user string) (*collector, error) {
 	c := &collector{requests: requests, acked: id != uuid.Nil, done: make(chan struct{})}
 	c.tracker = presence.NewTracker(id, c.onLocal)
@@ -150,8 +151,8 @@ func (c *collector) closeIfDoneLocked() {
 	}
 }
 
-// wait waits until all reports are there, or the context ends, and returns the counts and how many owners have
-// no socket of the user any more.
+// wait waits until all reports are there, or the context ends, and returns the counts and how many owners
+// have no socket of the user any more.
 func (c *collector) wait(ctx context.Context) (counts presence.Counts, absent int) {
 	defer c.requests.remove(c.number)
 	select {
@@ -164,9 +165,9 @@ func (c *collector) wait(ctx context.Context) (counts presence.Counts, absent in
 	return c.result()
 }
 
-// result counts what is known by now. Sockets that push.lua saw and nobody has reported of are unanswered while
-// owners are silent: at least one for each of these. If all owners have reported, they are gone: they were at
-// the owners that are absent, at least one at each of these.
+// result counts what is known by now. Sockets that push.lua saw and nobody has reported of are unanswered
+// while owners are silent: at least one for each of these. If all owners have reported, they are gone: they
+// were at the owners that are absent, at least one at each of these.
 func (c *collector) result() (counts presence.Counts, absent int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -15,8 +15,8 @@ const (
 )
 
 // pendingRequests are the requests of this instance that wait for replies. A request goes out in an envelope
-// with its number, to one instance or to several, and each reply repeats the number. A reply that nobody waits
-// for any more is dropped and counted.
+// with its number, to one instance or to several, and each reply repeats the number. A reply that nobody
+// waits for any more is dropped and counted.
 type pendingRequests struct {
 	late atomic.Int64 // replies that nobody waited for any more
 
@@ -34,8 +34,8 @@ type request struct {
 }
 
 // register returns the number of a new request. onReply gets the replies, on the goroutine of a subscription:
-// it must not block. user is the one whose clients have caused the request; empty if a backend has. When nobody
-// waits for replies any more, remove must be called.
+// it must not block. user is the one whose clients have caused the request; empty if a backend has. When
+// nobody waits for replies any more, remove must be called.
 func (r *pendingRequests) register(onReply func(reply envelope), user string) (number uint64, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

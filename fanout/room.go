@@ -7,14 +7,15 @@ import (
 	"rollcall/presence"
 )
 
-// What other instances send waits here for the sockets, and at most so much of it. What finds no room is dropped
-// and counted: to wait would stall the subscription, and with it everybody. All together may have receiveBytes.
-// The pushes of one user may have as much as the others have left free. So a user to whom too much is pushed
-// loses pushes of their own, and however many such users there are, some room stays free for the others.
+// What other instances send waits here for the sockets, and at most so much of it. What finds no room is
+// dropped and counted: to wait would stall the subscription, and with it everybody. All together may have
+// receiveBytes. The pushes of one user may have as much as the others have left free. So a user to whom too
+// much is pushed loses pushes of their own, and however many such users there are, some room stays free for
+// the others.
 //
-// Why a push waits in a shardQueue where it is accepted, and once more at its owner: the first queue waits for
-// Redis and is one for all users of a shard, because they share a call. The second waits for sockets and is one
-// for each user, because only there a single user can be slow.
+// Why a push waits in a shardQueue where it is accepted, and once more at its owner: the first queue waits
+// for Redis and is one for all users of a shard, because they share a call. The second waits for sockets and
+// is one for each user, because only there a single user can be slow.
 const (
 	receiveBytes = 64 << 20
 	userJobs     = 8192 // of one user, besides kicks
@@ -30,8 +31,8 @@ type job struct {
 	mark  *mark            // set if this is no push or kick but a mark
 }
 
-// sharedFrame is a frame that came once for the pushes of many users. It counts once, until the last of them is
-// done.
+// sharedFrame is a frame that came once for the pushes of many users. It counts once, until the last of them
+// is done.
 type sharedFrame struct {
 	presence.Shared
 	frame   []byte

@@ -82,11 +82,11 @@ func (r *shardRouter) drain(ctx context.Context) {
 	}
 }
 
-// route sends a batch and completes its pushes. The batch is read here without a lock: take has removed it from
-// the queue and marked each push as sent, so only this loop may complete them.
+// route sends a batch and completes its pushes. The batch is read here without a lock: take has removed it
+// from the queue and marked each push as sent, so only this loop may complete them.
 //
-// A batch that fails is not tried again. It may have got through, or may get through later, when other batches
-// have. Batches are numbered so that receivers can then drop it (see sequenceGuard).
+// A batch that fails is not tried again. It may have got through, or may get through later, when other
+// batches have. Batches are numbered so that receivers can then drop it (see sequenceGuard).
 func (r *shardRouter) route(ctx context.Context, batch []*pendingPush) {
 	began := time.Now()
 	answers, err := r.call(ctx, batch)
@@ -108,7 +108,7 @@ func (r *shardRouter) route(ctx context.Context, batch []*pendingPush) {
 		}
 		state, instances, sockets := unpackAnswer(answers[i])
 		if state == presence.Unknown || recentLoss && state != presence.Online {
-			p.complete(sent, Outcome{Err: errStateLost}, 0) // others may have sockets of which Redis does not know
+			p.complete(sent, Outcome{Err: errStateLost}, 0) // others may have sockets
 			continue
 		}
 		p.complete(sent, Outcome{State: state, Instances: instances}, sockets)
@@ -137,8 +137,8 @@ func (r *shardRouter) call(ctx context.Context, batch []*pendingPush) ([]int64, 
 	}
 	args := make([]string, 0, 7+2*len(batch)+len(frames))
 	args = append(args, redis.PublishCommand(), redis.Keys.Channels(r.shard),
-		strconv.FormatInt(redis.Grace.Milliseconds(), 10), rueidis.BinaryString(head), strconv.Itoa(len(batch)),
-		rueidis.BinaryString(numbers[:sharing]), r.bus.mirror.Incarnation(r.shard))
+		strconv.FormatInt(redis.Grace.Milliseconds(), 10), rueidis.BinaryString(head),
+		strconv.Itoa(len(batch)), rueidis.BinaryString(numbers[:sharing]), r.bus.mirror.Incarnation(r.shard))
 	size := 0
 	for i, p := range batch {
 		args = append(args, p.push.User)
@@ -181,8 +181,8 @@ func (r *shardRouter) envelopeOf(p *pendingPush, shared bool) envelope {
 }
 
 // sharedFrames are envelopes with the frames that several pushes of a batch share. numbers has for each push
-// the number of its frame, from 1; 0 if it has its own. A number fits into a byte, because a batch has at most
-// batchMost pushes, and each of these frames belongs to two or more.
+// the number of its frame, from 1; 0 if it has its own. A number fits into a byte, because a batch has at
+// most batchMost pushes, and each of these frames belongs to two or more.
 func sharedFrames(batch []*pendingPush) (frames []string, numbers []byte) {
 	numbers = make([]byte, len(batch))
 	first := map[*presence.Shared]int{} // the push that has it first
@@ -197,7 +197,8 @@ func sharedFrames(batch []*pendingPush) (frames []string, numbers []byte) {
 			continue
 		}
 		if numbers[before] == 0 {
-			frames = append(frames, rueidis.BinaryString(envelope{kind: kindFrame, frame: p.push.Frame}.append(nil)))
+			frame := envelope{kind: kindFrame, frame: p.push.Frame}.append(nil)
+			frames = append(frames, rueidis.BinaryString(frame))
 			numbers[before] = byte(len(frames))
 		}
 		numbers[i] = numbers[before]

@@ -15,15 +15,6 @@ import (
 	"rollcall/presence"
 )
 
-// toMany are pushes of one frame to many users.
-func toMany(users []string, frame string) []Push {
-	pushes, shared := make([]Push, len(users)), &presence.Shared{}
-	for i, user := range users {
-		pushes[i] = Push{User: user, Frame: []byte(frame), Shared: shared}
-	}
-	return pushes
-}
-
 // readByRedis is how many bytes Redis has read.
 func readByRedis(t *testing.T, server *redistest.Server) int {
 	t.Helper()
@@ -41,7 +32,7 @@ func readByRedis(t *testing.T, server *redistest.Server) int {
 	return bytes
 }
 
-func TestOneLargeFrameForManyUsersFindsRoomAndGoesThroughRedisOnceACall(t *testing.T) {
+func TestBus_SendsALargeFrameForManyUsersOnceInABatch(t *testing.T) {
 	server := redistest.Start(t)
 	o := options(server, 1)
 	nodes := []*node{startNode(t, "a", o), startNode(t, "b", o)}
@@ -51,7 +42,7 @@ func TestOneLargeFrameForManyUsersFindsRoomAndGoesThroughRedisOnceACall(t *testi
 		users = append(users, userOf(n))
 		inboxes = append(inboxes, nodes[n%2].join(users[n]))
 	}
-	frame := strings.Repeat("x", 64<<10) // times 1000 is more than a lane keeps
+	frame := strings.Repeat("x", 64<<10) // times 1000 is more than a queue holds
 	before := readByRedis(t, server)
 	server.Pause() // so that all are queued at the same time
 	ticket := nodes[0].bus.Begin(toMany(users, frame), time.Now().Add(redistest.Patience))
@@ -62,12 +53,13 @@ func TestOneLargeFrameForManyUsersFindsRoomAndGoesThroughRedisOnceACall(t *testi
 		}
 		inboxes[i].wantFrames(frame)
 	}
-	if read := readByRedis(t, server) - before; read > 20*len(frame) { // 1000 users are four calls, or a few more
+	// 1000 users are four batches, or a few more
+	if read := readByRedis(t, server) - before; read > 20*len(frame) {
 		t.Errorf("Redis read %d bytes, to send one of %d to %d users", read, len(frame), len(users))
 	}
 }
 
-func TestFramesForOneAndForManyReachEachUserInOrder(t *testing.T) {
+func TestBus_KeepsSharedAndOtherFramesInOrder(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
 		o := options(server, 1)
 		a, b := startNode(t, "a", o), startNode(t, "b", o)
@@ -107,7 +99,7 @@ func TestFramesForOneAndForManyReachEachUserInOrder(t *testing.T) {
 	})
 }
 
-func TestAFrameInCommonThatDidNotComeIsMalformed(t *testing.T) {
+func TestBus_CallsASharedFrameThatDidNotComeMalformed(t *testing.T) {
 	a := startNode(t, "a", options(redistest.StartInProcess(t), 1))
 	alice := a.join("alice")
 	message := envelope{kind: kindPushShared, user: "alice"}.append(nil)
@@ -126,7 +118,7 @@ func TestAFrameInCommonThatDidNotComeIsMalformed(t *testing.T) {
 	alice.wantFrames("first", "own", "first", "second", "own", "second")
 }
 
-func TestWrittenIsToldOfAFrameInCommonToo(t *testing.T) {
+func TestBus_ReportsSharedFramesAsWritten(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
 		o := options(server, 1)
 		nodes := []*node{startNode(t, "a", o), startNode(t, "b", o)}
@@ -140,27 +132,11 @@ func TestWrittenIsToldOfAFrameInCommonToo(t *testing.T) {
 			pushes[i].Wait = Written
 		}
 		for i, outcome := range nodes[0].bus.pushMany(t.Context(), pushes) {
-			if want := (Outcome{State: presence.Online, Instances: 1, Sockets: presence.Counts{Written: 1}}); outcome != want {
+			if want := writtenToOne; outcome != want {
 				t.Errorf("push %d: %+v, want %+v", i, outcome, want)
 			}
 		}
 	})
-}
-
-func TestLane_CountsAFrameInCommonOnceInACall(t *testing.T) {
-	a := startNode(t, "a", options(redistest.StartInProcess(t), 1))
-	l := newShardRouter(a.bus, 0) // that does not run
-	var users []string
-	for n := range batchMost {
-		users = append(users, userOf(n))
-	}
-	ticket := newTicket(toMany(users, strings.Repeat("x", 64_000)), time.Now().Add(time.Minute), nil)
-	for i := range ticket.pushes {
-		l.begin(&ticket.pushes[i])
-	}
-	if got := len(l.queue.take(time.Now())); got != batchMost {
-		t.Errorf("a call has %d", got)
-	}
 }
 
 // keeper is a connection that keeps the frames themselves, as one whose client does not read.
@@ -176,7 +152,7 @@ func (k *keeper) Send(messages ...presence.Message) bool {
 	return true
 }
 
-func TestAFrameInCommonThatIsKeptKeepsNotTheRestOfItsMessage(t *testing.T) {
+func TestBus_ASharedFrameThatIsKeptDoesNotKeepItsMessage(t *testing.T) {
 	a := startNode(t, "a", options(redistest.StartInProcess(t), 1))
 	alice := &keeper{}
 	a.sockets.Add(&presence.Socket{ID: uuid.New(), User: "alice", Conn: alice})

@@ -2,8 +2,8 @@ package fanout
 
 import "context"
 
-// signal tells a loop that there is something to do. Its capacity is 1, because one signal stands for everything
-// that has come by then. It is never closed.
+// signal tells a loop that there is something to do. Its capacity is 1, because one signal stands for
+// everything that has come by then. It is never closed.
 type signal chan struct{}
 
 func newSignal() signal { return make(signal, 1) }

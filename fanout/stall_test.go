@@ -77,7 +77,7 @@ func userIn(keys presence.Keys, shard int) string {
 	}
 }
 
-func TestAStalledShardOrEmitStallsNoOtherShard(t *testing.T) {
+func TestBus_AStalledShardOrEmitStallsNoOtherShard(t *testing.T) {
 	for stalled := range 2 { // emits go through shard 0
 		t.Run(fmt.Sprint(stalled), func(t *testing.T) {
 			t.Parallel()
@@ -90,11 +90,12 @@ func TestAStalledShardOrEmitStallsNoOtherShard(t *testing.T) {
 			atLate, atThere := b.join(late), b.join(there)
 			t.Cleanup(stall.end) // or the nodes would not end, if this fails
 			stall.begin()
-			ticket := a.bus.Begin([]Push{{User: late, Frame: []byte("late")}}, time.Now().Add(redistest.Patience))
+			ticket := a.begin(Push{User: late, Frame: []byte("late")})
 			b.bus.reply(stalled, envelope{sender: "a", request: 1}, nil)
 			emitted := make(chan error, 1)
 			go func() {
-				_, err := a.bus.Emit(context.Background(), Emit{To: presence.Everybody, Frame: []byte("emit")})
+				emit := Emit{To: presence.Everybody, Frame: []byte("emit")}
+				_, err := a.bus.Emit(context.Background(), emit)
 				emitted <- err
 			}()
 			if stalled != 0 {
@@ -105,7 +106,7 @@ func TestAStalledShardOrEmitStallsNoOtherShard(t *testing.T) {
 			defer cancel()
 			for range 10 { // all that is between two instances: the push, the sockets, the reply
 				got := a.bus.push(ctx, Push{User: there, Frame: []byte("x"), Wait: Written})
-				if want := (Outcome{State: presence.Online, Instances: 1, Sockets: presence.Counts{Written: 1}}); got != want {
+				if want := writtenToOne; got != want {
 					t.Errorf("push: %+v, want %+v", got, want)
 				}
 				atThere.wantFrames("x")
@@ -115,7 +116,8 @@ func TestAStalledShardOrEmitStallsNoOtherShard(t *testing.T) {
 			if err := <-emitted; err != nil && !errors.Is(err, ErrUnreachable) {
 				t.Error(err)
 			}
-			if got := ticket.Wait(t.Context())[0]; got.Err != nil && !errors.Is(got.Err, ErrUnreachable) { // it may have taken too long
+			got := ticket.Wait(t.Context())[0]
+			if got.Err != nil && !errors.Is(got.Err, ErrUnreachable) { // it may have taken too long
 				t.Errorf("the late push: %+v", got)
 			}
 			a.wantInTheEnd(late, atLate)
@@ -129,38 +131,4 @@ func (n *node) wantInTheEnd(user string, at *inbox) {
 	redistest.Await(n.t, user+" to be found", func() bool { return n.push(user, "back").Instances == 1 })
 	for at.take(1)[0] != "back" {
 	}
-}
-
-func TestASocketThatHoldsUpTheWorkerHoldsUpNeitherTheSubscriptionNorTheSender(t *testing.T) {
-	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
-		a, b, alice := startWithAlice(t, server)
-		open := alice.shut()
-		var frames []string
-		for n := range 100 {
-			frames = append(frames, fmt.Sprint(n))
-			a.wantPush("alice", frames[n], presence.Online, 1)
-		}
-		redistest.Await(t, "all to be queued", func() bool { return b.bus.Queued() == len(frames) })
-		open()
-		alice.wantFrames(frames...)
-	})
-}
-
-func TestALateAnswerIsDroppedAndCounted(t *testing.T) {
-	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
-		a, _, alice := startWithAlice(t, server)
-		open := alice.shut()
-		ticket := a.bus.Begin([]Push{{User: "alice", Frame: []byte("x"), Wait: Written}}, time.Now().Add(redistest.Patience))
-		redistest.Await(t, "the push to be routed", func() bool { return stateOf(ticket) == completed })
-		ctx, giveUp := context.WithCancel(t.Context())
-		giveUp()
-		if got := ticket.Wait(ctx)[0]; got.Sockets != (presence.Counts{Unanswered: 1}) {
-			t.Errorf("%+v", got)
-		}
-		if _, questions := a.bus.Waiting(); questions != 0 {
-			t.Errorf("%d questions are open", questions)
-		}
-		open()
-		redistest.Await(t, "the late reply to be counted", func() bool { return a.bus.LateReplies() == 1 })
-	})
 }

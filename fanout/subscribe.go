@@ -14,13 +14,13 @@ import (
 )
 
 const (
-	resubscribe = 50 * time.Millisecond  // before a lost subscription is tried again: pushes pass by meanwhile
+	resubscribe = 50 * time.Millisecond  // before a lost subscription is tried again: pushes are lost in it
 	redial      = 250 * time.Millisecond // before Redis is tried again when it is out of reach
 )
 
-// subscriptions receive from the channels of this instance, one subscription for each shard, and make them anew
-// when they are lost. A subscription can also fall silent while it seems to be up. Each renewal of a lease
-// publishes a heartbeat through the same channel, so silence is noticed.
+// subscriptions receive from the channels of this instance, one subscription for each shard, and make them
+// anew when they are lost. A subscription can also fall silent while it seems to be up. Each renewal of a
+// lease publishes a heartbeat through the same channel, so silence is noticed.
 type subscriptions struct {
 	// static after construction
 	instance string
@@ -61,7 +61,8 @@ func (s *subscriptions) notReadyReason() string {
 	for shard := range s.shards {
 		switch sub := &s.shards[shard]; {
 		case sub.silent.Load():
-			return fmt.Sprintf("deaf: its heartbeat does not come back through its own channel in shard %d", shard)
+			return fmt.Sprintf("deaf: its heartbeat does not come back through its own channel in shard %d",
+				shard)
 		case !sub.subscribed.Load() && s.mirror.LeaseHeld(shard):
 			return fmt.Sprintf("not subscribed to its own channel in shard %d", shard)
 		}
@@ -79,7 +80,8 @@ func (s *subscriptions) run(ctx context.Context) {
 	}
 }
 
-// listen subscribes in every shard with a new client, until that client is of no more use or the context ends.
+// listen subscribes in every shard with a new client, until that client is of no more use or the context
+// ends.
 func (s *subscriptions) listen(ctx context.Context) error {
 	client, err := s.dial()
 	if err != nil {
@@ -105,9 +107,9 @@ func (s *subscriptions) listen(ctx context.Context) error {
 	return nil
 }
 
-// subscribe keeps one shard's subscription until the context ends or the client is of no more use. On a Cluster
-// a client repairs itself, node by node. Elsewhere there is one connection for all shards, and a client that
-// speaks RESP2 never replaces it.
+// subscribe keeps one shard's subscription until the context ends or the client is of no more use. On a
+// Cluster a client repairs itself, node by node. Elsewhere there is one connection for all shards, and a
+// client that speaks RESP2 never replaces it.
 func (s *subscriptions) subscribe(
 	ctx context.Context, client rueidis.Client, shard int, take func(rueidis.PubSubMessage),
 ) {
@@ -123,7 +125,8 @@ func (s *subscriptions) subscribe(
 				s.confirm(sub)
 			}
 		})
-		err := receiveFrom(hooked, client, func() rueidis.Completed { return s.command(client, channels) }, take)
+		command := func() rueidis.Completed { return s.command(client, channels) }
+		err := receiveFrom(hooked, client, command, take)
 		lost := sub.subscribed.Swap(false)
 		if ctx.Err() != nil {
 			return
@@ -149,10 +152,12 @@ func (s *subscriptions) command(client rueidis.Client, channels []string) rueidi
 	return client.B().Subscribe().Channel(channels...).Build()
 }
 
-// receiveFrom subscribes, and receives until that ends. When a slot of a Cluster moves, its client learns of it
-// only within a second, and pushes pass by meanwhile. But the node that is asked says at once where the slot is.
+// receiveFrom subscribes, and receives until that ends. When a slot of a Cluster moves, its client learns of
+// it only within a second, and pushes pass by meanwhile. But the node that is asked says at once where the
+// slot is.
 func receiveFrom(
-	ctx context.Context, client rueidis.Client, command func() rueidis.Completed, take func(rueidis.PubSubMessage),
+	ctx context.Context, client rueidis.Client,
+	command func() rueidis.Completed, take func(rueidis.PubSubMessage),
 ) error {
 	err := client.Receive(ctx, command(), take)
 	if reply, ok := rueidis.IsRedisErr(err); ok {

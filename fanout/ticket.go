@@ -44,7 +44,7 @@ type pushState int
 
 const (
 	waiting   pushState = iota // not sent yet: it can be given up
-	sent                       // in a call of push.lua, of which only the answer tells whether it had an effect
+	sent                       // in a call of push.lua: only its answer tells whether it had an effect
 	completed                  // its outcome is final, but for what the collector adds
 )
 
@@ -60,8 +60,8 @@ func newTicket(pushes []Push, until time.Time, meter Meter) *Ticket {
 }
 
 // Wait returns the outcomes, in the order of the pushes. When the ticket's time is over or the context ends,
-// pushes that were not sent yet are given up. The answer to those that were sent is still waited for: the call
-// has a deadline of its own, presence.Redis.Timeout.
+// pushes that were not sent yet are given up. The answer to those that were sent is still waited for: the
+// call has a deadline of its own, presence.Redis.Timeout.
 func (t *Ticket) Wait(ctx context.Context) []Outcome {
 	t.waitRouted(ctx)
 	if t.wantsReports() {
@@ -125,7 +125,8 @@ func (t *Ticket) Done() bool {
 	}
 }
 
-// claim marks a waiting push as sent. It returns false if the push was given up, or its caller's time is over.
+// claim marks a waiting push as sent. It returns false if the push was given up, or its caller's time is
+// over.
 func (p *pendingPush) claim(now time.Time) bool {
 	if !p.ticket.until.After(now) {
 		p.complete(waiting, Outcome{Err: context.DeadlineExceeded}, 0)

@@ -13,8 +13,9 @@ const (
 	turnsAtOnce  = 8  // that a worker gives before it lets other goroutines run
 )
 
-// worker hands jobs to sockets. Each user belongs to one worker, which does the user's jobs one after the other.
-// Users who have something waiting take turns, so one with very many jobs or sockets holds up nobody else.
+// worker hands jobs to sockets. Each user belongs to one worker, which does the user's jobs one after the
+// other. Users who have something waiting take turns, so one with very many jobs or sockets holds up nobody
+// else.
 type worker struct {
 	// static after construction
 	room   *room
@@ -25,8 +26,10 @@ type worker struct {
 
 	mu sync.Mutex
 	// mu guards the following
-	backlogs    map[string]*backlog // by user
-	first, last *backlog            // the line of users who wait for their turn, besides the one whose turn it is
+	backlogs map[string]*backlog // by user
+	// first and last are the ends of the line of users who wait for a turn. The one who has it is not in the
+	// line.
+	first, last *backlog
 }
 
 // backlog is what waits for the sockets of one user.
@@ -65,8 +68,8 @@ func (w *worker) run(ctx context.Context) {
 	})
 }
 
-// put queues a job behind the others of its user. It returns false if there is no room. A kick needs no room of
-// the user's: too many pushes must not keep anybody from being kicked.
+// put queues a job behind the others of its user. It returns false if there is no room. A kick needs no room
+// of the user's: too many pushes must not keep anybody from being kicked.
 func (w *worker) put(j job) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -109,8 +112,8 @@ func (w *worker) lineUpLocked(b *backlog) {
 	w.last = b
 }
 
-// step gives the first user in the line a turn, which is one job or a part of it. It returns false if the line is
-// empty.
+// step gives the first user in the line a turn, which is one job or a part of it. It returns false if the
+// line is empty.
 func (w *worker) step() bool {
 	b := w.beginTurn()
 	if b == nil {

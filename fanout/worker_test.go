@@ -16,6 +16,21 @@ import (
 	"rollcall/presence"
 )
 
+func TestWorker_ASocketThatHoldsItUpHoldsUpNeitherTheSubscriptionNorTheSender(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
+		a, b, alice := startWithAlice(t, server)
+		open := alice.shut()
+		var frames []string
+		for n := range 100 {
+			frames = append(frames, fmt.Sprint(n))
+			a.wantPush("alice", frames[n], presence.Online, 1)
+		}
+		redistest.Await(t, "all to be queued", func() bool { return b.bus.Queued() == len(frames) })
+		open()
+		alice.wantFrames(frames...)
+	})
+}
+
 // diary keeps who was written to, in order.
 type diary struct{ written []string }
 
@@ -38,7 +53,7 @@ func (p page) Close(_ int, reason string) {
 
 func (p page) Reachable() {}
 
-// still is a receiver that does nothing by itself: the test gives the turns.
+// still is a bus that does nothing by itself: the test gives the turns.
 type still struct {
 	*Bus
 	diary diary
@@ -92,7 +107,7 @@ func pushTo(user, frame string) envelope {
 	return envelope{kind: kindPush, user: user, frame: []byte(frame)}
 }
 
-func TestUsersWhoHavePushesWaitingTakeTurnsAndEachKeepsTheOrder(t *testing.T) {
+func TestWorker_LetsUsersTakeTurnsAndKeepsTheOrderOfEach(t *testing.T) {
 	s := newStill()
 	for _, user := range []string{"mallory", "alice", "bob"} {
 		s.open(user, 1)
@@ -110,7 +125,7 @@ func TestUsersWhoHavePushesWaitingTakeTurnsAndEachKeepsTheOrder(t *testing.T) {
 	}
 }
 
-func TestAUserWithManySocketsIsServedInPartsAndOthersInBetween(t *testing.T) {
+func TestWorker_ServesAUserWithManySocketsInPartsAndOthersInBetween(t *testing.T) {
 	s := newStill()
 	s.open("mallory", 2*socketsATurn+1)
 	s.open("alice", 1)
@@ -134,7 +149,7 @@ func TestAUserWithManySocketsIsServedInPartsAndOthersInBetween(t *testing.T) {
 	}
 }
 
-func TestAKickComesInItsUsersOrderAndNeedsNoRoomOfTheUsers(t *testing.T) {
+func TestWorker_AKickKeepsTheOrderAndNeedsNoRoomOfItsUser(t *testing.T) {
 	s := newStill()
 	one := s.open("mallory", 1)
 	for range userJobs {
@@ -152,7 +167,7 @@ func TestAKickComesInItsUsersOrderAndNeedsNoRoomOfTheUsers(t *testing.T) {
 	s.wantWritten(t, "mallory x", "mallory closed: flood", "mallory closed: again")
 }
 
-func TestWhatFindsNoRoomIsTheFloodersAndNobodyElses(t *testing.T) {
+func TestRoom_OnlyTheFloodedUsersLosePushes(t *testing.T) {
 	for name, c := range map[string]struct{ flooders, bytes int }{
 		"many small pushes to one user":  {1, 1},
 		"large pushes to one user":       {1, 1 << 20},
@@ -195,7 +210,7 @@ func TestWhatFindsNoRoomIsTheFloodersAndNobodyElses(t *testing.T) {
 	}
 }
 
-func TestAFrameInCommonThatWaitsForManyUsersIsCountedOnce(t *testing.T) {
+func TestRoom_CountsASharedFrameOnce(t *testing.T) {
 	s := newStill()
 	const users, frames, large = 1000, 2, 1 << 20
 	for range frames {
@@ -215,7 +230,7 @@ func TestAFrameInCommonThatWaitsForManyUsersIsCountedOnce(t *testing.T) {
 	}
 }
 
-func TestAShortFrameThatWaitsKeepsNotALongMessage(t *testing.T) {
+func TestBus_AShortFrameThatWaitsDoesNotKeepALongMessage(t *testing.T) {
 	s := newStill()
 	const messages, large = 32, 1 << 20
 	heap := func() uint64 {
@@ -232,60 +247,4 @@ func TestAShortFrameThatWaitsKeepsNotALongMessage(t *testing.T) {
 		t.Errorf("%d pushes wait, with %d bytes", s.Queued(), grown)
 	}
 	runtime.KeepAlive(s)
-}
-
-func TestAHeartbeatIsHeardAndRepliesArriveWhileEveryWorkerIsHeldUp(t *testing.T) {
-	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
-		o := options(server, 1)
-		o.lease = time.Second // and with it the time until silence is taken for deafness
-		a, b := startNode(t, "a", o), startNode(t, "b", o)
-		cathy := a.join("cathy")
-		held := map[*worker]*inbox{}
-		for n := 0; len(held) < len(b.bus.workers); n++ {
-			user := userOf(n)
-			if w := b.bus.workerOf(user); held[w] == nil {
-				held[w] = b.join(user)
-				held[w].shut()
-				a.wantPush(user, "x", presence.Online, 1)
-			}
-		}
-		redistest.Await(t, "all workers to be held up", func() bool { return b.bus.Queued() == len(held) })
-		subscription := &b.bus.subscriptions.shards[0]
-		last := subscription.beats.Load()
-		for range 6 { // more than there are between two looks at what was heard
-			redistest.Await(t, "a heartbeat", func() bool {
-				heard := subscription.beats.Load()
-				more := heard > 0 && heard != last
-				last = heard
-				return more
-			})
-		}
-		redistest.Await(t, "no trouble", func() bool { return b.bus.NotReadyReason() == "" })
-		got := b.bus.push(t.Context(), Push{User: "cathy", Frame: []byte("x"), Wait: Written})
-		want := Outcome{State: presence.Online, Instances: 1, Sockets: presence.Counts{Written: 1}}
-		if got != want {
-			t.Errorf("%+v, want %+v", got, want)
-		}
-		cathy.wantFrames("x")
-	})
-}
-
-func TestCaughtUpIsWhoHasHandedOverAllThatWaits(t *testing.T) {
-	s := newStill()
-	s.open("mallory", 1)
-	s.open("alice", 1)
-	s.arrive(t, pushTo("mallory", "0"), pushTo("mallory", "1"), pushTo("alice", "0"))
-	b := newMark(s.workers)
-	s.arrive(t, pushTo("mallory", "after"))
-	for {
-		select {
-		case <-b.passed:
-			s.wantWritten(t, "mallory 0", "alice 0", "mallory 1")
-			return
-		default:
-		}
-		if !s.workers[0].step() {
-			t.Fatal("it is never passed")
-		}
-	}
 }

@@ -17,8 +17,8 @@ import (
 	"rollcall/presence"
 )
 
-// slowConn is a connection to Redis that can break, as its user sees it, while what was written last is still on its way: a network
-// sends again what it lost, long after a new connection has been made.
+// slowConn is a connection to Redis that can break, as its user sees it, while what was written last is still
+// on its way: a network sends again what it lost, long after a new connection has been made.
 type slowConn struct {
 	*net.TCPConn
 
@@ -74,7 +74,9 @@ func throughSlowConn(t *testing.T, server *redistest.Server) (rueidis.Client, *s
 	t.Helper()
 	conns := make(chan *slowConn, 100)
 	option := server.Option()
-	option.DialCtxFn = func(ctx context.Context, addr string, dialer *net.Dialer, _ *tls.Config) (net.Conn, error) {
+	option.DialCtxFn = func(
+		ctx context.Context, addr string, dialer *net.Dialer, _ *tls.Config,
+	) (net.Conn, error) {
 		conn, err := dialer.DialContext(ctx, "tcp", addr)
 		if err != nil {
 			return nil, err
@@ -91,7 +93,7 @@ func throughSlowConn(t *testing.T, server *redistest.Server) (rueidis.Client, *s
 	return client, <-conns
 }
 
-func TestAPushThatComesAfterItsSuccessorsIsDroppedAndCounted(t *testing.T) {
+func TestBus_DropsAndCountsAPushThatComesAfterItsSuccessors(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
 		o := options(server, 1)
 		b := startNode(t, "b", o)
@@ -102,13 +104,15 @@ func TestAPushThatComesAfterItsSuccessorsIsDroppedAndCounted(t *testing.T) {
 		a.wantPush("alice", "before", presence.Online, 1)
 
 		conn.slowDown()
-		ticket := a.bus.Begin([]Push{{User: "alice", Frame: []byte("given up")}}, time.Now().Add(redistest.Patience))
+		ticket := a.begin(Push{User: "alice", Frame: []byte("given up")})
 		redistest.Await(t, "the push to be written", func() bool { return conn.holds("given up") })
 		conn.CloseRead()
 		if got := ticket.Wait(t.Context())[0]; !errors.Is(got.Err, ErrUnreachable) {
 			t.Errorf("got %+v", got)
 		}
-		redistest.Await(t, "a new connection", func() bool { return a.push("alice", "successor").Instances == 1 })
+		redistest.Await(t, "a new connection", func() bool {
+			return a.push("alice", "successor").Instances == 1
+		})
 		if err := conn.arrive(); err != nil {
 			t.Fatal(err)
 		}
@@ -118,16 +122,18 @@ func TestAPushThatComesAfterItsSuccessorsIsDroppedAndCounted(t *testing.T) {
 	})
 }
 
-func TestAnInstanceWithTwoLiveTokensGetsOneMessageOfACall(t *testing.T) {
+func TestBus_SendsAnInstanceWithTwoLiveIncarnationsOneMessage(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
 		o := options(server, 1)
 		a, b := startNode(t, "a", o), startNode(t, "b", o)
 		alice, bob := b.join("alice"), b.join("bob")
-		// as when b raises its epoch before its first lease has lapsed: bob is written under the new token, alice not yet
+		// as when b raises its epoch before its first lease has lapsed: bob is written under the new token,
+		// alice not yet
 		keys, soon := presence.NewKeys(o.prefix, 1), time.Now().Add(time.Minute).UnixMilli()
 		server.Do(server.Client(), "HSET", keys.Leases(0), "b.2", fmt.Sprintf("%d 1", soon))
 		server.Do(server.Client(), "HSET", keys.Owners(0), "bob", "1 b.2:1")
-		for n, outcome := range a.bus.pushMany(t.Context(), []Push{{User: "alice", Frame: []byte("x")}, {User: "bob", Frame: []byte("y")}}) {
+		pushes := []Push{{User: "alice", Frame: []byte("x")}, {User: "bob", Frame: []byte("y")}}
+		for n, outcome := range a.bus.pushMany(t.Context(), pushes) {
 			if outcome.Err != nil || outcome.Instances != 1 {
 				t.Errorf("push %d: %+v", n, outcome)
 			}
@@ -137,16 +143,18 @@ func TestAnInstanceWithTwoLiveTokensGetsOneMessageOfACall(t *testing.T) {
 	})
 }
 
-func TestOnlyWhatALaterCallOfTheSameSenderAndShardOvertookIsLate(t *testing.T) {
+func TestSequenceGuard_FindsWhatALaterBatchOfTheSameSenderAndShardHasOvertaken(t *testing.T) {
 	var g sequenceGuard
 	for n, step := range []struct {
 		channel, sender string
-		call            uint64
+		batch           uint64
 		late            bool
 	}{
-		{"0", "a", 5, false}, {"0", "a", 5, true}, {"0", "a", 4, true}, {"1", "a", 4, false}, {"0", "b", 1, false}, {"0", "a", 7, false}, {"0", "a", 6, true},
+		{"0", "a", 5, false}, {"0", "a", 5, true}, {"0", "a", 4, true},
+		{"1", "a", 4, false}, {"0", "b", 1, false},
+		{"0", "a", 7, false}, {"0", "a", 6, true},
 	} {
-		if got := g.isSuperseded(step.channel, step.sender, step.call); got != step.late {
+		if got := g.isSuperseded(step.channel, step.sender, step.batch); got != step.late {
 			t.Errorf("step %d: late is %v", n, got)
 		}
 	}

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -15,18 +17,50 @@ import (
 	"rollcall/presence"
 )
 
-func TestAPushGoesToTheOwnersAndOnlyThere(t *testing.T) {
+func TestBus_RefusesWhatNeedsRepliesWhenTooManyRequestsArePending(t *testing.T) {
+	a := startNode(t, "a", options(redistest.StartInProcess(t), 1))
+	alice := a.join("alice")
+	for range maxRequests {
+		if _, err := a.bus.requests.register(nil, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	push := Push{User: "alice", Frame: []byte("x"), Wait: Written}
+	if got := a.bus.push(t.Context(), push); got.Err != ErrAsking {
+		t.Errorf("push: %+v", got)
+	}
+	if got := a.bus.Kick(t.Context(), "alice", uuid.Nil, ""); got.Err != ErrAsking {
+		t.Errorf("kick: %+v", got)
+	}
+	_, emitted := a.bus.Emit(t.Context(), Emit{Frame: []byte("x"), Wait: Written})
+	_, kicked := a.bus.KickSocket(t.Context(), uuid.New(), "")
+	_, _, audited := a.bus.Audit(t.Context(), []string{"a"})
+	for name, err := range map[string]error{
+		"emit": emitted, "kick of a socket": kicked, "audit": audited, "barrier": a.bus.Barrier(t.Context()),
+	} {
+		if err != ErrAsking {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	a.wantPush("alice", "a push that needs no replies", presence.Online, 1)
+	alice.wantFrames("a push that needs no replies")
+}
+
+func TestBus_SendsAPushToTheOwnersAndNobodyElse(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
 		o := options(server, 4)
 		a, b, c := startNode(t, "a", o), startNode(t, "b", o), startNode(t, "c", o)
 		onA, onB := a.join("alice"), b.join("alice")
 		watcher := server.Client()
-		// c owns none of alice's sockets: whatever was sent to it would be before the beats that it sends itself
+		// c owns none of alice's sockets: whatever was sent to it would be before the beats that it sends
+		// itself
 		messages := make(chan string, 100)
 		listening := make(chan struct{}, 10)
-		ctx, cancel := context.WithCancel(rueidis.WithOnSubscriptionHook(context.Background(), func(rueidis.PubSubSubscription) { listening <- struct{}{} }))
+		ctx, cancel := context.WithCancel(rueidis.WithOnSubscriptionHook(
+			context.Background(), func(rueidis.PubSubSubscription) { listening <- struct{}{} }))
 		t.Cleanup(cancel)
-		go watcher.Receive(ctx, watcher.B().Psubscribe().Pattern(o.prefix+"*to:c").Build(), func(m rueidis.PubSubMessage) { messages <- m.Message })
+		subscribe := watcher.B().Psubscribe().Pattern(o.prefix + "*to:c").Build()
+		go watcher.Receive(ctx, subscribe, func(m rueidis.PubSubMessage) { messages <- m.Message })
 		<-listening
 		for _, n := range []*node{a, b, c} {
 			n.wantPush("alice", "from "+n.name, presence.Online, 2)
@@ -44,7 +78,7 @@ func TestAPushGoesToTheOwnersAndOnlyThere(t *testing.T) {
 	})
 }
 
-func TestPushesOfOneInstanceForOneUserArriveInOrder(t *testing.T) {
+func TestBus_KeepsPushesOfOneInstanceToAUserInOrder(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
 		o := options(server, 2)
 		a, b := startNode(t, "a", o), startNode(t, "b", o)
@@ -57,7 +91,7 @@ func TestPushesOfOneInstanceForOneUserArriveInOrder(t *testing.T) {
 		var tickets []*Ticket
 		for n := range each { // without waiting for the answers
 			for _, user := range users {
-				tickets = append(tickets, a.bus.Begin([]Push{{User: user, Frame: fmt.Append(nil, n)}}, time.Now().Add(redistest.Patience)))
+				tickets = append(tickets, a.begin(Push{User: user, Frame: fmt.Append(nil, n)}))
 			}
 		}
 		for _, ticket := range tickets {
@@ -75,7 +109,7 @@ func TestPushesOfOneInstanceForOneUserArriveInOrder(t *testing.T) {
 	})
 }
 
-func TestAStrayPushHealsTheMirror(t *testing.T) {
+func TestBus_CorrectsWhatRedisShowsWhenAPushFindsNoSocket(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
 		o := options(server, 1)
 		o.lease = time.Hour // and with it the time until an audit would find out
@@ -94,13 +128,13 @@ func TestAStrayPushHealsTheMirror(t *testing.T) {
 		server.Do(client, "HSET", keys.Owners(0), "alice", entry)
 		a.wantPush("alice", "x", presence.Online, 1) // b took it, and finds that she is not there
 		redistest.Await(t, "the ghost to go", left)
-		if strays := b.bus.Dropped.NoSocket.Load(); strays != 1 {
-			t.Errorf("%d strays were counted, want 1", strays)
+		if count := b.bus.Dropped.NoSocket.Load(); count != 1 {
+			t.Errorf("%d were counted, want 1", count)
 		}
 	})
 }
 
-func TestWhatIsNotForThisVersionIsCountedAndSkipped(t *testing.T) {
+func TestBus_CountsAndSkipsUnknownKinds(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
 		a := startNode(t, "a", options(server, 1))
 		alice := a.join("alice")
@@ -118,47 +152,7 @@ func TestWhatIsNotForThisVersionIsCountedAndSkipped(t *testing.T) {
 	})
 }
 
-func TestAnAuditAsksEveryInstanceAndNamesThoseThatDoNotAnswer(t *testing.T) {
-	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
-		o := options(server, 2)
-		a, b := startNode(t, "a", o), startNode(t, "b", o)
-		a.join("alice")
-		b.join("bob")
-		keys := a.bus.redis.Keys
-		server.Do(server.Client(), "HDEL", keys.Owners(keys.ShardOf("bob")), "bob")
-		audits, unanswered, err := a.bus.Audit(t.Context(), []string{"a", "b"})
-		if err != nil || len(audits) != 2 || len(unanswered) != 0 || audits[0].Missing+audits[1].Missing != 1 {
-			t.Errorf("%+v, %v, %v", audits, unanswered, err)
-		}
-		if audits, unanswered, err := a.bus.Audit(t.Context(), []string{"nobody"}); err != nil || len(audits) != 0 || !slices.Equal(unanswered, []string{"nobody"}) {
-			t.Errorf("%+v, %v, %v", audits, unanswered, err)
-		}
-		a.bus.dispatch(t.Context(), envelope{kind: kindReply, request: 1, sender: "b"}) // long over
-		if late := a.bus.requests.late.Load(); late != 1 {
-			t.Errorf("%d late replies were counted", late)
-		}
-	})
-}
-
-func TestAPushGivenUpBeforeItWasSentIsNeverSent(t *testing.T) {
-	server := redistest.Start(t)
-	a, _, alice := startWithAlice(t, server)
-	server.Pause()
-	first := a.holdQueue("alice", "first")
-	gaveUp, giveUp := context.WithCancel(t.Context())
-	giveUp()
-	if got := a.bus.push(gaveUp, Push{User: "alice", Frame: []byte("second")}); got.Err == nil {
-		t.Errorf("given up: %+v", got)
-	}
-	server.Resume()
-	if got := first.Wait(t.Context())[0]; got.Err != nil {
-		t.Fatal(got.Err)
-	}
-	a.wantPush("alice", "third", presence.Online, 1)
-	alice.wantFrames("first", "third")
-}
-
-func TestALaneRefusesWhatFindsNoRoomAndServesTheRest(t *testing.T) {
+func TestBus_RefusesPushesThatFindNoRoomAndServesTheRest(t *testing.T) {
 	server := redistest.Start(t)
 	a, _, alice := startWithAlice(t, server)
 	server.Pause()
@@ -186,7 +180,7 @@ func TestALaneRefusesWhatFindsNoRoomAndServesTheRest(t *testing.T) {
 	alice.wantFrames(taken...)
 }
 
-func TestNobodyIsSaidToBeOfflineByARedisThatForgot(t *testing.T) {
+func TestBus_CallsNobodyOfflineWhenRedisHasLostItsState(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
 		o := options(server, 1)
 		o.lease = time.Minute // nobody notices until there is something to write
@@ -194,12 +188,14 @@ func TestNobodyIsSaidToBeOfflineByARedisThatForgot(t *testing.T) {
 		here, there := a.join("alice"), b.join("bob")
 		keys := presence.NewKeys(o.prefix, 1)
 		server.Do(server.Client(), "DEL", keys.Owners(0), keys.Leases(0))
-		if got := a.push("alice", "x"); got != (Outcome{State: presence.Unknown, Instances: 1, Partial: true}) {
+		want := Outcome{State: presence.Unknown, Instances: 1, Partial: true}
+		if got := a.push("alice", "x"); got != want {
 			t.Errorf("push to who is here: %+v", got)
 		}
 		here.wantFrames("x")
 		for what, got := range map[string]Outcome{
-			"push": a.push("bob", "x"), "push to nobody": a.push("nobody", "x"), "kick": a.bus.Kick(t.Context(), "bob", uuid.Nil, ""),
+			"push": a.push("bob", "x"), "push to nobody": a.push("nobody", "x"),
+			"kick": a.bus.Kick(t.Context(), "bob", uuid.Nil, ""),
 		} {
 			if !errors.Is(got.Err, ErrUnreachable) {
 				t.Errorf("%s: %+v", what, got)
@@ -215,20 +211,21 @@ func TestNobodyIsSaidToBeOfflineByARedisThatForgot(t *testing.T) {
 	})
 }
 
-func TestAnEmitThatOurOwnSocketsGotIsNotRefusedBecauseItsCallerWaitsNoLonger(t *testing.T) {
+func TestBus_AnEmitThatOurSocketsGotIsNotRefusedWhenItsCallerHasGone(t *testing.T) {
 	a := startNode(t, "a", options(redistest.StartInProcess(t), 1))
 	alice := a.join("alice")
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	for range 20 {
-		if got, err := a.bus.Emit(ctx, Emit{Frame: []byte("x")}); err != nil || got != (Outcome{Instances: 1, Partial: true}) {
+		got, err := a.bus.Emit(ctx, Emit{Frame: []byte("x")})
+		if err != nil || got != (Outcome{Instances: 1, Partial: true}) {
 			t.Errorf("%+v, %v", got, err)
 		}
 		alice.wantFrames("x")
 	}
 }
 
-func TestARouterThatStoppedRefuses(t *testing.T) {
+func TestBus_RefusesPushesWhenItHasStopped(t *testing.T) {
 	server := redistest.StartInProcess(t)
 	a := startNode(t, "a", options(server, 1))
 	stopped := a.anotherBus()
@@ -238,4 +235,56 @@ func TestARouterThatStoppedRefuses(t *testing.T) {
 	if got := stopped.push(t.Context(), Push{User: "alice"}); got.Err != ErrClosing {
 		t.Errorf("%+v", got)
 	}
+}
+
+func TestBus_DeliversPushesToAUserInTheSameOrderOnEveryInstance(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
+		o := options(server, 1)
+		a, b := startNode(t, "a", o), startNode(t, "b", o)
+		here, there := a.join("alice"), b.join("alice")
+		const callers, each = 16, 100
+		var calling sync.WaitGroup
+		for caller := range callers {
+			calling.Go(func() {
+				for n := range each {
+					a.push("alice", fmt.Sprintf("%d of %d", n, caller))
+				}
+			})
+		}
+		calling.Wait()
+		there.wantFrames(here.take(callers * each)...)
+	})
+}
+
+func TestBus_RoutesWhatItHadAdmittedWhenItStops(t *testing.T) {
+	a := startNode(t, "a", options(redistest.StartInProcess(t), 1))
+	alice := a.join("alice")
+	open := alice.shut()
+	bus := a.anotherBus()
+	outcome := make(chan Outcome, 1)
+	go func() { outcome <- bus.push(context.Background(), Push{User: "alice", Frame: []byte("x")}) }()
+	queue := bus.routers[0].queue
+	is := func(condition func() bool) func() bool {
+		return func() bool { queue.mu.Lock(); defer queue.mu.Unlock(); return condition() }
+	}
+	redistest.Await(t, "the push to be admitted", is(func() bool { return queue.admitted == 1 }))
+	ctx, stop := context.WithCancel(t.Context())
+	stop()
+	stopped := make(chan struct{})
+	go func() { defer close(stopped); bus.Run(ctx) }()
+	redistest.Await(t, "the bus to stop", is(func() bool { return queue.closed }))
+	for range 10_000 {
+		runtime.Gosched() // a chance to stop too early
+	}
+	select {
+	case <-stopped:
+		t.Error("it stopped while a push was admitted, and not queued yet")
+	default:
+	}
+	open()
+	<-stopped
+	if got := <-outcome; got != (Outcome{State: presence.Online, Instances: 1}) {
+		t.Errorf("%+v", got)
+	}
+	alice.wantFrames("x")
 }

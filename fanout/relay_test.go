@@ -39,19 +39,22 @@ const (
 	relayPushes = 4000
 	relayUsers  = 12
 	relayAtOnce = 64
-	relayWait   = time.Second // for an owner that lost its subscription with the question in it
+	relayWait   = time.Second // for an owner that lost its subscription with the push in it
 )
 
-// TestPushesStayInOrderThroughLostSubscriptionsAndMoves wants every socket to get what each instance pushes in order and once, and
-// callers to be told the truth of it. The seed is printed if it fails.
-func TestPushesStayInOrderThroughLostSubscriptionsAndMoves(t *testing.T) {
+// TestBus_KeepsPushesInOrderThroughLostSubscriptionsAndMoves wants every socket to get what each instance
+// pushes in order and once, and callers to be told the truth of it. The seed is printed if it fails.
+func TestBus_KeepsPushesInOrderThroughLostSubscriptionsAndMoves(t *testing.T) {
 	t.Parallel()
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
-	p := &relay{t: t, r: rand.New(rand.NewPCG(seed, 0)), server: redistest.Start(t), free: make(chan struct{}, relayAtOnce)}
+	p := &relay{
+		t: t, r: rand.New(rand.NewPCG(seed, 0)), server: redistest.Start(t),
+		free: make(chan struct{}, relayAtOnce),
+	}
 	o := options(p.server, 2)
 	p.keys = presence.NewKeys(o.prefix, o.shards)
-	o.lease = time.Second // a deaf instance notices within less
+	o.lease = time.Second // an instance whose subscription is silent notices within less
 	for n := range 3 {
 		p.nodes = append(p.nodes, startNode(t, fmt.Sprintf("n%d", n), o))
 	}
@@ -72,7 +75,7 @@ func TestPushesStayInOrderThroughLostSubscriptionsAndMoves(t *testing.T) {
 }
 
 func (p *relay) step() {
-	p.nodes[0].deafen()
+	p.nodes[0].silence()
 	switch n := p.r.IntN(1000); {
 	case n < 3:
 		p.killSubscriptions()
@@ -86,8 +89,6 @@ func (p *relay) step() {
 		p.push(p.r.IntN(relayUsers))
 	}
 }
-
-func userOf(n int) string { return fmt.Sprintf("user%d", n) }
 
 func (p *relay) open(user int, on *node) {
 	p.homes[user] = on.join(userOf(user))
@@ -107,8 +108,8 @@ func (p *relay) move(user int) {
 	}
 }
 
-// haunt makes Redis show a user on an instance that has no socket of that user, as if a write of it had been lost: what is pushed next
-// goes there in vain, besides where the user is.
+// haunt makes Redis show a user on an instance that has no socket of that user, as if a write of it had been
+// lost: what is pushed next goes there in vain, besides where the user is.
 func (p *relay) haunt(user int) {
 	owners := p.keys.Owners(p.keys.ShardOf(userOf(user)))
 	entry, _ := p.server.Ask("HGET", owners, userOf(user)).ToString()
@@ -150,14 +151,16 @@ func (p *relay) killOneSubscription() {
 	}
 }
 
-// deafen makes an instance that hears well believe that it does not, and take a new connection for its subscriptions.
-func (n *node) deafen() {
+// silence makes an instance that hears well believe that it does not, and take a new connection for its
+// subscriptions.
+func (n *node) silence() {
 	for shard := range n.bus.subscriptions.shards {
 		n.bus.subscriptions.shards[shard].beats.Store(0)
 	}
 }
 
-// wantOrder wants each socket to have got the pushes of each sender in the order in which they were taken, each once.
+// wantOrder wants each socket to have got the pushes of each sender in the order in which they were taken,
+// each once.
 func (p *relay) wantOrder() {
 	for _, i := range p.inboxes {
 		last := map[string]int{}
@@ -174,7 +177,8 @@ func (p *relay) wantOrder() {
 	}
 }
 
-// wantTruth wants what was answered as written to have come to as many sockets, and what was answered as taken by nobody to none.
+// wantTruth wants what was answered as written to have come to as many sockets, and what was answered as
+// taken by nobody to none.
 func (p *relay) wantTruth() {
 	came, written := map[string]int{}, 0
 	for _, i := range p.inboxes {
@@ -184,11 +188,12 @@ func (p *relay) wantTruth() {
 	}
 	for _, push := range p.pushes {
 		if !push.isTrue(came[push.frame]) {
-			p.t.Errorf("push %s came to %d sockets, and was answered %+v", push.frame, came[push.frame], push.outcome)
+			p.t.Errorf("push %s came to %d sockets, and was answered %+v",
+				push.frame, came[push.frame], push.outcome)
 		}
 		written += push.outcome.Sockets.Written
 	}
-	if written < relayPushes/8 { // half of them were asked about
+	if written < relayPushes/8 { // half of them wait for reports
 		p.t.Errorf("only %d of %d pushes were answered as written", written, relayPushes)
 	}
 }
@@ -221,11 +226,4 @@ func (p *relay) wantReached(user int) {
 			return from.bus.push(p.t.Context(), last).Sockets.Written == 2
 		})
 	}
-}
-
-// now is what has come by now.
-func (i *inbox) now() []string {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	return i.frames
 }
