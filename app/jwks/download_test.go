@@ -85,22 +85,21 @@ func TestSet_HasOnlyKeysForSignatures(t *testing.T) {
 
 func TestSet_RefusesAnAnswerThatIsNoKeySet(t *testing.T) {
 	t.Parallel()
-	for says, answer := range map[string]http.HandlerFunc{
-		"no JSON Web Key Set": func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>") },
-		"no JSON Web Key":     func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{"error":"no"}`) },
-		"more than": func(w http.ResponseWriter, _ *http.Request) {
-			fmt.Fprintf(w, `{"keys":[],"more":%q}`, strings.Repeat("x", maxBytes))
-		},
-		"404": http.NotFound,
-		"want https": func(w http.ResponseWriter, r *http.Request) {
-			http.Redirect(w, r, "http://evil.example/", http.StatusFound)
-		},
+	says := func(text string) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, text) }
+	}
+	for problem, endpoint := range map[string]http.Handler{
+		"no JSON Web Key Set": says("<html>"),
+		"no JSON Web Key":     says(`{"error":"try again"}`),
+		"more than":           says(`{"keys":[],"more":"` + strings.Repeat("x", maxBytes) + `"}`),
+		"404":                 http.NotFoundHandler(),
+		"want https":          http.RedirectHandler("http://evil.example/", http.StatusFound),
 	} {
-		endpoint := httptest.NewServer(answer)
-		defer endpoint.Close()
-		got, err := newSet(t, endpoint.URL).download(t.Context())
-		if err == nil || !strings.Contains(err.Error(), says) {
-			t.Errorf("%v, %v, want %q", got, err, says)
+		server := httptest.NewServer(endpoint)
+		defer server.Close()
+		got, err := newSet(t, server.URL).download(t.Context())
+		if err == nil || !strings.Contains(err.Error(), problem) {
+			t.Errorf("%v, %v, want %q", got, err, problem)
 		}
 	}
 }
