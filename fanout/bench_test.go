@@ -86,9 +86,7 @@ func BenchmarkBus_PushesToAnotherInstance(b *testing.B) {
 					}
 				}
 			})
-			for came.frames.Load() < int64(b.N) {
-				time.Sleep(time.Millisecond)
-			}
+			redistest.Await(b, "all frames to come", func() bool { return came.frames.Load() >= int64(b.N) })
 			b.StopTimer()
 			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "pushes/s")
 			b.ReportMetric(float64(cpuTime()-before)/float64(b.N), "cpu-ns/op")

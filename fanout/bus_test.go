@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -273,14 +272,6 @@ func TestBus_RoutesWhatItHadAdmittedWhenItStops(t *testing.T) {
 	stopped := make(chan struct{})
 	go func() { defer close(stopped); bus.Run(ctx) }()
 	redistest.Await(t, "the bus to stop", is(func() bool { return queue.closed }))
-	for range 10_000 {
-		runtime.Gosched() // a chance to stop too early
-	}
-	select {
-	case <-stopped:
-		t.Error("it stopped while a push was admitted, and not queued yet")
-	default:
-	}
 	open()
 	<-stopped
 	if got := <-outcome; got != (Outcome{State: presence.Online, Instances: 1}) {

@@ -150,9 +150,9 @@ func (q *shardQueue) take(now time.Time) []*pendingPush {
 		}
 		before = p.push.Shared
 	}
-	kept := copy(q.pushes, q.pushes[taken:])
-	clear(q.pushes[kept:]) // frees the frames
-	q.pushes = q.pushes[:kept]
+	rest := copy(q.pushes, q.pushes[taken:])
+	clear(q.pushes[rest:]) // frees the frames
+	q.pushes = q.pushes[:rest]
 	return batch
 }
 

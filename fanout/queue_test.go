@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"rollcall/presence"
@@ -170,4 +171,27 @@ func TestShardQueue_SkipsPushesThatNobodyWaitsFor(t *testing.T) {
 		t.Errorf("took %q, want %q", got, want)
 	}
 	q.wantEmpty(t)
+}
+
+func TestShardQueue_CloseWaitsUntilWhatWasAdmittedIsAdded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := newShardQueue()
+		p := &newTicket([]Push{{User: "alice"}}, time.Now().Add(time.Hour), nil).pushes[0]
+		if err := q.admit(p); err != nil {
+			t.Fatal(err)
+		}
+		closed := make(chan struct{})
+		go func() { defer close(closed); q.close() }()
+		synctest.Wait()
+		select {
+		case <-closed:
+			t.Error("it did not wait")
+		default:
+		}
+		q.add(p)
+		<-closed
+		if got := len(q.take(time.Now())); got != 1 {
+			t.Errorf("took %d pushes, want 1", got)
+		}
+	})
 }

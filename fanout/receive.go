@@ -140,11 +140,11 @@ func (b *Bus) trackerOf(shard int, j *job) *presence.Tracker {
 	if j.request == 0 || j.within == 0 {
 		return nil
 	}
-	left := time.Until(j.until)
-	if left <= 0 {
+	remaining := time.Until(j.until)
+	if remaining <= 0 {
 		return nil
 	}
-	return b.newTracker(shard, j.envelope, left)
+	return b.newTracker(shard, j.envelope, remaining)
 }
 
 // newTracker makes a tracker that replies with its counts, at the latest after the time within; nil if the

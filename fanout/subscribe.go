@@ -88,7 +88,7 @@ func (s *subscriptions) listen(ctx context.Context) error {
 		return fmt.Errorf("fanout: connect for subscriptions: %w", err)
 	}
 	running := ctx // an audit goes on when its subscription has ended
-	take := func(message rueidis.PubSubMessage) { s.take(running, message) }
+	take := func(message rueidis.PubSubMessage) { s.onMessage(running, message) }
 	ctx, cancel := context.WithCancel(ctx)
 	var loops sync.WaitGroup
 	for shard := range s.shards {
@@ -177,8 +177,8 @@ func (s *subscriptions) confirm(sub *subscription) {
 	})
 }
 
-// take notes heartbeats here, on the subscription's own goroutine, whatever waits for sockets.
-func (s *subscriptions) take(ctx context.Context, message rueidis.PubSubMessage) {
+// onMessage notes heartbeats here, on the subscription's own goroutine, whatever waits for sockets.
+func (s *subscriptions) onMessage(ctx context.Context, message rueidis.PubSubMessage) {
 	if message.Message != presence.Heartbeat {
 		s.receive(ctx, message)
 		return

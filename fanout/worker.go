@@ -173,9 +173,9 @@ func (b *backlog) popLocked() job {
 	j := b.jobs[b.head]
 	b.jobs[b.head] = job{} // frees the frame
 	if b.head++; 2*b.head >= len(b.jobs) {
-		kept := copy(b.jobs, b.jobs[b.head:])
-		clear(b.jobs[kept:])
-		b.jobs, b.head = b.jobs[:kept], 0
+		rest := copy(b.jobs, b.jobs[b.head:])
+		clear(b.jobs[rest:])
+		b.jobs, b.head = b.jobs[:rest], 0
 	}
 	return j
 }

@@ -96,7 +96,7 @@ func (d *dispatcher) handle(ctx context.Context, s *socket, m message) error {
 	req := Request{Event: m.event, Data: m.data, User: s.User, Socket: s.ID}
 	err := safely(func() error { return handler(ctx, req, res) })
 	if res.waitMirrored(); len(res.failed) > 0 {
-		// the client is told, and the router has warned once that Redis is out of reach
+		// the client is told, and the bus has warned once that Redis is out of reach
 		d.log.Debug("answers not mirrored",
 			"event", m.event, "user", s.User, "answers", len(res.failed), "error", res.failed[0])
 		fault := &frameError{codeNotMirrored, "an answer may not have reached your other sockets"}
