@@ -20,7 +20,7 @@ type clientPool struct {
 
 	mu sync.Mutex
 	// mu guards the following, and what changes in users and clients
-	changed chan struct{} // closed and replaced whenever somebody connects, goes, or hears a fence
+	changed chan struct{} // closed and replaced when a client connects, goes, or gets a fence
 }
 
 // user is a user with one or two clients.
@@ -28,14 +28,14 @@ type user struct {
 	name    string
 	clients []*client
 
-	online        int           // clients that are reachable
-	lastConnected time.Time     // when the last one to come did
-	lastGone      time.Time     // when the last one went
-	gap           time.Duration // the longest time with none, in this run
-	left          bool          // a client has left on purpose, in this run
+	online        int           // clients that pushes can reach
+	lastConnected time.Time     // when a client last became reachable
+	lastGone      time.Time     // when the last reachable client went
+	gap           time.Duration // in this run, the longest time without a reachable client
+	left          bool          // in this run, a client has left on purpose
 
-	loggedOnline bool      // online, as the log has it
-	since        time.Time // as last told
+	loggedOnline bool      // the last entry of the log says online
+	since        time.Time // when the user came online, as last reported
 }
 
 // startClientPool connects so many users. Every third of them has two clients.

@@ -18,19 +18,20 @@ type client struct {
 	user  *user
 	token string
 
-	wanted    bool // is to be connected
-	held      bool // but not now
-	conn      *websocket.Conn
-	sockets   int    // so far
-	instance  string // where it is connected; empty: nowhere
-	reachable time.Time
-	closing   bool // by itself
+	// pool.mu guards the following
+	wanted    bool            // the client is to be connected
+	held      bool            // holdSome keeps it from connecting for now
+	conn      *websocket.Conn // nil: there is none
+	sockets   int             // that it has had so far
+	instance  string          // where it is connected; empty: nowhere
+	reachable time.Time       // since when pushes can reach it; zero: they cannot
+	closing   bool            // the client itself has closed its socket
 
 	// in this run:
 	breaks  int            // sockets that closed
-	goaways int            // of these, such as were told to come back
-	frames  map[string]int // id of a push → how often it came
-	order   []receivedPush
+	goaways int            // those of them that closed after a goaway
+	frames  map[string]int // id of a push → how often it arrived
+	order   []receivedPush // pushes with a number, as they arrived
 
 	asked, answered int // events sent, and answers; counted only while the socket is the same
 }

@@ -149,7 +149,7 @@ func TestClient_WaitsAsLongAsTheServerSays(t *testing.T) {
 	if ms, err := strconv.ParseFloat(delay, 64); err != nil || ms < 3_000_000 || ms > 3_010_000 {
 		t.Errorf("the client waits for %s ms, want some 3000 s", delay)
 	}
-	p.wantAfter(networkIsBack, "waiting") // for it was told when
+	p.wantAfter(networkIsBack, "waiting") // because the server said until when
 	p.wantAfter(pageIsSeen, "waiting")
 	p.wantAfter("client.close()", "closed")
 }

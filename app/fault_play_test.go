@@ -24,8 +24,8 @@ type killedInstances struct {
 	nodes   []*node
 	users   []*user
 	clients []*client
-	killed  time.Time // the first
-	over    time.Time // the last
+	killed  time.Time // when the first was killed
+	over    time.Time // when the last was
 }
 
 func (run *faultRun) crash(nodes []*node) *killedInstances {
@@ -79,7 +79,7 @@ func (c *cluster) wantSeen(node *node, d *killedInstances) {
 		seen := users[u.name].LastSeen
 		if err != nil || c.sharesClock && (seen == nil || seen.Before(u.lastConnected) ||
 			seen.After(d.over.Add(clusterLease+clusterLease/5))) {
-			c.t.Errorf("%s was connected from %v to %v, and is told to have been last seen at %v, %v", u.name,
+			c.t.Errorf("%s was connected from %v to %v, and is reported as last seen at %v, %v", u.name,
 				u.lastConnected, d.over, seen, err)
 		}
 	}

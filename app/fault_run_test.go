@@ -22,12 +22,12 @@ import (
 type faultRun struct {
 	cluster    *cluster
 	name       string
-	faultEnded time.Time // when the fault ended, and mending could begin
+	faultEnded time.Time // when the fault ended, and recovery could begin
 
 	// what the fault does to Redis
 	lostState    bool // it lost what it held
 	unreachable  bool // no instance could reach it for a while
-	lostMessages bool // it threw away messages that it had taken for instances
+	lostMessages bool // it threw away messages to instances that it had accepted
 
 	stop  context.CancelFunc
 	loops sync.WaitGroup

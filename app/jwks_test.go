@@ -225,7 +225,7 @@ func TestJWKS_KnownKeysOutliveAnOutageOfTheirEndpoint(t *testing.T) {
 	wantGood(t, a, i.token("one"))
 	i.answers(unavailable)
 	before := i.times()
-	wantNoKeys(t, tryToken(t, a, i.token("two"))) // nobody can tell
+	wantNoKeys(t, tryToken(t, a, i.token("two"))) // nobody can know
 	if i.times() == before {
 		t.Error("it was not asked")
 	}

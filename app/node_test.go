@@ -16,7 +16,7 @@ type node struct {
 	mu sync.Mutex
 	// mu guards the following
 	process *process
-	up      bool          // the instance was neither killed, nor told to stop, nor paused
+	up      bool          // the instance was not killed, told to stop or paused
 	stops   int           // how often any of these was done
 	cutOff  time.Duration // in this run: how long this instance alone could not talk to Redis
 }

@@ -64,7 +64,7 @@ func (c *cluster) difference() (wrong string, vouched bool) {
 		vouched = vouched && !stale
 		for name, view := range users {
 			if view.State != "online" || len(truth[name]) == 0 {
-				return fmt.Sprintf("%s is told to be %s", name, view.State), false
+				return fmt.Sprintf("%s is reported as %s", name, view.State), false
 			}
 		}
 		for name, at := range truth {
@@ -74,7 +74,7 @@ func (c *cluster) difference() (wrong string, vouched bool) {
 			}
 			if view := users[name]; view.Sockets != sockets ||
 				!slices.Equal(view.Instances, slices.Sorted(maps.Keys(at))) {
-				return fmt.Sprintf("%s is told to be on %v with %d sockets, and is on %v", name,
+				return fmt.Sprintf("%s is reported on %v with %d sockets, and is on %v", name,
 					view.Instances, view.Sockets, at), false
 			}
 		}
