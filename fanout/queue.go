@@ -156,6 +156,15 @@ func (q *shardQueue) take(now time.Time) []*pendingPush {
 	return batch
 }
 
+// giveUpLate gives up pushes whose callers' time is over. They stay until they would be taken.
+func (q *shardQueue) giveUpLate(now time.Time) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, p := range q.pushes {
+		p.giveUpIfLate(now)
+	}
+}
+
 // close refuses what comes from now on, and waits until everything that was admitted is added.
 func (q *shardQueue) close() {
 	q.mu.Lock()

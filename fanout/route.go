@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -13,7 +14,10 @@ import (
 	"rollcall/presence"
 )
 
-const closeTime = time.Second // to route what is queued when the bus stops
+const (
+	closeTime = time.Second           // to route what is queued when the bus stops
+	lateCheck = 10 * time.Millisecond // between looks at whose time is over, while a call hangs
+)
 
 // shardRouter routes the pushes of one shard. One call of push.lua is under way at a time. Pushes that come
 // meanwhile wait in the queue and share the next one.
@@ -27,10 +31,24 @@ type shardRouter struct {
 	// owned by the run loop
 	failing  bool   // the last call failed
 	sequence uint64 // number of the last batch
+
+	calling atomic.Bool // a call is under way
+	late    *time.Timer // runs checkLate while a call is under way; else it is stopped
 }
 
 func newShardRouter(b *Bus, shard int) *shardRouter {
-	return &shardRouter{bus: b, shard: shard, queue: newShardQueue()}
+	r := &shardRouter{bus: b, shard: shard, queue: newShardQueue()}
+	r.late = time.AfterFunc(lateCheck, r.checkLate)
+	r.late.Stop()
+	return r
+}
+
+// checkLate gives up pushes whose callers' time is over while a call hangs: nobody takes from the queue then.
+func (r *shardRouter) checkLate() {
+	r.queue.giveUpLate(time.Now())
+	if r.calling.Load() {
+		r.late.Reset(lateCheck)
+	}
 }
 
 // begin delivers a push to the local sockets and queues it for all other instances, or refuses it if there is
@@ -89,7 +107,11 @@ func (r *shardRouter) drain(ctx context.Context) {
 // batches have. Batches are numbered so that receivers can then drop it (see sequenceGuard).
 func (r *shardRouter) route(ctx context.Context, batch []*pendingPush) {
 	began := time.Now()
+	r.calling.Store(true)
+	r.late.Reset(lateCheck)
 	answers, err := r.call(ctx, batch)
+	r.calling.Store(false)
+	r.late.Stop()
 	if r.bus.meter != nil {
 		r.bus.meter.Batch(len(batch), time.Since(began), err)
 	}

@@ -83,25 +83,16 @@ func (t *Ticket) Wait(ctx context.Context) []Outcome {
 	return outcomes
 }
 
+// waitRouted has no timer for the ticket's own time: one for each push would cost more than its share of the
+// call. The shardRouter looks at the time of what is queued instead.
 func (t *Ticket) waitRouted(ctx context.Context) {
 	select {
 	case <-t.done:
 		return
-	default:
-	}
-	timer := time.NewTimer(time.Until(t.until))
-	defer timer.Stop()
-	var err error
-	select {
-	case <-t.done:
-		return
-	case <-timer.C:
-		err = context.DeadlineExceeded
 	case <-ctx.Done():
-		err = context.Cause(ctx)
 	}
 	for i := range t.pushes {
-		t.pushes[i].complete(waiting, Outcome{Err: err}, 0)
+		t.pushes[i].complete(waiting, Outcome{Err: context.Cause(ctx)}, 0)
 	}
 	<-t.done
 }
@@ -128,9 +119,7 @@ func (t *Ticket) Done() bool {
 // claim marks a waiting push as sent. It returns false if the push was given up, or its caller's time is
 // over.
 func (p *pendingPush) claim(now time.Time) bool {
-	if !p.ticket.until.After(now) {
-		p.complete(waiting, Outcome{Err: context.DeadlineExceeded}, 0)
-	}
+	p.giveUpIfLate(now)
 	p.ticket.mu.Lock()
 	defer p.ticket.mu.Unlock()
 	if p.state != waiting {
@@ -138,6 +127,13 @@ func (p *pendingPush) claim(now time.Time) bool {
 	}
 	p.state = sent
 	return true
+}
+
+// giveUpIfLate gives up a waiting push whose caller's time is over.
+func (p *pendingPush) giveUpIfLate(now time.Time) {
+	if !p.ticket.until.After(now) {
+		p.complete(waiting, Outcome{Err: context.DeadlineExceeded}, 0)
+	}
 }
 
 // complete gives a push its outcome, if it is in the state from, and adds the sockets of this instance to it.

@@ -54,33 +54,35 @@ func TestTicket_GivesAPushUpWhenItsTimeIsOver(t *testing.T) {
 	alice.wantFrames("first", "patient")
 }
 
-func TestTicket_WaitEndsWhenItsTimeIsOverOrItsContextEnds(t *testing.T) {
-	for name, c := range map[string]struct {
-		until, context time.Duration
-		want           error
-	}{
-		"its time is over": {time.Second, time.Minute, context.DeadlineExceeded},
-		"its context ends": {time.Minute, time.Second, context.Canceled},
-	} {
-		synctest.Test(t, func(t *testing.T) {
-			ctx, cancel := context.WithCancel(t.Context())
-			defer cancel()
-			time.AfterFunc(c.context, cancel)
-			began := time.Now()
-			ticket := newTicket([]Push{{User: "alice"}, {User: "bob"}}, began.Add(c.until), nil)
-			for _, outcome := range ticket.Wait(ctx) {
-				if outcome.Err != c.want {
-					t.Errorf("%s: %+v, want %v", name, outcome, c.want)
-				}
-			}
-			if took := time.Since(began); took != time.Second {
-				t.Errorf("%s: it took %v, want 1s", name, took)
-			}
-			if ticket.pushes[0].claim(began) {
-				t.Errorf("%s: what was given up would be sent", name)
-			}
-		})
+func TestTicket_WaitEndsWithItsContextAndNothingIsSentAfterThat(t *testing.T) {
+	ticket := newTicket([]Push{{User: "alice"}, {User: "bob"}}, time.Now().Add(time.Hour), nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for n, outcome := range ticket.Wait(ctx) {
+		if outcome.Err != context.Canceled || ticket.pushes[n].claim(time.Now()) {
+			t.Errorf("push %d: %+v, or it would be sent", n, outcome)
+		}
 	}
+}
+
+func TestTicket_IsAnsweredInTimeWhileACallHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newStill().routers[0]
+		r.calling.Store(true)
+		r.late.Reset(lateCheck)
+		began := time.Now()
+		ticket := newTicket([]Push{{User: "alice"}}, began.Add(time.Second), nil)
+		r.begin(&ticket.pushes[0])
+		if got := ticket.Wait(t.Context())[0]; got.Err != context.DeadlineExceeded {
+			t.Errorf("%+v", got)
+		}
+		if took := time.Since(began); took < time.Second || took > time.Second+lateCheck {
+			t.Errorf("it took %v", took)
+		}
+		r.calling.Store(false)
+		time.Sleep(lateCheck) // of the bubble's clock: the timer runs once more, and then no more
+		synctest.Wait()
+	})
 }
 
 func TestOutcome_CountsThisInstance(t *testing.T) {
