@@ -59,7 +59,9 @@ func TestBus_SendsAPushToTheOwnersAndNobodyElse(t *testing.T) {
 			context.Background(), func(rueidis.PubSubSubscription) { listening <- struct{}{} }))
 		t.Cleanup(cancel)
 		subscribe := watcher.B().Psubscribe().Pattern(o.prefix + "*to:c").Build()
-		go watcher.Receive(ctx, subscribe, func(m rueidis.PubSubMessage) { messages <- m.Message })
+		go func() {
+			_ = watcher.Receive(ctx, subscribe, func(m rueidis.PubSubMessage) { messages <- m.Message })
+		}()
 		<-listening
 		for _, n := range []*node{a, b, c} {
 			n.wantPush("alice", "from "+n.name, presence.Online, 2)

@@ -44,7 +44,7 @@ import (
 //	 1 push            user, exclude, frame; request, within and id if the sender waits for a report
 //	 2 emit, all       frame; request, within and id if the sender waits for a report
 //	 3 emit, auth.     the same, for sockets that have a user
-//	 4 audit           request. The receiver compares its map with Redis and replies with the result, as JSON
+//	 4 audit           request. The receiver compares its map with Redis and replies with the result as JSON
 //	 5 reply           request, frame. The frame is an audit, a report (see report.append), or for nobody: a
 //	                   barrier waits for the envelope itself
 //	 6 kick user       user, exclude, request, within; the frame is the reason, as text

@@ -32,10 +32,10 @@ func TestPendingRequests_KeepRoomForOtherUsersAndForBackends(t *testing.T) {
 	var r pendingRequests
 	fill := func(user string) (registered int) {
 		for {
-			switch _, err := r.register(nil, user); {
-			case err == nil:
+			switch _, err := r.register(nil, user); err {
+			case nil:
 				registered++
-			case err == ErrAsking:
+			case ErrAsking:
 				return registered
 			default:
 				t.Fatal(err)

@@ -106,7 +106,9 @@ func TestBus_DropsAndCountsAPushThatComesAfterItsSuccessors(t *testing.T) {
 		conn.slowDown()
 		ticket := a.begin(Push{User: "alice", Frame: []byte("given up")})
 		redistest.Await(t, "the push to be written", func() bool { return conn.holds("given up") })
-		conn.CloseRead()
+		if err := conn.CloseRead(); err != nil {
+			t.Fatal(err)
+		}
 		if got := ticket.Wait(t.Context())[0]; !errors.Is(got.Err, ErrUnreachable) {
 			t.Errorf("got %+v", got)
 		}
