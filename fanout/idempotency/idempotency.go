@@ -109,11 +109,11 @@ type claim struct {
 
 func (s *Store) newClaim(key string, fingerprint []byte) claim {
 	hash := sha256.Sum256([]byte(key))
-	print := hex.EncodeToString(fingerprint)
+	inHex := hex.EncodeToString(fingerprint)
 	return claim{
 		redisKey:    s.redis.Keys.Once(hex.EncodeToString(hash[:])),
-		fingerprint: print,
-		text:        print + " " + uuid.NewString(),
+		fingerprint: inHex,
+		text:        inHex + " " + uuid.NewString(),
 	}
 }
 
