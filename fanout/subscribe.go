@@ -63,7 +63,7 @@ func (s *subscriptions) notReadyReason() string {
 		case sub.silent.Load():
 			return fmt.Sprintf("deaf: its heartbeat does not come back through its own channel in shard %d",
 				shard)
-		case !sub.subscribed.Load() && s.mirror.LeaseHeld(shard):
+		case !sub.subscribed.Load() && s.mirror.LeaseTrusted(shard):
 			return fmt.Sprintf("not subscribed to its own channel in shard %d", shard)
 		}
 	}

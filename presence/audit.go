@@ -35,8 +35,8 @@ func (m *Mirror) Audit(ctx context.Context) (Audit, error) {
 	return m.audit(ctx, func(context.Context) error { return ctx.Err() })
 }
 
-// Audits returns how many differences all audits have found since the start, and the age of the oldest one
-// that the last audit found.
+// Audits returns how many differences all audits have found since the start, and the age of the oldest of
+// those that the last audit found.
 func (m *Mirror) Audits() (differences int64, oldest time.Duration) {
 	return m.found.Load(), time.Duration(m.oldest.Load())
 }
@@ -145,16 +145,16 @@ func (s *shard) candidates(
 		if err := pace(ctx); err != nil {
 			return nil, 0, err
 		}
-		claimed, next, err := s.mirror.redis.usersClaimedBy(ctx, s.index, s.mirror.instance, cursor)
+		owned, next, err := s.mirror.redis.usersOwnedBy(ctx, s.index, s.mirror.instance, cursor)
 		if err != nil {
 			return nil, 0, err
 		}
-		for _, user := range claimed {
+		for _, user := range owned {
 			if s.mirror.sockets.Count(user).Kind == Gone {
 				candidates = append(candidates, user)
 			}
 		}
-		entries, cursor = entries+len(claimed), next
+		entries, cursor = entries+len(owned), next
 	}
 	return candidates, entries, nil
 }
@@ -219,7 +219,7 @@ func (s *shard) differences(ctx context.Context, users []string) (different []st
 		if count.Kind != Gone {
 			want = incarnation + ":" + strconv.Itoa(count.Sockets)
 		}
-		own := strings.Join(claimsOf(entries[i], s.mirror.instance), " ")
+		own := strings.Join(ownersOf(entries[i], s.mirror.instance), " ")
 		graceEnded := own == "" && count.Kind == InGrace // the user has left another instance on purpose
 		if own != want && !graceEnded {
 			different = append(different, user)
@@ -228,14 +228,14 @@ func (s *shard) differences(ctx context.Context, users []string) (different []st
 	return different, nil
 }
 
-// claimsOf returns the owners in an entry that are of one instance: a.1:2 in "7 a.1:2 b.1:1".
-func claimsOf(entry, instance string) (claims []string) {
+// ownersOf returns the owners in an entry that are of one instance: a.1:2 in "7 a.1:2 b.1:1".
+func ownersOf(entry, instance string) (owners []string) {
 	for _, word := range strings.Fields(entry) {
 		if strings.HasPrefix(word, instance+".") {
-			claims = append(claims, word)
+			owners = append(owners, word)
 		}
 	}
-	return claims
+	return owners
 }
 
 // entries reads the entries of users as they are; empty: none.
@@ -245,15 +245,15 @@ func (r Redis) entries(ctx context.Context, shard int, users []string) ([]string
 	return entries, reply.err
 }
 
-// usersClaimedBy takes one step through the owners, and returns the users whose entries name an instance.
-func (r Redis) usersClaimedBy(
+// usersOwnedBy takes one step through the owners, and returns the users whose entries name an instance.
+func (r Redis) usersOwnedBy(
 	ctx context.Context, shard int, instance string, cursor uint64,
 ) (users []string, next uint64, err error) {
 	hscan := r.Client.B().Hscan().Key(r.Keys.Owners(shard)).Cursor(cursor).Count(auditBatch).Build()
 	reply := r.do(ctx, shard, hscan)
 	step := reply.step()
 	for pairs := step.Elements; len(pairs) >= 2; pairs = pairs[2:] { // user, entry, …
-		if len(claimsOf(pairs[1], instance)) > 0 {
+		if len(ownersOf(pairs[1], instance)) > 0 {
 			users = append(users, pairs[0])
 		}
 	}

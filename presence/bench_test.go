@@ -29,8 +29,8 @@ func BenchmarkMirror_MarksAllUsersOfEveryShard(b *testing.B) {
 func BenchmarkMirror_Writes256UsersACall(b *testing.B) {
 	const together = 256
 	c := newCluster(b, redistest.Start(b), 1)
-	incarnation := Incarnation{"7f3a9c1e", 1}
-	if _, err := c.redis.lease(b.Context(), 0, incarnation, "", time.Hour, nil); err != nil {
+	own := incarnation{"7f3a9c1e", 1}
+	if _, err := c.redis.lease(b.Context(), 0, own, "", time.Hour, nil); err != nil {
 		b.Fatal(err)
 	}
 	users := 0
@@ -40,7 +40,7 @@ func BenchmarkMirror_Writes256UsersACall(b *testing.B) {
 			user := fmt.Sprintf("user-%d", users+i)
 			batch[i] = change{user: user, count: Count{Sockets: 1}, at: time.Now()}
 		}
-		if err := c.redis.mirror(b.Context(), 0, incarnation, int64(users/together), batch); err != nil {
+		if err := c.redis.mirror(b.Context(), 0, own, int64(users/together), batch); err != nil {
 			b.Fatal(err)
 		}
 		users += together

@@ -118,10 +118,10 @@ func (d *Directory) lookupIn(
 	return users, Moment(at.now), stale
 }
 
-// holdsOwnLease says whether Redis held this instance's lease in a shard. If it did not, it has lost more
-// than that.
+// holdsOwnLease says whether Redis held this instance's lease in a shard at that moment. If it did not, it has
+// lost its data, and may lack users.
 func (d *Directory) holdsOwnLease(shard int, at snapshot) bool {
-	return at.leases.Status(d.shards[shard].currentIncarnation(), at.now, d.redis.Grace) == Live
+	return at.leases.status(d.shards[shard].currentIncarnation(), at.now, d.redis.Grace) == live
 }
 
 // Count counts the users who are present: online or reconnecting. It costs one command for each shard. Users

@@ -10,7 +10,7 @@ import (
 func (s *shard) flush(ctx context.Context) error {
 	inFlight, seq := s.writes.take()
 	defer s.writes.clearInFlight()
-	in := situation{epoch: s.incarnation.Epoch, deferOffline: s.loss().deferOffline(time.Now())}
+	in := situation{epoch: s.incarnation.epoch, deferOffline: s.loss().deferOffline(time.Now())}
 	batch := make([]change, 0, min(len(inFlight), mirrorBatch))
 	for user, dirty := range inFlight {
 		count, at := s.mirror.sockets.count(user)

@@ -17,9 +17,9 @@ type grace struct {
 	index int // in the heap; -1: it is not there any more. Guarded by the graces' mu
 }
 
-// graces are those that run. A user has at most one. One timer serves them all.
+// graces are the graces of all local users that are not over. A user has at most one. One timer serves all.
 type graces struct {
-	sooner chan struct{} // a grace ends before all others. Capacity 1: one signal is enough; never closed
+	sooner chan struct{} // a new grace ends before all others. Capacity 1: one signal is enough; never closed
 
 	mu sync.Mutex
 	// mu guards the following
@@ -27,27 +27,27 @@ type graces struct {
 }
 
 func (g *graces) begin(user string, began, ends time.Time) *grace {
-	one := &grace{user: user, began: began, ends: ends}
+	begun := &grace{user: user, began: began, ends: ends}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if heap.Push(&g.running, one); one.index == 0 {
+	if heap.Push(&g.running, begun); begun.index == 0 {
 		select {
 		case g.sooner <- struct{}{}:
 		default:
 		}
 	}
-	return one
+	return begun
 }
 
 // end ends a grace before its time; nil: there is none.
-func (g *graces) end(one *grace) {
-	if one == nil {
+func (g *graces) end(early *grace) {
+	if early == nil {
 		return
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if one.index >= 0 {
-		heap.Remove(&g.running, one.index)
+	if early.index >= 0 {
+		heap.Remove(&g.running, early.index)
 	}
 }
 
@@ -69,8 +69,8 @@ func (g *graces) takeEnded(now time.Time) (ended []*grace, next time.Time) {
 func (s *Sockets) endGraces(ctx context.Context) {
 	for {
 		ended, next := s.graces.takeEnded(time.Now())
-		for _, one := range ended {
-			s.endGrace(one)
+		for _, grace := range ended {
+			s.endGrace(grace)
 		}
 		var due <-chan time.Time
 		if !next.IsZero() {
@@ -133,16 +133,16 @@ func (h graceHeap) Swap(i, j int) {
 	h[i].index, h[j].index = i, j
 }
 
-func (h *graceHeap) Push(one any) {
-	one.(*grace).index = len(*h)
-	*h = append(*h, one.(*grace))
+func (h *graceHeap) Push(added any) {
+	added.(*grace).index = len(*h)
+	*h = append(*h, added.(*grace))
 }
 
 func (h *graceHeap) Pop() any {
 	last := len(*h) - 1
-	one := (*h)[last]
-	one.index = -1
-	(*h)[last] = nil // lets go of the name
+	popped := (*h)[last]
+	popped.index = -1
+	(*h)[last] = nil // or the slice would keep it alive
 	*h = (*h)[:last]
-	return one
+	return popped
 }

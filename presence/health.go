@@ -35,19 +35,19 @@ func (m *Mirror) Stats() Stats {
 	return stats
 }
 
-// LeaseHeld says whether the lease in a shard certainly holds: then other instances believe this one.
-func (m *Mirror) LeaseHeld(shard int) bool { return m.shards[shard].leaseHeld(time.Now()) }
+// LeaseTrusted says whether the lease in a shard certainly holds: then other instances believe this one.
+func (m *Mirror) LeaseTrusted(shard int) bool { return m.shards[shard].trusted(time.Now()) > 0 }
 
 // NotReadyReason says why other instances do not believe this one now, or what will soon go wrong. It is
 // empty if all is well.
 func (m *Mirror) NotReadyReason() string {
 	full := false
 	for shard, s := range m.shards {
-		switch {
-		case !m.LeaseHeld(shard) && s.full.Load():
-			return leaseExpired(shard, "full (maxmemory)")
-		case !m.LeaseHeld(shard):
-			return leaseExpired(shard, "out of reach")
+		switch trusted := m.LeaseTrusted(shard); {
+		case !trusted && s.full.Load():
+			return leaseExpiredReason(shard, "full (maxmemory)")
+		case !trusted:
+			return leaseExpiredReason(shard, "out of reach")
 		}
 		full = full || s.full.Load()
 	}
@@ -58,7 +58,7 @@ func (m *Mirror) NotReadyReason() string {
 	return ""
 }
 
-func leaseExpired(shard int, redisIs string) string {
+func leaseExpiredReason(shard int, redisIs string) string {
 	const reason = "its lease in shard %d has expired because Redis is %s: " +
 		"other instances do not find its sockets"
 	return fmt.Sprintf(reason, shard, redisIs)

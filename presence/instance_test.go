@@ -104,15 +104,15 @@ func (c *cluster) wantLog(changes ...string) {
 // crash leaves what an instance leaves behind that dies after its users joined.
 func crash(t *testing.T, c *cluster, name string, users ...string) {
 	t.Helper()
-	incarnation := Incarnation{name, 1}
-	if _, err := c.redis.lease(t.Context(), 0, incarnation, "", c.redis.Lease, nil); err != nil {
+	own := incarnation{name, 1}
+	if _, err := c.redis.lease(t.Context(), 0, own, "", c.redis.Lease, nil); err != nil {
 		t.Fatal(err)
 	}
 	var changes []change
 	for _, user := range users {
 		changes = append(changes, change{user: user, count: Count{Sockets: 1}, at: time.Now()})
 	}
-	if err := c.redis.mirror(t.Context(), 0, incarnation, 0, changes); err != nil {
+	if err := c.redis.mirror(t.Context(), 0, own, 0, changes); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -128,6 +128,6 @@ func (c *cluster) age(incarnation string, by time.Duration) {
 	if !ok {
 		c.t.Fatalf("a lease %q", lease)
 	}
-	aged := fmt.Sprintf("%d %d", read.Deadline-by.Milliseconds(), read.version)
+	aged := fmt.Sprintf("%d %d", read.deadline-by.Milliseconds(), read.version)
 	c.server.Do(c.client, "HSET", c.redis.Keys.Leases(0), incarnation, aged)
 }

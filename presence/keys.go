@@ -1,7 +1,6 @@
 package presence
 
 import (
-	"fmt"
 	"hash/fnv"
 	"strconv"
 )
@@ -95,13 +94,3 @@ func slotOf(tag string) int {
 	}
 	return int(crc) % clusterSlots
 }
-
-// Incarnation is the name under which an instance writes in one shard: 7f3a9c1e.3 is the instance 7f3a9c1e in
-// its third epoch. The instance goes on to the next epoch when what Redis holds under its name can't be
-// trusted any more.
-type Incarnation struct {
-	Instance string
-	Epoch    int
-}
-
-func (i Incarnation) String() string { return fmt.Sprintf("%s.%d", i.Instance, i.Epoch) }

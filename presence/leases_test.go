@@ -31,8 +31,8 @@ func TestLeases_AndEntriesAreReadAsLuaReadsThem(t *testing.T) {
 	grace := time.Duration(cases.Grace) * time.Millisecond
 	for _, c := range cases.Leases {
 		lease, ok := parseLease(c.Lease)
-		if ok != (c.Status != nil) || ok && lease.Status(cases.Now, grace) != LeaseStatus(*c.Status) {
-			t.Errorf("lease %q: %v, %v", c.Lease, lease.Status(cases.Now, grace), ok)
+		if ok != (c.Status != nil) || ok && lease.status(cases.Now, grace) != leaseStatus(*c.Status) {
+			t.Errorf("lease %q: %v, %v", c.Lease, lease.status(cases.Now, grace), ok)
 		}
 	}
 	var flat []string
@@ -57,39 +57,39 @@ func TestLeases_AndEntriesAreReadAsLuaReadsThem(t *testing.T) {
 
 func TestLease_IsLiveThenExpiredThenDead(t *testing.T) {
 	for _, c := range []struct {
-		lease Lease
-		want  LeaseStatus
+		lease storedLease
+		want  leaseStatus
 	}{
-		{Lease{Deadline: noon + 1}, Live},
-		{Lease{Deadline: noon}, Expired},
-		{Lease{Deadline: noon - testGrace.Milliseconds() + 1}, Expired},
-		{Lease{Deadline: noon - testGrace.Milliseconds()}, Dead},
-		{Lease{Deadline: noon + 1000, Fenced: true}, Dead},
-		{Lease{Deadline: noon - 3_600_000, ExtendedUntil: noon + 1}, Expired},
-		{Lease{Deadline: noon - 3_600_000, ExtendedUntil: noon}, Dead},
+		{storedLease{deadline: noon + 1}, live},
+		{storedLease{deadline: noon}, expired},
+		{storedLease{deadline: noon - testGrace.Milliseconds() + 1}, expired},
+		{storedLease{deadline: noon - testGrace.Milliseconds()}, dead},
+		{storedLease{deadline: noon + 1000, fenced: true}, dead},
+		{storedLease{deadline: noon - 3_600_000, extendedUntil: noon + 1}, expired},
+		{storedLease{deadline: noon - 3_600_000, extendedUntil: noon}, dead},
 	} {
-		if got := c.lease.Status(noon, testGrace); got != c.want {
+		if got := c.lease.status(noon, testGrace); got != c.want {
 			t.Errorf("%+v has the status %v, want %v", c.lease, got, c.want)
 		}
 	}
 }
 
 func TestLeases_HaveTheFirstLiveIncarnationSweepWhatIsDead(t *testing.T) {
-	live, expired, dead := Lease{Deadline: noon + 1}, Lease{Deadline: noon}, Lease{Fenced: true}
+	live, expired, dead := storedLease{deadline: noon + 1}, storedLease{deadline: noon}, storedLease{fenced: true}
 	for _, c := range []struct {
-		leases  Leases
+		leases  storedLeases
 		sweeper string
 		work    bool
 	}{
-		{Leases{}, "", false},
-		{Leases{"b": live, "c": live, "a": expired}, "b", false},
-		{Leases{"b": live, "c": live, "a": expired, "z": dead}, "b", true},
-		{Leases{"a": expired, "z": dead}, "", true},
+		{storedLeases{}, "", false},
+		{storedLeases{"b": live, "c": live, "a": expired}, "b", false},
+		{storedLeases{"b": live, "c": live, "a": expired, "z": dead}, "b", true},
+		{storedLeases{"a": expired, "z": dead}, "", true},
 	} {
-		if got := c.leases.Sweeper(noon, testGrace); got != c.sweeper {
+		if got := c.leases.sweeper(noon, testGrace); got != c.sweeper {
 			t.Errorf("of %v %q sweeps, want %q", c.leases, got, c.sweeper)
 		}
-		if got := c.leases.AnyDead(noon, testGrace); got != c.work {
+		if got := c.leases.anyDead(noon, testGrace); got != c.work {
 			t.Errorf("of %v there is something to sweep: %v, want %v", c.leases, got, c.work)
 		}
 	}

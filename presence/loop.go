@@ -17,28 +17,28 @@ func (s *shard) run(ctx context.Context) {
 	renew := time.NewTicker(s.mirror.redis.RenewEvery())
 	defer renew.Stop()
 	defer s.sweeps.Wait()
-	due := false
+	renewDue := false
 	for {
-		err := s.step(ctx, due)
+		err := s.step(ctx, renewDue)
 		if ctx.Err() != nil {
 			s.leave(ctx)
 			return
 		}
 		wake, retry := s.next(err)
-		due = false
+		renewDue = false
 		select {
 		case <-wake:
 		case <-retry:
-			due = true
+			renewDue = true // the call that failed may have been a renewal
 		case <-renew.C:
-			due = true
+			renewDue = true
 		case <-ctx.Done():
 		}
 	}
 }
 
 // next says what the loop waits for after a step, besides the next renewal: for the next mark or, after an
-// error, for the end of a pause.
+// error, for the end of a pause. It counts and logs the error.
 func (s *shard) next(err error) (wake <-chan struct{}, retry <-chan time.Time) {
 	if err == nil {
 		s.failures = 0
@@ -92,17 +92,16 @@ func (s *shard) mirrorAndRenew(ctx context.Context, renewDue bool) error {
 	return nil
 }
 
-// raiseEpoch gives the lease up for lost. In the next step a new incarnation opens one, under which all local
-// users are written again.
+// raiseEpoch gives the lease up for lost. In the next step, after a short pause, a new incarnation opens one.
+// All local users are written again under it.
 func (s *shard) raiseEpoch() {
 	s.mirror.remirrors.Add(1)
 	s.superseded = append(s.superseded, s.incarnation.String())
-	s.incarnation.Epoch++
+	s.incarnation.epoch++
 	s.version, s.versionUncertain = 0, false
 	s.trustedUntil.Store(0)
 	s.lossNoticed.Store(int64(time.Since(s.mirror.started)))
 	s.state.Store(int32(leaseLost))
-	s.writes.signal() // at once, if this is the first failure in a row
 }
 
 // openLease opens the lease of a new incarnation, and marks every local user to be written under it.
@@ -110,7 +109,7 @@ func (s *shard) openLease(ctx context.Context) error {
 	sent := time.Now()
 	answer, err := s.mirror.redis.lease(ctx, s.index, s.incarnation, "", s.mirror.redis.Lease, nil)
 	if errors.Is(err, lua.ErrStaleLease) {
-		s.incarnation.Epoch++ // an earlier attempt got through after all, and wrote nothing under the lease
+		s.incarnation.epoch++ // an earlier attempt got through after all, and wrote nothing under the lease
 		return err
 	}
 	if err != nil {
@@ -157,8 +156,8 @@ func (s *shard) renew(ctx context.Context) error {
 	s.heartbeats.Add(1)
 	s.superseded = nil
 	s.state.Store(int32(leaseHeld))
-	s.sweeper.Store(answer.leases.Sweeper(answer.now, redis.Grace) == s.incarnation.String())
-	if s.sweeper.Load() && answer.leases.AnyDead(answer.now, redis.Grace) {
+	s.sweeper.Store(answer.leases.sweeper(answer.now, redis.Grace) == s.incarnation.String())
+	if s.sweeper.Load() && answer.leases.anyDead(answer.now, redis.Grace) {
 		s.sweeps.Go(func() { s.sweep(ctx) })
 	}
 	if s.index > 0 {
@@ -172,7 +171,7 @@ func (s *shard) renew(ctx context.Context) error {
 	return err
 }
 
-// learn keeps what an answer about the lease tells of Redis and of the other instances.
+// learn keeps what the answer of lease.lua says of Redis and of the other instances.
 func (s *shard) learn(answer leaseAnswer) {
 	if full := answer.full; s.full.Swap(full) != full {
 		s.mirror.log.Warn("redis is full, or no longer", "shard", s.index, "full", full)
@@ -207,12 +206,12 @@ func (s *shard) sweep(ctx context.Context) {
 func (s *shard) leave(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTimeout)
 	defer cancel()
-	if err := s.lastWords(ctx); err != nil {
+	if err := s.flushAndEndLease(ctx); err != nil {
 		s.mirror.log.Warn("leaving without ending the lease", "shard", s.index, "error", err)
 	}
 }
 
-func (s *shard) lastWords(ctx context.Context) error {
+func (s *shard) flushAndEndLease(ctx context.Context) error {
 	if err := s.step(ctx, false); err != nil {
 		return err
 	}

@@ -129,12 +129,12 @@ func (m *Mirror) Retire(ctx context.Context, sockets []*Socket) error {
 	return nil
 }
 
-// MarkDirty has Redis told of a user once more. Call it when Redis turned out to be wrong, for example when a
-// push came for a user who has no socket here.
+// MarkDirty makes the mirror tell Redis of a user once more. Call it when Redis turned out to be wrong, for
+// example when a push came for a user who has no socket here.
 func (m *Mirror) MarkDirty(user string) { m.shardOf(user).writes.mark(user, dirtyUser{}) }
 
-// Remirror has Redis told of all users of a shard once more. Call it when this instance did not get for a
-// while what was sent to it.
+// Remirror makes the mirror tell Redis of all users of a shard once more. Call it when this instance did not
+// get for a while what was sent to it.
 func (m *Mirror) Remirror(shard int) { m.shards[shard].markAllDirty() }
 
 // Incarnation is the one under which the users of a shard are mirrored now, for example 7f3a9c1e.3; empty

@@ -99,7 +99,7 @@ func TestShard_ConfirmsAWriteWithoutAnAnswerByItsVersion(t *testing.T) {
 				}
 				s.versionUncertain = true
 				err := s.step(t.Context(), false)
-				if epoch := s.incarnation.Epoch; err != nil || s.version != version || epoch != 1 {
+				if epoch := s.incarnation.epoch; err != nil || s.version != version || epoch != 1 {
 					t.Errorf("version %d, epoch %d, %v; want %d, 1", s.version, epoch, err, version)
 				}
 				// and the delayed duplicate has no effect
@@ -146,7 +146,7 @@ func TestShard_KeepsItsLeaseWhenOthersUseAnotherNumberOfShards(t *testing.T) {
 		}
 		m.shards[0].leave(t.Context())
 		step, err := c.redis.page(t.Context(), 0, 0, 1)
-		if err != nil || step.at.leases.Status("a.1", step.at.now, c.redis.Grace) == Live {
+		if err != nil || step.at.leases.status("a.1", step.at.now, c.redis.Grace) == live {
 			t.Errorf("it has left, and its lease is %v, %v", step.at.leases, err)
 		}
 	})

@@ -19,7 +19,7 @@ var ErrCursor = errors.New("not a cursor that an earlier page gave")
 // cursor is where a listing stands: before a step of HSCAN, or within one. A step that did not fit on a page
 // is listed by name, so that the next page can take the same step again and go on after the last name.
 type cursor struct {
-	local bool   // among this instance's own users, since Redis could not be asked; only after counts
+	local bool   // Redis could not be asked: the listing is of this instance's own users, and only uses after
 	shard int    // in which the step is
 	step  uint64 // the cursor of HSCAN
 	next  uint64 // where the step led when after was listed. If it leads elsewhere now, the hash was resized

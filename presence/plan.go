@@ -38,11 +38,12 @@ type change struct {
 type decision struct {
 	change
 	write    bool // false: Redis has been told already
-	deferred bool // more than that must not be told yet: decide again when the lease is renewed
+	deferred bool // Redis must not be told yet that the user is gone: decide again at the next renewal
 }
 
-// lateGoodbye is the age at which a goodbye that could not be written is only the end of a grace. Since then
-// the user may have come to another instance and dropped there: that grace must not end.
+// lateGoodbye is how old a goodbye may be to end graces on other instances too. If it could not be written for
+// longer than that, the user may since have come to another instance and dropped there. That grace must not
+// end, so a late goodbye is written as if the user had dropped here.
 const lateGoodbye = backoffMax
 
 // situation is what plan must know besides the user.
@@ -52,13 +53,13 @@ type situation struct {
 	deferOffline bool // see dataLoss.deferOffline
 }
 
-// plan decides what Redis must be told of a user who has this count here. at: with sockets, when the user
-// came; in a grace, when the last socket went.
-func plan(user string, d dirtyUser, count Count, at time.Time, in situation) decision {
-	goodbye := d.leftOnPurpose && in.now.Sub(d.changedAt) < lateGoodbye
+// plan decides what Redis must be told of a user who has this count here. at is when the user came or, in a
+// grace, when the last socket went. For a user who is gone, dirty remembers it.
+func plan(user string, dirty dirtyUser, count Count, at time.Time, in situation) decision {
+	goodbye := dirty.leftOnPurpose && in.now.Sub(dirty.changedAt) < lateGoodbye
 	switch count.Kind {
 	case Gone:
-		at = d.changedAt
+		at = dirty.changedAt
 		if at.IsZero() {
 			at = in.now
 		}
@@ -68,19 +69,19 @@ func plan(user string, d dirtyUser, count Count, at time.Time, in situation) dec
 	case InGrace:
 		// Redis may say offline, for example because this instance hung and its lease expired. Then no grace
 		// begins.
-		if d.mirroredBefore {
+		if dirty.mirroredBefore {
 			count.Kind = graceIfPresent
 		}
-		if d.mirroredBefore && goodbye {
+		if dirty.mirroredBefore && goodbye {
 			count.Kind = leftEarly
 		}
 	}
-	told := change{user, count, at, d.mirroredBefore}
+	told := change{user, count, at, dirty.mirroredBefore}
 	if !in.deferOffline || count.Kind == HasSockets || count.Kind == InGrace {
 		return decision{change: told, write: true}
 	}
 	told.count.Kind = graceIfPresent
-	return decision{change: told, write: d.deferredEpoch != in.epoch, deferred: true}
+	return decision{change: told, write: dirty.deferredEpoch != in.epoch, deferred: true}
 }
 
 // dataLoss is what a shard knows of the last time that Redis lost its data.

@@ -16,7 +16,7 @@ import (
 // snapshot is what the answer of every reading script begins with: Redis' time, and the leases of that time.
 type snapshot struct {
 	now    int64 // ms
-	leases Leases
+	leases storedLeases
 }
 
 func (r Redis) snapshotIn(p *reply) snapshot {
@@ -77,10 +77,10 @@ func (r Redis) instances(ctx context.Context) ([]Record, error) {
 	if reply.err != nil {
 		return nil, reply.err
 	}
-	statuses := map[string]LeaseStatus{} // of each instance: the best of its incarnations
+	statuses := map[string]leaseStatus{} // of each instance: the best of its incarnations
 	for incarnation, lease := range at.leases {
 		instance := instanceOf(incarnation)
-		statuses[instance] = max(statuses[instance], lease.Status(at.now, r.Grace))
+		statuses[instance] = max(statuses[instance], lease.status(at.now, r.Grace))
 	}
 	records := []Record{}
 	for _, text := range texts {
@@ -90,9 +90,9 @@ func (r Redis) instances(ctx context.Context) ([]Record, error) {
 			continue
 		}
 		switch statuses[record.ID] {
-		case Dead:
+		case dead:
 			continue
-		case Expired:
+		case expired:
 			record.State = expiredState(record.State)
 		}
 		records = append(records, record)

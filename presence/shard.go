@@ -30,9 +30,9 @@ type shard struct {
 	mirror *Mirror
 
 	// owned by the run loop
-	incarnation      Incarnation
+	incarnation      incarnation
 	version          int64    // mirror writes that Redis has confirmed under this incarnation's lease
-	versionUncertain bool     // the last write may have got through: read the version before the next
+	versionUncertain bool     // the last write may have got through: the version is read before the next one
 	superseded       []string // earlier incarnations, to be fenced when all users are written under this one
 	failures         int      // in a row
 
@@ -52,7 +52,7 @@ type shard struct {
 }
 
 func newShard(index int, m *Mirror) *shard {
-	s := &shard{index: index, mirror: m, incarnation: Incarnation{m.instance, 1}}
+	s := &shard{index: index, mirror: m, incarnation: incarnation{m.instance, 1}}
 	s.writes.init()
 	return s
 }
@@ -67,7 +67,7 @@ func (s *shard) currentIncarnation() string {
 	return ""
 }
 
-// markAllDirty has Redis told of all local users again.
+// markAllDirty marks all local users, so that Redis is told of them again.
 func (s *shard) markAllDirty() {
 	users := s.mirror.sockets.appendUsers(nil, s.index)
 	s.writes.markAll(users, dirtyUser{mirroredBefore: true})
@@ -99,5 +99,3 @@ func (s *shard) trust(renewalSent time.Time) {
 func (s *shard) trusted(now time.Time) time.Duration {
 	return time.Duration(s.trustedUntil.Load()) - now.Sub(s.mirror.started)
 }
-
-func (s *shard) leaseHeld(now time.Time) bool { return s.trusted(now) > 0 }

@@ -129,12 +129,15 @@ func (s *Sockets) Remove(socket *Socket, onPurpose bool) {
 		return
 	}
 	now, local := time.Now(), stripe.users[socket.User]
-	if local == nil || !slices.Contains(local.sockets, socket) {
+	if local == nil {
+		return
+	}
+	index := slices.Index(local.sockets, socket)
+	if index < 0 {
 		return
 	}
 	s.sockets.Add(-1)
 	counted := local.count()
-	index := slices.Index(local.sockets, socket)
 	local.sockets = slices.Concat(local.sockets[:index], local.sockets[index+1:])
 	if socket.retired {
 		local.retired--

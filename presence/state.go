@@ -13,7 +13,7 @@ const (
 	Offline      State = 0
 	Reconnecting State = 1 // the last socket dropped, or its instance died, and the grace has not run out
 	Online       State = 2 // an owner with a live lease has a socket
-	Unknown      State = 3 // Redis can't be asked
+	Unknown      State = 3 // Redis can't be asked, or has just lost its data
 )
 
 func (s State) String() string {
@@ -53,20 +53,20 @@ func parseEntry(text string) (e entry, ok bool) {
 }
 
 // user says what an entry means at a moment of Redis' clock (ms).
-func (e entry) user(name string, leases Leases, now int64, grace time.Duration) User {
+func (e entry) user(name string, leases storedLeases, now int64, grace time.Duration) User {
 	u := User{Name: name, State: Offline, Instances: []string{}}
 	for _, o := range e.owners {
-		status := leases.Status(o.incarnation, now, grace)
+		status := leases.status(o.incarnation, now, grace)
 		switch {
-		case status == Live && o.sockets > 0:
+		case status == live && o.sockets > 0:
 			u.State = Online
 			u.Sockets += o.sockets
 			u.Instances = append(u.Instances, instanceOf(o.incarnation))
-		case status != Dead && u.State == Offline:
+		case status != dead && u.State == Offline:
 			u.State = Reconnecting
 		}
-		if lease, ok := leases[o.incarnation]; ok && o.sockets > 0 && status != Live {
-			u.LastSeen = max(u.LastSeen, Moment(lease.Deadline)) // it was believed until then
+		if lease, ok := leases[o.incarnation]; ok && o.sockets > 0 && status != live {
+			u.LastSeen = max(u.LastSeen, Moment(lease.deadline)) // it was believed until then
 		}
 	}
 	switch u.State {

@@ -12,11 +12,11 @@ const (
 )
 
 func TestUser_HasTheStateThatFollowsFromTheLeasesOfItsOwners(t *testing.T) {
-	leases := Leases{
-		"live.1":    {Deadline: noon + 5000},
-		"also.1":    {Deadline: noon + 5000},
-		"expired.1": {Deadline: noon - 5000},
-		"dead.1":    {Deadline: noon - 60000},
+	leases := storedLeases{
+		"live.1":    {deadline: noon + 5000},
+		"also.1":    {deadline: noon + 5000},
+		"expired.1": {deadline: noon - 5000},
+		"dead.1":    {deadline: noon - 60000},
 	}
 	online := func(sockets int, instances ...string) User {
 		return User{State: Online, Sockets: sockets, Instances: instances, Since: 7, LastSeen: Moment(noon)}

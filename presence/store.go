@@ -19,15 +19,15 @@ var ErrRedisFull = lua.ErrFull
 type leaseAnswer struct {
 	now    int64 // by Redis' clock, ms
 	full   bool  // Redis has no room for more; the lease is written all the same
-	leases Leases
+	leases storedLeases
 }
 
 // lease opens (version empty), renews or ends (lifetime 0) a lease, and fences earlier incarnations.
 // lua.ErrStaleLease: Redis holds another version of it, or none.
 func (r Redis) lease(
-	ctx context.Context, shard int, own Incarnation, version string, lifetime time.Duration, fenced []string,
+	ctx context.Context, shard int, own incarnation, version string, lifetime time.Duration, fenced []string,
 ) (leaseAnswer, error) {
-	channel := r.Keys.Channels(shard) + own.Instance
+	channel := r.Keys.Channels(shard) + own.instance
 	args := append([]string{own.String(), version, millis(lifetime), millis(r.Grace),
 		r.PublishCommand(), channel, Heartbeat}, fenced...)
 	reply := r.run(ctx, lua.Lease, shard, []string{r.Keys.Leases(shard), r.Keys.Clock(shard)}, args)
@@ -39,7 +39,7 @@ func (r Redis) lease(
 // mirror writes changes under a lease, and renews it. lua.ErrStaleLease: Redis holds another version of it,
 // or none.
 func (r Redis) mirror(
-	ctx context.Context, shard int, own Incarnation, version int64, changes []change,
+	ctx context.Context, shard int, own incarnation, version int64, changes []change,
 ) error {
 	slices.SortStableFunc(changes, mirroredBeforeFirst)
 	before := 0
@@ -72,7 +72,7 @@ func mirroredBeforeFirst(a, b change) int {
 
 // version reads how many writes of mirror.lua Redis has counted under a lease. lua.ErrStaleLease: Redis holds
 // no such lease.
-func (r Redis) version(ctx context.Context, shard int, own Incarnation) (int64, error) {
+func (r Redis) version(ctx context.Context, shard int, own incarnation) (int64, error) {
 	reply := r.do(ctx, shard, r.Client.B().Hget().Key(r.Keys.Leases(shard)).Field(own.String()).Build())
 	text := reply.text()
 	if errors.Is(reply.err, rueidis.Nil) {
@@ -126,7 +126,7 @@ func (r Redis) announce(ctx context.Context, instance, record string) (agreed in
 }
 
 // leasesIn reads incarnation, lease, incarnation, lease, …
-func (r Redis) leasesIn(flat []string) Leases {
+func (r Redis) leasesIn(flat []string) storedLeases {
 	leases, unreadable := parseLeases(flat)
 	r.countUnreadable(unreadable)
 	return leases

@@ -23,7 +23,7 @@ type Counts struct {
 	Written    int `json:"written"`
 	Acked      int `json:"acked"`
 	Dropped    int `json:"dropped"`
-	Gone       int `json:"gone"`
+	Gone       int `json:"gone"`       // closed before the frame was written
 	Unanswered int `json:"unanswered"` // by the deadline, or never
 }
 

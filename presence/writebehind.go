@@ -6,7 +6,8 @@ import (
 	"time"
 )
 
-// writeBehind is the set of users of one shard whose counts Redis must be told, and who waits for that.
+// writeBehind is the set of users of one shard of whom Redis must be told, and the sockets and callers that
+// wait for that.
 //
 //	         a socket comes or goes
 //	                   │
@@ -219,8 +220,8 @@ func (w *writeBehind) advance(seq uint64) (reachable []*Socket) {
 	return reachable
 }
 
-// awaitReachable has a socket's client told when the marks up to a seq are in Redis. It returns false if they
-// are already.
+// awaitReachable remembers a socket whose client must be told when the marks up to a seq are in Redis. It
+// returns false if they are already.
 func (w *writeBehind) awaitReachable(socket *Socket, seq uint64) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
