@@ -40,7 +40,7 @@ begin_writing(leases, clock, now, rewritten)
 local next_version = string.format('%d', version + 1)
 redis.call('HSET', leases, incarnation, string.format('%d %s', now + lifetime, next_version))
 
-local statuses, found = lease_statuses(leases, now, grace)
+local status_of, lease_of = lease_statuses(leases, now, grace)
 local mine = incarnation:match('^[^.]+%.')
 
 local users = {}
@@ -55,10 +55,10 @@ for place, user in ipairs(users) do
   local before, since, others = OFFLINE, sockets > 0 and at or now, ''
   if entry then
     local dead
-    before = entry_state(entry, statuses)
+    before = entry_state(entry, status_of)
     if before ~= OFFLINE then since = math.min(tonumber(entry:match('^%d+')), since) end
-    others, dead = other_owners(entry, statuses, mine, left)
-    if dead then record_last_seen(seen, user, entry, statuses, found) end
+    others, dead = other_owners(entry, status_of, mine, left)
+    if dead then record_last_seen(seen, user, entry, status_of, lease_of) end
     if before == OFFLINE then record_change(log, log_cap, user, 'offline', now) end -- not swept yet
   elseif place <= mirrored_before and not redis.call('ZSCORE', seen, user) then
     before = ONLINE -- Redis lost the entry: coming was logged before, and going was not
@@ -66,10 +66,10 @@ for place, user in ipairs(users) do
 
   local if_present = what == 'grace-if-present' or what == 'left-early'
   local own = sockets > 0 or what == 'grace' or if_present and before ~= OFFLINE
-  local claims = own and others .. ' ' .. incarnation .. ':' .. sockets or others
-  local after = entry_state(claims, statuses)
-  if claims ~= '' then
-    written[#written + 1], written[#written + 2] = user, string.format('%d', since) .. claims
+  local owners_after = own and others .. ' ' .. incarnation .. ':' .. sockets or others
+  local after = entry_state(owners_after, status_of)
+  if owners_after ~= '' then
+    written[#written + 1], written[#written + 2] = user, string.format('%d', since) .. owners_after
   elseif entries[place] then
     removed[#removed + 1] = user
   end

@@ -37,7 +37,8 @@ local numbers, caller, users_at, envelopes_at, frames_at = ARGV[6], ARGV[7], 7, 
 local ONE_INSTANCE, ONE_SOCKET = 4, 4 * 65536 -- in an answer
 local status_of = lease_statuses(leases, redis_now(), grace)
 local entries = redis.call('HMGET', owners, unpack(ARGV, users_at + 1, users_at + count))
-local instances, message_of = {}, {[caller:match('^[^.]+')] = false} -- a message: parts, last frame, taken
+local readings = {} -- text of an entry behind its time → what read_owners returned
+local instances, message_of = {}, {[caller:match('^[^.]+')] = false} -- {parts, frame, taken}; false: none
 local function message_for(incarnation)
   local instance = incarnation:match('^[^.]+')
   if message_of[instance] == nil then
@@ -48,7 +49,6 @@ end
 
 -- Returns the answer (the user's state, until the messages are out), the messages that the user's envelopes
 -- go into, and what each of these adds to the answer if it is taken.
-local readings = {}
 local function read_owners(text)
   local reading = {answer = OFFLINE, messages = {}, adds = {}}
   for incarnation, sockets in text:gmatch(OWNERS) do
