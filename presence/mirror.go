@@ -131,7 +131,12 @@ func (m *Mirror) Retire(ctx context.Context, sockets []*Socket) error {
 
 // MarkDirty makes the mirror tell Redis of a user once more. Call it when Redis turned out to be wrong, for
 // example when a push came for a user who has no socket here.
-func (m *Mirror) MarkDirty(user string) { m.shardOf(user).writes.mark(user, dirtyUser{}) }
+func (m *Mirror) MarkDirty(user string) {
+	// A user who is here was mirrored before, or is still marked as new, and that mark counts. Without this,
+	// a user who has dropped here and then left on another instance would get a new grace.
+	here := m.sockets.Count(user).Kind != Gone
+	m.shardOf(user).writes.mark(user, dirtyUser{mirroredBefore: here})
+}
 
 // Remirror makes the mirror tell Redis of all users of a shard once more. Call it when this instance did not
 // get for a while what was sent to it.

@@ -43,6 +43,23 @@ func TestMirror_ShowsAUserToEveryInstance(t *testing.T) {
 	})
 }
 
+func TestMirror_BeginsNoGraceAnewForAUserWhoIsMarkedByMistake(t *testing.T) {
+	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
+		c := newCluster(t, server, 1)
+		c.redis.Grace = time.Hour
+		a, b := c.startInstance("a"), c.startInstance("b")
+		onA, onB := a.join("alice"), b.join("alice")
+		a.Leave(onA, false)
+		a.waitMirrored()
+		b.Leave(onB, true) // which ends the grace on a
+		b.waitMirrored()
+		a.MarkDirty("alice") // a push came too late
+		a.waitMirrored()
+		a.wantUser("alice", Offline, 0)
+		c.wantLog("alice online", "alice offline")
+	})
+}
+
 func TestMirror_LeavesUsersTheGraceWhenItsInstanceStops(t *testing.T) {
 	redistest.Each(t, func(t *testing.T, server *redistest.Server) {
 		c := newCluster(t, server, 1)
