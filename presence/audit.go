@@ -15,12 +15,12 @@ type Audit struct {
 	Instance      string  `json:"instance"`
 	Users         int     `json:"users"`         // in the instance's own map
 	Entries       int     `json:"entries"`       // in Redis that name this instance
-	Missing       int     `json:"missing"`       // users in the map whom Redis has not, or with another count
-	Ghosts        int     `json:"ghosts"`        // users whom Redis has, and the map lacks
+	Missing       int     `json:"missing"`       // users in the map who are not in Redis, or with another count
+	Ghosts        int     `json:"ghosts"`        // users in Redis who are not in the map
 	OldestSeconds float64 `json:"oldestSeconds"` // since the oldest difference was found; 0: none
 }
 
-// difference is a user of whom Redis and the map disagree.
+// difference is a user about whom Redis and the map disagree.
 type difference struct {
 	user  string
 	ghost bool // Redis has the user here, and the map does not
@@ -126,7 +126,7 @@ func (m *Mirror) remember(differences []difference) (oldest time.Duration) {
 	return oldest
 }
 
-// candidates returns the users of whom Redis and the map seem to disagree, and how many entries name this
+// candidates returns the users about whom Redis and the map seem to disagree, and how many entries name this
 // instance. It compares each of the users with Redis, then each entry that names this instance with the map.
 func (s *shard) candidates(
 	ctx context.Context, users []string, pace func(context.Context) error,
@@ -184,7 +184,7 @@ func (s *shard) confirm(ctx context.Context, candidates []string) (confirmed []d
 }
 
 func (s *shard) confirmSome(ctx context.Context, candidates []string) (confirmed []difference, err error) {
-	before := map[string]Count{} // of the users of whom nothing is on its way to Redis
+	before := map[string]Count{} // of the users about whom nothing is on its way to Redis
 	for _, user := range candidates {
 		if !s.writes.awaitsWrite(user) {
 			before[user] = s.mirror.sockets.Count(user)
@@ -206,8 +206,8 @@ func (s *shard) confirmSome(ctx context.Context, candidates []string) (confirmed
 	return confirmed, nil
 }
 
-// differences returns those of some users of whom Redis does not say what the map says, under the incarnation
-// of now.
+// differences returns those of some users about whom Redis does not say what the map says. Redis must say it
+// under the current incarnation.
 func (s *shard) differences(ctx context.Context, users []string) (different []string, err error) {
 	entries, err := s.mirror.redis.entries(ctx, s.index, users)
 	if err != nil {

@@ -124,7 +124,15 @@
 //
 // # Where to read on
 //
-// sockets.go (the map), plan.go (what Redis is told), writebehind.go (who is dirty), loop.go and flush.go
-// (the loop), lua/mirror.lua (what Redis does), leases.go and state.go (what entries and leases mean),
-// directory.go (reads).
+//	sockets.go, socket.go, graces.go  the map of local sockets, and the time to come back
+//	plan.go, count.go                 the decision what Redis is told of a user
+//	writebehind.go                    the users who are dirty
+//	loop.go, flush.go, shard.go       the loop that tells Redis, and the life of its lease
+//	leases.go, state.go               what leases and entries mean; lua/mirror.lua writes them
+//	writes.go, reads.go, reply.go     the calls of Redis and their answers
+//	redis.go, keys.go                 the door to Redis, and every name in it
+//	mirror.go, record.go, health.go   what other packages call
+//	directory.go, page.go             reads of presence
+//	audit.go                          Redis compared with the map
+//	deliver.go, tracker.go            frames for sockets, and what becomes of them
 package presence

@@ -61,8 +61,8 @@ func NewTracker(ack uuid.UUID, onDone func(Counts)) *Tracker {
 // Ack is the push that clients must confirm, if they must.
 func (t *Tracker) Ack() (push uuid.UUID, wanted bool) { return t.ack, t.ack != uuid.Nil }
 
-// Over says whether the tracker is done: no result is of interest any more.
-func (t *Tracker) Over() bool {
+// Done says whether the tracker is done: no result is of interest any more.
+func (t *Tracker) Done() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.done

@@ -10,7 +10,7 @@ func TestTracker_IsDoneOnceWhenAllResultsAreThere(t *testing.T) {
 	for name, c := range map[string]struct {
 		ack     uuid.UUID
 		results []DeliveryResult // of three sockets
-		over    bool             // before it expires
+		done    bool             // before it expires
 		want    Counts           // when it has expired
 	}{
 		"written, closed, too slow": {uuid.Nil, []DeliveryResult{Written, Closed, Dropped}, true,
@@ -32,8 +32,8 @@ func TestTracker_IsDoneOnceWhenAllResultsAreThere(t *testing.T) {
 			for _, result := range c.results {
 				tracker.Report(result)
 			}
-			if over := tracker.Over(); over != c.over {
-				t.Errorf("over is %v, want %v", over, c.over)
+			if tracker.Done() != c.done {
+				t.Errorf("done before it expires: %v", !c.done)
 			}
 			tracker.Expire()
 			tracker.Report(Written) // too late

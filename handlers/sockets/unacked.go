@@ -37,7 +37,7 @@ func (u *unacked) makeRoom() bool {
 		return true
 	}
 	for push, tracker := range u.pushes {
-		if tracker.Over() {
+		if tracker.Done() {
 			delete(u.pushes, push)
 		}
 	}
