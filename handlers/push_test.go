@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/redis/rueidis"
 
 	"rollcall/fanout"
 	"rollcall/presence"
@@ -17,8 +18,8 @@ import (
 
 const idleShards = 5 // so that all their queues together have more room than requests may wait for reports
 
-// idle is a server whose bus is a real one and does not run. It delivers to sockets on this instance; for all
-// else a push waits, as if Redis did not answer.
+// idle is a server whose bus is a real one, without a Redis. It delivers to sockets on this instance. All else
+// fails once the bus runs (see startAway), and waits if it does not, as if Redis did not answer.
 type idle struct {
 	*Server
 	bus    *fanout.Bus
@@ -28,11 +29,37 @@ type idle struct {
 func startIdle(t *testing.T) idle {
 	t.Helper()
 	o := testOptions(t)
-	redis := presence.Redis{Keys: presence.NewKeys("x", idleShards), Lease: time.Second}
+	client, err := rueidis.NewClient(rueidis.ClientOption{
+		InitAddress: []string{"127.0.0.1:1"}, ForceSingleClient: true, DisableCache: true, DisableRetry: true,
+	})
+	if err == nil {
+		t.Fatal("somebody listens on port 1")
+	}
+	t.Cleanup(client.Close)
+	redis := presence.Redis{
+		Client: client, Keys: presence.NewKeys("x", idleShards), Lease: time.Second, Timeout: time.Second,
+	}
 	mirror, local := presence.NewMirror(presence.MirrorOptions{Redis: redis, Log: o.Log})
 	bus := fanout.NewBus(fanout.Options{Redis: redis, Sockets: local, Mirror: mirror, Log: o.Log})
 	o.Mirror, o.Presence, o.Bus = mirror, mirror.Directory(), bus
 	return idle{NewServer(o), bus, mirror}
+}
+
+// startAway starts an idle server whose bus runs, and finds nobody where Redis should listen.
+func startAway(t *testing.T) idle {
+	t.Helper()
+	s := startIdle(t)
+	ctx, stop := context.WithCancel(t.Context())
+	ran := make(chan struct{})
+	go func() {
+		s.bus.Run(ctx)
+		close(ran)
+	}()
+	t.Cleanup(func() {
+		stop()
+		<-ran
+	})
+	return s
 }
 
 // fakeConn notes what it is sent.
@@ -78,12 +105,12 @@ func (s idle) fill(wait fanout.Wait) {
 }
 
 func TestPush_ReachesSocketsHereWithoutRedisAndSaysPartial(t *testing.T) {
-	s := startIdle(t)
+	s := startAway(t)
 	_, alice := s.connect(t, "alice")
 	const answer = `{"id":"ID","user":"alice","state":"unknown","instances":1,"partial":true`
 	for _, c := range []struct{ path, want string }{
-		{"/push/alice?timeout=1ms", answer + `}`},
-		{"/push/alice?timeout=1ms&wait=written",
+		{"/push/alice?timeout=1s", answer + `}`},
+		{"/push/alice?timeout=1s&wait=written",
 			answer + `,"sockets":{"written":1,"acked":0,"dropped":0,"gone":0,"unanswered":0}}`},
 	} {
 		alice.frames = nil
@@ -93,24 +120,24 @@ func TestPush_ReachesSocketsHereWithoutRedisAndSaysPartial(t *testing.T) {
 			t.Errorf("alice got %q", alice.frames)
 		}
 	}
-	wantProblem(t, s.ask(t, "POST", "/push/bob?timeout=1ms", `{"event":"x"}`, nil),
+	wantProblem(t, s.ask(t, "POST", "/push/bob?timeout=1s", `{"event":"x"}`, nil),
 		503, "redis_unreachable", "try again in a second")
 }
 
 func TestPush_LeavesOutTheExcludedSocket(t *testing.T) {
-	s := startIdle(t)
+	s := startAway(t)
 	id, excluded := s.connect(t, "alice")
 	_, other := s.connect(t, "alice")
-	s.ask(t, "POST", "/push/alice?timeout=1ms", `{"event":"x","exclude":"`+id.String()+`"}`, nil)
+	s.ask(t, "POST", "/push/alice?timeout=1s", `{"event":"x","exclude":"`+id.String()+`"}`, nil)
 	if len(excluded.frames) != 0 || len(other.frames) != 1 {
 		t.Errorf("the excluded socket got %q, the other %q", excluded.frames, other.frames)
 	}
 }
 
 func TestPush_ToManyReachesEachOnceAndAnswersInTheOrderAsked(t *testing.T) {
-	s := startIdle(t)
+	s := startAway(t)
 	_, alice := s.connect(t, "alice")
-	got := s.ask(t, "POST", "/push?timeout=1ms", `{"event":"x","users":["alice","bob","alice"]}`, nil)
+	got := s.ask(t, "POST", "/push?timeout=1s", `{"event":"x","users":["alice","bob","alice"]}`, nil)
 	const aliceAnswer = `{"user":"alice","state":"unknown","instances":1,"partial":true}`
 	const bobAnswer = `{"user":"bob","state":"unknown","instances":0,"error":"redis_unreachable"}`
 	wantAnswer(t, got, 200, `{"id":"ID","results":[`+aliceAnswer+`,`+bobAnswer+`,`+aliceAnswer+`]}`)
@@ -142,7 +169,7 @@ func TestPush_ThatFindsNoRoomIsToldWhichAndWhenToComeAgain(t *testing.T) {
 }
 
 func TestStream_AnswersEachLineByItsRefOrNumber(t *testing.T) {
-	s := startIdle(t)
+	s := startAway(t)
 	_, alice := s.connect(t, "alice")
 	ndjson := http.Header{"Content-Type": {"application/x-ndjson"}}
 	long := strings.Repeat("x", 2000)
@@ -162,7 +189,7 @@ func TestStream_AnswersEachLineByItsRefOrNumber(t *testing.T) {
 		"much data":      {`{"user":"a","event":"x","data":"` + long + `"}`, `{"line":1,"error":`, "is 1024"},
 		"a long line":    {long + long, `{"line":1,"error":"`, "longer than a push may be"},
 	} {
-		got := s.ask(t, "POST", "/push?answers=after&timeout=1ms", c.line, ndjson).Body.String()
+		got := s.ask(t, "POST", "/push?answers=after&timeout=1s", c.line, ndjson).Body.String()
 		answer, end, _ := strings.Cut(got, "\n")
 		if !strings.HasPrefix(answer, c.begins) || !strings.Contains(answer, c.says) ||
 			end != `{"end":"complete","lines":1}`+"\n" {
