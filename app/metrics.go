@@ -101,7 +101,7 @@ func outcomeLabel(outcome fanout.Outcome) string {
 		return "partial"
 	case outcome.Err == nil:
 		return outcome.State.String()
-	case errors.Is(outcome.Err, fanout.ErrBusy), errors.Is(outcome.Err, fanout.ErrAsking):
+	case errors.Is(outcome.Err, fanout.ErrBusy), errors.Is(outcome.Err, fanout.ErrTooManyRequests):
 		return "busy"
 	case errors.Is(outcome.Err, fanout.ErrClosing):
 		return "closing"

@@ -10,8 +10,8 @@ import (
 )
 
 const (
-	auditTime = time.Minute // one audit may take
-	maxAudits = 4           // may be under way at the same time: each looks at every user
+	auditTime = time.Minute // how long one audit may take
+	maxAudits = 4           // how many may be under way at the same time: each looks at every user
 )
 
 // Audit has some instances compare their maps with Redis. unanswered are those that did not listen, or did

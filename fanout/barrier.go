@@ -43,7 +43,7 @@ func await[T any](ctx context.Context, c <-chan T) error {
 	}
 }
 
-// mark is passed when everything that waited for workers when it was set is done.
+// mark is set behind everything that waits for workers at that moment. It is passed when all of that is done.
 type mark struct {
 	open   atomic.Int64  // users who have it in their backlog
 	passed chan struct{} // closed then

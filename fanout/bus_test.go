@@ -25,10 +25,10 @@ func TestBus_RefusesWhatNeedsRepliesWhenTooManyRequestsArePending(t *testing.T) 
 		}
 	}
 	push := Push{User: "alice", Frame: []byte("x"), Wait: Written}
-	if got := a.bus.push(t.Context(), push); got.Err != ErrAsking {
+	if got := a.bus.push(t.Context(), push); got.Err != ErrTooManyRequests {
 		t.Errorf("push: %+v", got)
 	}
-	if got := a.bus.Kick(t.Context(), "alice", uuid.Nil, ""); got.Err != ErrAsking {
+	if got := a.bus.Kick(t.Context(), "alice", uuid.Nil, ""); got.Err != ErrTooManyRequests {
 		t.Errorf("kick: %+v", got)
 	}
 	_, emitted := a.bus.Emit(t.Context(), Emit{Frame: []byte("x"), Wait: Written})
@@ -37,7 +37,7 @@ func TestBus_RefusesWhatNeedsRepliesWhenTooManyRequestsArePending(t *testing.T) 
 	for name, err := range map[string]error{
 		"emit": emitted, "kick of a socket": kicked, "audit": audited, "barrier": a.bus.Barrier(t.Context()),
 	} {
-		if err != ErrAsking {
+		if err != ErrTooManyRequests {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -10,8 +10,9 @@ import (
 // emitterQueue is how many emits may wait for the emitter, besides receiveBytes of them.
 const emitterQueue = 8192
 
-// At most so many emits, and so many bytes unless it is a single one, share a walk over the sockets. The walk
-// takes no longer for it, and the sockets' buffers can take as much.
+// emitBatch and emitBatchBytes are how many emits, and how many bytes, may share a walk over the sockets. (A
+// single emit may have more bytes.) So much fits into the buffer of a socket, so the walk takes hardly
+// longer than with one emit.
 const (
 	emitBatch      = 64
 	emitBatchBytes = 64 << 10
@@ -28,8 +29,8 @@ type emitter struct {
 	queued atomic.Int64 // bytes of what waits in it
 }
 
-// emitJob is something that waits for the emitter. All fields may be nil: then it is a mark, which tells that
-// everything before it is delivered.
+// emitJob is something that waits for the emitter. With done alone it is a mark: when done is closed, everything
+// before it is delivered.
 type emitJob struct {
 	emit *presence.Emit
 	walk func()        // something else that looks at all sockets

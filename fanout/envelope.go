@@ -45,8 +45,8 @@ import (
 //	 2 emit, all       frame; request, within and id if the sender waits for a report
 //	 3 emit, auth.     the same, for sockets that have a user
 //	 4 audit           request. The receiver compares its map with Redis and replies with the result as JSON
-//	 5 reply           request, frame. The frame is an audit, a report (see report.append), or for nobody: a
-//	                   barrier waits for the envelope itself
+//	 5 reply           request, frame. The frame is an audit, a report (see report.append), or empty if a
+//	                   barrier has sent it to its own instance
 //	 6 kick user       user, exclude, request, within; the frame is the reason, as text
 //	 7 kick socket     exclude, which here is the socket to close; request, within; the frame is the reason
 //	 8 batch           request, which here is the number of the batch. First in each message that push.lua

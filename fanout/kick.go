@@ -8,8 +8,8 @@ import (
 	"rollcall/presence"
 )
 
-// CloseKicked is the close code of a socket that was kicked: do not come back.
-const CloseKicked = 4003
+// closeKicked is the close code of a socket that was kicked: do not come back.
+const closeKicked = 4003
 
 // Kick closes the sockets of a user on all instances, except one socket (uuid.Nil: except none). It goes the
 // way of a push. The outcome's Sockets.Written says how many were closed.
@@ -22,7 +22,7 @@ func (b *Bus) Kick(ctx context.Context, user string, except uuid.UUID, reason st
 func (b *Bus) KickSocket(ctx context.Context, id uuid.UUID, reason string) (Outcome, error) {
 	e := envelope{kind: kindKickSocket, sender: b.instance, exclude: id, frame: []byte(reason)}
 	return b.broadcast(ctx, b.redis.Keys.All(), e, true, func(tracker *presence.Tracker) int {
-		return b.sockets.Find(id).Close(uuid.Nil, CloseKicked, reason, tracker)
+		return b.sockets.Find(id).Close(uuid.Nil, closeKicked, reason, tracker)
 	})
 }
 
@@ -40,7 +40,7 @@ func (b *Bus) receiveKickSocket(e envelope) {
 func (b *Bus) findAndKick(e envelope) {
 	found := b.sockets.Find(e.exclude)
 	if len(found) == 0 {
-		found.Close(uuid.Nil, CloseKicked, "", b.newTracker(0, e, e.within)) // reports that there was none
+		found.Close(uuid.Nil, closeKicked, "", b.newTracker(0, e, e.within)) // reports that there was none
 		return
 	}
 	e.user = found[0].User // empty if it is anonymous: all anonymous sockets take turns as one user

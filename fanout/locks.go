@@ -2,8 +2,8 @@ package fanout
 
 import "sync"
 
-// userLocks has a mutex for each user to whom somebody pushes at this moment. Who holds a user's lock
-// delivers to the local sockets and enqueues in one atomic step, so both see pushes in the same order. Each
+// userLocks has a mutex for each user to whom somebody pushes at this moment. Whoever holds a
+// user's lock delivers to the local sockets and enqueues in one atomic step, so both see pushes in the same order. Each
 // user has a lock of their own, rather than one of a few that users share: alice, who has thousands of
 // sockets here, must not hold up the pushes to bob.
 type userLocks struct {
@@ -17,7 +17,7 @@ type userLock struct {
 	user string
 
 	// guarded by the userLocks' mu
-	callers int // who hold it, or wait for it; with the last of them it is forgotten
+	callers int // how many hold it or wait for it; the last of them deletes it
 }
 
 func (l *userLocks) lock(user string) *userLock {

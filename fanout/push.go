@@ -45,22 +45,22 @@ type Outcome struct {
 	Instances int             // how many took it
 	Partial   bool            // only this instance took it: Redis was out of reach
 	Sockets   presence.Counts // only if the caller waits for more than Routed
-	// Err is ErrUnreachable, ErrBusy, ErrAsking, ErrClosing or a context's error. With ErrUnreachable the
+	// Err is ErrUnreachable, ErrBusy, ErrTooManyRequests, ErrClosing or a context's error. With ErrUnreachable the
 	// push may have been sent, or may be sent later; with any other nothing was sent.
 	Err error
 }
 
 // Errors of an Outcome.
 var (
-	ErrUnreachable = errors.New("fanout: redis is out of reach") // or it has lost what it held
-	ErrBusy        = errors.New("fanout: too many pushes are waiting for redis")
-	ErrAsking      = errors.New("fanout: too many requests are waiting for replies")
-	ErrClosing     = errors.New("fanout: this instance is shutting down")
+	ErrUnreachable     = errors.New("fanout: redis is out of reach") // or it has lost what it held
+	ErrBusy            = errors.New("fanout: too many pushes are waiting for redis")
+	ErrTooManyRequests = errors.New("fanout: too many requests are waiting for replies")
+	ErrClosing         = errors.New("fanout: this instance is shutting down")
 )
 
-// Begin sends pushes on their way, each behind all that this instance took earlier for the same user, and
-// does not wait. Owners may take until a moment to report what became of a push. What is not even sent by
-// then is given up. The ticket must be waited with.
+// Begin sends pushes on their way and does not wait. Each push stays behind all that this instance took
+// earlier for the same user. until is when the caller stops waiting for reports. A push that has not even been
+// sent by then is given up. The caller must call Wait of the ticket.
 func (b *Bus) Begin(pushes []Push, until time.Time) *Ticket {
 	t := newTicket(pushes, until, b.meter)
 	for i := range t.pushes {
@@ -74,7 +74,7 @@ func (b *Bus) Begin(pushes []Push, until time.Time) *Ticket {
 func (b *Bus) deliverHere(p *pendingPush) (took int) {
 	sockets, tracker := b.sockets.Of(p.push.User), p.tracker()
 	if p.push.kick {
-		return sockets.Close(p.push.Exclude, CloseKicked, string(p.push.Frame), tracker)
+		return sockets.Close(p.push.Exclude, closeKicked, string(p.push.Frame), tracker)
 	}
 	message := presence.Message{Frame: p.push.Frame, Shared: p.push.Shared, Tracker: tracker}
 	return sockets.Deliver(p.push.Exclude, message)

@@ -100,7 +100,7 @@ func (b *Bus) start(j *job) presence.Walk {
 	case j.mark != nil:
 		return presence.Walk{}
 	case j.only != nil:
-		return presence.List{j.only}.Closing(uuid.Nil, CloseKicked, string(j.frame), b.trackerOf(0, j))
+		return presence.List{j.only}.Closing(uuid.Nil, closeKicked, string(j.frame), b.trackerOf(0, j))
 	}
 	sockets := b.sockets.Of(j.user)
 	if len(sockets) == 0 {
@@ -109,7 +109,7 @@ func (b *Bus) start(j *job) presence.Walk {
 	}
 	tracker := b.trackerOf(b.redis.Keys.ShardOf(j.user), j)
 	if j.kind == kindKickUser {
-		return sockets.Closing(j.exclude, CloseKicked, string(j.frame), tracker)
+		return sockets.Closing(j.exclude, closeKicked, string(j.frame), tracker)
 	}
 	return sockets.Sending(j.exclude, presence.Message{Frame: j.frame, Shared: j.shared, Tracker: tracker})
 }

@@ -14,7 +14,7 @@ import (
 // report is what an instance replies about a push, an emit or a kick: what became of it at its sockets.
 type report struct {
 	counts presence.Counts
-	absent bool // the instance was sent a push for a user of whom it has no socket any more
+	absent bool // the instance was sent a push for a user who has no socket there any more
 }
 
 // append appends the wire form, which is the frame of the reply: 1 if absent, else 0, and then the counts.
@@ -57,7 +57,7 @@ type collector struct {
 	requests *pendingRequests
 	number   uint64            // of the request for reports
 	tracker  *presence.Tracker // of the local sockets; nil: what becomes of it there is not counted
-	acked    bool              // what is written counts as unanswered too until it is confirmed
+	acked    bool              // a socket written to also counts as unanswered until its client confirms
 	done     chan struct{}     // closed when all reports are there
 
 	mu sync.Mutex
@@ -69,12 +69,12 @@ type collector struct {
 	sockets  int  // how many sockets of the user these have, as push.lua saw it
 	reported int  // owners that have reported
 	absent   int  // of these, owners that have no socket of the user any more
-	told     int  // sockets of which these have reported
+	known    int  // sockets whose result these have reported
 }
 
 // newCollector registers a request for reports. id is what clients must confirm; uuid.Nil if they need not.
-// user is the one whose clients have caused it; empty if a backend has. The caller must wait, or remove the
-// request.
+// user is the user whose client has caused it; empty if a backend has. The caller must call wait, or remove
+// the request.
 func newCollector(requests *pendingRequests, id uuid.UUID, user string) (*collector, error) {
 	c := &collector{requests: requests, acked: id != uuid.Nil, done: make(chan struct{})}
 	c.tracker = presence.NewTracker(id, c.onLocal)
@@ -133,9 +133,9 @@ func (c *collector) onReply(reply envelope) {
 	if r.absent {
 		c.absent++
 	}
-	c.told += r.counts.Written + r.counts.Dropped + r.counts.Gone
-	if !c.acked { // or it is among those written
-		c.told += r.counts.Unanswered
+	c.known += r.counts.Written + r.counts.Dropped + r.counts.Gone
+	if !c.acked { // else each unanswered one is among those written
+		c.known += r.counts.Unanswered
 	}
 	c.closeIfDoneLocked()
 }
@@ -165,20 +165,20 @@ func (c *collector) wait(ctx context.Context) (counts presence.Counts, absent in
 	return c.result()
 }
 
-// result counts what is known by now. Sockets that push.lua saw and nobody has reported of are unanswered
-// while owners are silent: at least one for each of these. If all owners have reported, they are gone: they
-// were at the owners that are absent, at least one at each of these.
+// result counts what is known by now. push.lua may have seen more sockets than the owners have reported. While
+// some owners are silent, the missing sockets count as unanswered, at least one for each silent owner. If all
+// owners have reported, the missing ones were at absent owners: they count as gone, at least one for each.
 func (c *collector) result() (counts presence.Counts, absent int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	counts = c.counts
-	silent, untold := c.owners-c.reported, c.sockets-c.told
+	silent, missing := c.owners-c.reported, c.sockets-c.known
 	switch {
 	case silent > 0:
 		counts.Gone += c.absent
-		counts.Unanswered += max(silent, untold-c.absent)
+		counts.Unanswered += max(silent, missing-c.absent)
 	case c.absent > 0:
-		counts.Gone += max(c.absent, untold)
+		counts.Gone += max(c.absent, missing)
 	}
 	return counts, c.absent
 }

@@ -5,9 +5,9 @@ import (
 	"sync/atomic"
 )
 
-// maxRequests is how many requests may wait for replies; more are refused with ErrAsking. One costs some 500
-// bytes. A quarter of them may be about what clients have caused, and a quarter of those about one user: an
-// owner that cannot keep up with mallory must not keep alice from being asked about.
+// maxRequests is how many requests may wait for replies; more are refused with ErrTooManyRequests. One costs some 500
+// bytes. What clients have caused may take a quarter of them, and what the clients of one user have caused a
+// quarter of that. So while an owner can't keep up with mallory, the others still get their reports.
 const (
 	maxRequests       = 32768
 	maxClientRequests = maxRequests / 4
@@ -24,30 +24,30 @@ type pendingRequests struct {
 	// mu guards the following
 	last    uint64
 	pending map[uint64]request
-	clients int            // of the pending ones, how many clients have caused
-	byUser  map[string]int // of those, how many are about each user
+	clients int            // how many of the pending ones clients have caused
+	byUser  map[string]int // how many of these the clients of each user have caused
 }
 
 type request struct {
 	onReply func(reply envelope)
-	user    string // whose clients have caused it; empty: a backend has
+	user    string // whose client has caused it; empty: a backend has
 }
 
 // register returns the number of a new request. onReply gets the replies, on the goroutine of a subscription:
-// it must not block. user is the one whose clients have caused the request; empty if a backend has. When
-// nobody waits for replies any more, remove must be called.
+// it must not block. user is the user whose client has caused the request; empty if a backend has. When nobody
+// waits for replies any more, remove must be called.
 func (r *pendingRequests) register(onReply func(reply envelope), user string) (number uint64, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if len(r.pending) >= maxRequests {
-		return 0, ErrAsking
+		return 0, ErrTooManyRequests
 	}
 	if r.pending == nil {
 		r.pending, r.byUser = map[uint64]request{}, map[string]int{}
 	}
 	if user != "" {
 		if r.clients >= maxClientRequests || r.byUser[user] >= maxUserRequests {
-			return 0, ErrAsking
+			return 0, ErrTooManyRequests
 		}
 		r.clients++
 		r.byUser[user]++

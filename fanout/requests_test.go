@@ -35,7 +35,7 @@ func TestPendingRequests_KeepRoomForOtherUsersAndForBackends(t *testing.T) {
 			switch _, err := r.register(nil, user); err {
 			case nil:
 				registered++
-			case ErrAsking:
+			case ErrTooManyRequests:
 				return registered
 			default:
 				t.Fatal(err)

@@ -16,7 +16,7 @@ import (
 
 const (
 	closeTime = time.Second           // to route what is queued when the bus stops
-	lateCheck = 10 * time.Millisecond // between looks at whose time is over, while a call hangs
+	lateCheck = 10 * time.Millisecond // how often checkLate looks while a call hangs
 )
 
 // shardRouter routes the pushes of one shard. One call of push.lua is under way at a time. Pushes that come
@@ -28,12 +28,13 @@ type shardRouter struct {
 	locks userLocks
 	queue *shardQueue
 
+	late *time.Timer // runs checkLate while a call is under way; else it is stopped
+
 	// owned by the run loop
 	failing  bool   // the last call failed
 	sequence uint64 // number of the last batch
 
-	calling atomic.Bool // a call is under way
-	late    *time.Timer // runs checkLate while a call is under way; else it is stopped
+	calling atomic.Bool // a call is under way; checkLate reads it
 }
 
 func newShardRouter(b *Bus, shard int) *shardRouter {

@@ -45,7 +45,7 @@ type pushState int
 const (
 	waiting   pushState = iota // not sent yet: it can be given up
 	sent                       // in a call of push.lua: only its answer tells whether it had an effect
-	completed                  // its outcome is final, but for what the collector adds
+	completed                  // its outcome is final, except for what the collector adds
 )
 
 func newTicket(pushes []Push, until time.Time, meter Meter) *Ticket {

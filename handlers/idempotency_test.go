@@ -26,7 +26,7 @@ func TestIdempotent_TellsErrorsAfterWhichAPushMayHaveBeenSent(t *testing.T) {
 	for err, mayHaveHappened := range map[error]bool{
 		fanout.ErrUnreachable: true,
 		fanout.ErrBusy:        false,
-		fanout.ErrAsking:      false,
+		fanout.ErrTooManyRequests:      false,
 		fanout.ErrClosing:     false,
 		context.Canceled:      false,
 	} {

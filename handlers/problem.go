@@ -64,7 +64,7 @@ var problems = []struct {
 			"nothing was sent, try again in a second")},
 	{fanout.ErrBusy, problem(http.StatusServiceUnavailable, "busy",
 		"the push queue is full; nothing was sent, try again in a second")},
-	{fanout.ErrAsking, problem(http.StatusServiceUnavailable, "busy",
+	{fanout.ErrTooManyRequests, problem(http.StatusServiceUnavailable, "busy",
 		"too many requests wait for delivery reports of other instances; nothing was sent, "+
 			"try again in a second, or without wait")},
 	{fanout.ErrClosing, problem(http.StatusServiceUnavailable, "draining",

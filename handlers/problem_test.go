@@ -21,7 +21,7 @@ func TestProblem_OfEachErrorSaysWhatWasDoneAndWhenToComeAgain(t *testing.T) {
 		comeAgain  bool
 	}{
 		{fanout.ErrBusy, 503, "busy", "nothing was sent", true},
-		{fanout.ErrAsking, 503, "busy", "nothing was sent", true},
+		{fanout.ErrTooManyRequests, 503, "busy", "nothing was sent", true},
 		{fanout.ErrClosing, 503, "draining", "nothing was sent", true},
 		{fanout.ErrUnreachable, 503, "redis_unreachable", "may or may not", true},
 		{context.DeadlineExceeded, 503, "redis_unreachable", "out of reach", true},
