@@ -6,8 +6,8 @@ import (
 	"github.com/labstack/echo/v4"
 )
 
-// readiness gives the reason, in words, for which a part makes this instance not ready; empty if there is
-// none.
+// readiness says, in words, why a part of this instance does not work as it should; empty if it does. For the
+// bus this makes the instance not ready; for the mirror it is only a warning: see readyz.
 type readiness interface{ NotReadyReason() string }
 
 // Readiness says why an instance should get no traffic.

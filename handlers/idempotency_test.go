@@ -24,11 +24,11 @@ func (d *doEach) Do(_ context.Context, _ string, _ []byte, do func() ([]byte, er
 
 func TestIdempotent_TellsErrorsAfterWhichAPushMayHaveBeenSent(t *testing.T) {
 	for err, mayHaveHappened := range map[error]bool{
-		fanout.ErrUnreachable: true,
-		fanout.ErrBusy:        false,
-		fanout.ErrTooManyRequests:      false,
-		fanout.ErrClosing:     false,
-		context.Canceled:      false,
+		fanout.ErrUnreachable:     true,
+		fanout.ErrBusy:            false,
+		fanout.ErrTooManyRequests: false,
+		fanout.ErrClosing:         false,
+		context.Canceled:          false,
 	} {
 		results := &doEach{}
 		s := &Server{options: Options{Results: results, MaxMessageBytes: 100}}

@@ -3,12 +3,13 @@ package handlers
 import (
 	"context"
 	"net/http"
-	"rollcall/presence"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/labstack/echo/v4"
+
+	"rollcall/presence"
 )
 
 // auditor lets instances compare their own sockets with Redis.

@@ -112,13 +112,13 @@ func (s *Server) stream(c echo.Context) error {
 				"try again in a second, or on another instance", maxStreams)
 	}
 	defer s.streams.Add(-1)
-	one := s.newStream(http.NewResponseController(c.Response()), wait, timeout)
-	if one.after = after != ""; !one.after {
-		if err := one.beginDuplex(c); err != nil {
+	opened := s.newStream(http.NewResponseController(c.Response()), wait, timeout)
+	if opened.after = after != ""; !opened.after {
+		if err := opened.beginDuplex(c); err != nil {
 			return err
 		}
 	}
-	one.run(c)
+	opened.run(c)
 	return nil
 }
 
@@ -170,7 +170,7 @@ func (s *stream) run(c echo.Context) {
 type timedBody struct {
 	io.Reader
 	*stream
-	canceled func() error // not nil: nobody waits for the lines
+	canceled func() error // returns an error if nobody waits for the lines any more
 }
 
 func (b timedBody) Read(p []byte) (int, error) {

@@ -12,7 +12,7 @@ import (
 // Limits hold for each connection of a Group, except where it says otherwise.
 type Limits struct {
 	Backlog int           // bytes that wait for the client; it is closed beyond that
-	Stall   time.Duration // how long the client's side may take nothing of the backlog. See Conn.send
+	Stall   time.Duration // how long the client's side may take nothing of the backlog. See Conn.sendAll
 
 	MessageTime  time.Duration // for a message to arrive, from its first byte on
 	MessageBytes int64         // of a message with the heads of its frames and control frames between; 0: any

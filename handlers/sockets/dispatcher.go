@@ -20,8 +20,8 @@ const handlerTime = 30 * time.Second
 const (
 	noSuchEvent  = "unknown" // instead of the handler's name
 	eventDone    = "ok"
-	eventRefused = "refused" // the client's mistake, of which it was told
-	eventFailed  = "failed"  // ours, or a panic
+	eventRefused = "refused" // a mistake of the client, which was told what it is
+	eventFailed  = "failed"  // a mistake of ours, or a panic
 )
 
 // dispatcher brings clients' messages to their handlers.

@@ -3,8 +3,8 @@
 //
 // # A socket's life
 //
-// [Server.Serve] upgrades a request and shows the hand-over between the goroutines of it. From then on a
-// socket has one goroutine: its reader, which Melody runs. Whoever sends to a socket writes by itself. What
+// [Server.Serve] upgrades a request; its comment shows how two goroutines hand over. From then on a socket has
+// one goroutine: its reader, which Melody runs. Whoever sends to a socket writes by itself. What
 // the client has not taken yet waits in the socket's outbox, with a cap; at the cap the client is too slow,
 // and its socket is closed with 4290. The connection under it, package nbconn, never lets a writer wait.
 // Nothing else costs an idle socket anything, besides a ping in every period: see [Server.Run].
@@ -23,7 +23,7 @@
 //	gorilla/websocket   while a frame is written
 //	nbconn.Conn         see there
 //
-// The registry's lock is never held together with another. Trackers are told under no lock of ours.
+// The registry's lock is never held together with another. No lock of ours is held when a tracker is called.
 //
 // # The protocol on /ws
 //

@@ -14,9 +14,10 @@ import (
 const (
 	// drainBatches is in how many batches sockets are closed.
 	drainBatches = 20
-	// withdrawTime is the longest that a batch of clients is kept for Redis to know that they go.
+	// withdrawTime is how long a batch of clients is kept at most, until Redis shows that they leave.
 	withdrawTime = time.Second
-	// cutTime is for the handlers of a socket to notice that it is cut and that their context has ended.
+	// cutTime is how long Drain waits for handlers after it has cut their sockets. They should notice that, and
+	// that their context has ended.
 	cutTime = time.Second
 	// reconnectSpread is the time over which clients that are told to go together come back.
 	reconnectSpread = time.Second
@@ -49,7 +50,7 @@ func (s *Server) Drain(ctx context.Context, over time.Duration) {
 func (s *Server) sendAllAway(ctx context.Context, over time.Duration) {
 	all := s.registry.all()
 	size := max(1, (len(all)+drainBatches-1)/drainBatches)
-	withdrawn := true
+	withdrawn := true // so far
 	for len(all) > 0 {
 		batch := all[:min(size, len(all))]
 		all = all[len(batch):]

@@ -61,8 +61,8 @@ type outbox struct {
 	unacked    unacked
 }
 
-// push takes messages, all or none, and reports to their trackers what becomes of them. full: there was no
-// room; the outbox is sealed now.
+// push takes messages, all or none, and reports to their trackers what becomes of them. If there was no room,
+// full is true, and the outbox is sealed now.
 func (o *outbox) push(messages []presence.Message) (taken, full bool) {
 	var notify notifications
 	defer func() { notify.send() }()
@@ -139,7 +139,7 @@ func (o *outbox) isSealed() bool {
 	return o.sealed
 }
 
-// ack is called when the client has confirmed a push. awaited: somebody waits for that.
+// ack is called when the client has confirmed a push. awaited says whether somebody waits for that.
 func (o *outbox) ack(push uuid.UUID) (awaited bool) {
 	var notify notifications
 	defer func() { notify.send() }()

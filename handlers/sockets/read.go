@@ -20,14 +20,15 @@ const (
 	// frameSlack is what a message may have on the wire beyond that. It may come in many frames, but empty
 	// ones cost time to read.
 	frameSlack = 64 << 10
-	// messageTime is for a message to arrive, from its first frame on. Pings and pongs between its frames do
+	// messageTime is how long a message may take to arrive, from its first frame on. Pings and pongs between its frames do
 	// not extend it.
 	messageTime = 10 * time.Second
 	// unfinishedBytes is the most that an instance keeps of large messages whose end has not come yet.
 	unfinishedBytes = 64 << 20
 	// lingerBytes is the most that is read after a close frame, so that the client can read that frame.
 	lingerBytes = 1 << 20
-	// ackBytes is more than a confirmation has, unless the client has padded it.
+	// ackBytes is the longest frame that takeAck looks into. A confirmation is shorter, unless the client has
+	// padded it.
 	ackBytes = 256
 
 	closeTooManyFrames = 4102 // the client sent too many frames for too long

@@ -58,7 +58,7 @@ func (u *unacked) written(messages []presence.Message, notify *notifications) {
 }
 
 // ack adds what became of a push that the client has confirmed. The message may be among those that wait: the
-// client can be faster than the notice that it was written. awaited: somebody waits for the confirmation.
+// client can be faster than the notice that it was written. awaited says whether somebody waits for that.
 func (u *unacked) ack(push uuid.UUID, waiting []presence.Message, notify *notifications) (awaited bool) {
 	tracker, ok := u.pushes[push]
 	if !ok {
