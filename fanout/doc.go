@@ -57,6 +57,6 @@
 //	user lock → pendingRequests
 //	user lock → presence.Tracker
 //
-// A tracker calls back, into a collector or a replyBatcher, when it has released its own mutex. A worker calls
-// no other part while it holds its mutex.
+// A tracker calls back, into a collector or a replyBatcher, when it has released its own mutex. A worker
+// calls no other part while it holds its mutex.
 package fanout

@@ -29,8 +29,8 @@ type emitter struct {
 	queued atomic.Int64 // bytes of what waits in it
 }
 
-// emitJob is something that waits for the emitter. With done alone it is a mark: when done is closed, everything
-// before it is delivered.
+// emitJob is something that waits for the emitter. With done alone it is a mark: when done is closed,
+// everything before it is delivered.
 type emitJob struct {
 	emit *presence.Emit
 	walk func()        // something else that looks at all sockets

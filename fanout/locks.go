@@ -2,8 +2,8 @@ package fanout
 
 import "sync"
 
-// userLocks has a mutex for each user to whom somebody pushes at this moment. Whoever holds a
-// user's lock delivers to the local sockets and enqueues in one atomic step, so both see pushes in the same order. Each
+// userLocks has a mutex for each user to whom somebody pushes at this moment. Whoever holds a user's lock
+// delivers to the local sockets and enqueues in one atomic step, so both see pushes in the same order. Each
 // user has a lock of their own, rather than one of a few that users share: alice, who has thousands of
 // sockets here, must not hold up the pushes to bob.
 type userLocks struct {

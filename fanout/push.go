@@ -45,8 +45,8 @@ type Outcome struct {
 	Instances int             // how many took it
 	Partial   bool            // only this instance took it: Redis was out of reach
 	Sockets   presence.Counts // only if the caller waits for more than Routed
-	// Err is ErrUnreachable, ErrBusy, ErrTooManyRequests, ErrClosing or a context's error. With ErrUnreachable the
-	// push may have been sent, or may be sent later; with any other nothing was sent.
+	// Err is ErrUnreachable, ErrBusy, ErrTooManyRequests, ErrClosing or a context's error. With
+	// ErrUnreachable the push may have been sent, or may be sent later; with any other nothing was sent.
 	Err error
 }
 
@@ -59,8 +59,8 @@ var (
 )
 
 // Begin sends pushes on their way and does not wait. Each push stays behind all that this instance took
-// earlier for the same user. until is when the caller stops waiting for reports. A push that has not even been
-// sent by then is given up. The caller must call Wait of the ticket.
+// earlier for the same user. until is when the caller stops waiting for reports. A push that has not even
+// been sent by then is given up. The caller must call Wait of the ticket.
 func (b *Bus) Begin(pushes []Push, until time.Time) *Ticket {
 	t := newTicket(pushes, until, b.meter)
 	for i := range t.pushes {

@@ -16,8 +16,8 @@ func (b *Bus) reply(shard int, request envelope, frame []byte) {
 	b.replies[shard].send(channel, reply)
 }
 
-// replyBytes is how much may wait to be sent in a shard. At the cap a reply is dropped and counted. The instance
-// that waits for it then counts this one as unanswered.
+// replyBytes is how much may wait to be sent in a shard. At the cap a reply is dropped and counted. The
+// instance that waits for it then counts this one as unanswered.
 const replyBytes = 4 << 20
 
 // replyBatcher sends replies of one shard to the instances that wait for them. All replies that wait at the

@@ -165,9 +165,10 @@ func (c *collector) wait(ctx context.Context) (counts presence.Counts, absent in
 	return c.result()
 }
 
-// result counts what is known by now. push.lua may have seen more sockets than the owners have reported. While
-// some owners are silent, the missing sockets count as unanswered, at least one for each silent owner. If all
-// owners have reported, the missing ones were at absent owners: they count as gone, at least one for each.
+// result counts what is known by now. push.lua may have seen more sockets than the owners have reported.
+// While some owners are silent, the missing sockets count as unanswered, at least one for each silent owner.
+// If all owners have reported, the missing ones were at absent owners: they count as gone, at least one for
+// each.
 func (c *collector) result() (counts presence.Counts, absent int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -5,9 +5,9 @@ import (
 	"sync/atomic"
 )
 
-// maxRequests is how many requests may wait for replies; more are refused with ErrTooManyRequests. One costs some 500
-// bytes. What clients have caused may take a quarter of them, and what the clients of one user have caused a
-// quarter of that. So while an owner can't keep up with mallory, the others still get their reports.
+// maxRequests is how many requests may wait for replies; more are refused with ErrTooManyRequests. One costs
+// some 500 bytes. What clients have caused may take a quarter of them, and what the clients of one user have
+// caused a quarter of that. So while an owner can't keep up with mallory, the others still get their reports.
 const (
 	maxRequests       = 32768
 	maxClientRequests = maxRequests / 4
@@ -34,8 +34,8 @@ type request struct {
 }
 
 // register returns the number of a new request. onReply gets the replies, on the goroutine of a subscription:
-// it must not block. user is the user whose client has caused the request; empty if a backend has. When nobody
-// waits for replies any more, remove must be called.
+// it must not block. user is the user whose client has caused the request; empty if a backend has. When
+// nobody waits for replies any more, remove must be called.
 func (r *pendingRequests) register(onReply func(reply envelope), user string) (number uint64, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -7,10 +7,11 @@ import (
 	"rollcall/presence"
 )
 
-// The caps of what other instances have sent and what waits for the sockets here. What finds no room is dropped
-// and counted: to wait for room would stall the subscription, and with it everybody. All users together may have
-// receiveBytes. One user may have at most as many bytes as are free. So a user to whom too much is pushed loses
-// pushes of their own, and however many such users there are, some room stays free for the others.
+// The caps of what other instances have sent and what waits for the sockets here. What finds no room is
+// dropped and counted: to wait for room would stall the subscription, and with it everybody. All users
+// together may have receiveBytes. One user may have at most as many bytes as are free. So a user to whom too
+// much is pushed loses pushes of their own, and however many such users there are, some room stays free for
+// the others.
 //
 // Why a push waits in a shardQueue where it is accepted, and once more at its owner: the first queue waits
 // for Redis and is one for all users of a shard, because they share a call. The second waits for sockets and

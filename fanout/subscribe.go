@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	resubscribe = 50 * time.Millisecond  // before a lost subscription is tried again; what is sent meanwhile is lost
+	resubscribe = 50 * time.Millisecond  // before a lost subscription is tried again; it misses what is sent
 	redial      = 250 * time.Millisecond // before Redis is tried again when it is out of reach
 )
 

@@ -63,7 +63,8 @@ func TestServer_EmitsToItsAudienceAndSaysWhatBecameOfIt(t *testing.T) {
 			fanout.Outcome{Instances: 1, Partial: true, Sockets: presence.Counts{Acked: 1}}, nil,
 			200, `{"id":"ID","instances":1,"partial":true,` +
 				`"sockets":{"written":0,"acked":1,"dropped":0,"gone":0,"unanswered":0}}`},
-		{"/emit/all?wait=written", fanout.Emit{Wait: fanout.Written}, fanout.Outcome{}, fanout.ErrTooManyRequests,
+		{"/emit/all?wait=written", fanout.Emit{Wait: fanout.Written},
+			fanout.Outcome{}, fanout.ErrTooManyRequests,
 			503, `{"status":503,"title":"Service Unavailable","code":"busy",` +
 				`"detail":"` + problemOf(fanout.ErrTooManyRequests).Detail + `"}`},
 	} {

@@ -76,8 +76,8 @@ func originAllowed(r *http.Request, allowed []string) bool {
 	return err == nil && ownOrigin(r, u)
 }
 
-// ownOrigin reports whether an origin is our own host. For an http:// origin, the request must have come without
-// TLS. For an https:// origin it may have come either way: a proxy may have ended the TLS.
+// ownOrigin reports whether an origin is our own host. For an http:// origin, the request must have come
+// without TLS. For an https:// origin it may have come either way: a proxy may have ended the TLS.
 func ownOrigin(r *http.Request, origin *url.URL) bool {
 	if origin.Scheme != "https" && (origin.Scheme != "http" || r.TLS != nil) {
 		return false

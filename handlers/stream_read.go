@@ -72,8 +72,8 @@ func (s *stream) readLines(ctx context.Context, body io.Reader) {
 		case blank && errors.Is(err, io.EOF):
 			s.end.End, s.end.Detail = endComplete, ""
 			return
-		case s.mustEnd(err): // this line is not sent either: it may have been cut, and be valid JSON by chance
-			return
+		case s.mustEnd(err):
+			return // this line is not sent either: it may have been cut where it happens to be valid
 		case blank:
 			s.end.Lines = number
 			continue

@@ -3,11 +3,11 @@
 //
 // # A socket's life
 //
-// [Server.Serve] upgrades a request; its comment shows how two goroutines hand over. From then on a socket has
-// one goroutine: its reader, which Melody runs. Whoever sends to a socket writes by itself. What
-// the client has not taken yet waits in the socket's outbox, with a cap; at the cap the client is too slow,
-// and its socket is closed with 4290. The connection under it, package nbconn, never lets a writer wait.
-// Nothing else costs an idle socket anything, besides a ping in every period: see [Server.Run].
+// [Server.Serve] upgrades a request; its comment shows how two goroutines hand over. From then on a socket
+// has one goroutine: its reader, which Melody runs. Whoever sends to a socket writes by itself. What the
+// client has not taken yet waits in the socket's outbox, with a cap; at the cap the client is too slow, and
+// its socket is closed with 4290. The connection under it, package nbconn, never lets a writer wait. Nothing
+// else costs an idle socket anything, besides a ping in every period: see [Server.Run].
 //
 // What the reader gets, it handles or refuses on a goroutine that ends with the message; a [Handler] works on
 // one of its own, while the next message is read. The reader waits for all of these before it ends, and

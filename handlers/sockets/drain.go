@@ -16,8 +16,8 @@ const (
 	drainBatches = 20
 	// withdrawTime is how long a batch of clients is kept at most, until Redis shows that they leave.
 	withdrawTime = time.Second
-	// cutTime is how long Drain waits for handlers after it has cut their sockets. They should notice that, and
-	// that their context has ended.
+	// cutTime is how long Drain waits for handlers after it has cut their sockets. They should notice that,
+	// and that their context has ended.
 	cutTime = time.Second
 	// reconnectSpread is the time over which clients that are told to go together come back.
 	reconnectSpread = time.Second

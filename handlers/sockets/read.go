@@ -20,8 +20,8 @@ const (
 	// frameSlack is what a message may have on the wire beyond that. It may come in many frames, but empty
 	// ones cost time to read.
 	frameSlack = 64 << 10
-	// messageTime is how long a message may take to arrive, from its first frame on. Pings and pongs between its frames do
-	// not extend it.
+	// messageTime is how long a message may take to arrive, from its first frame on. Pings and pongs between
+	// its frames do not extend it.
 	messageTime = 10 * time.Second
 	// unfinishedBytes is the most that an instance keeps of large messages whose end has not come yet.
 	unfinishedBytes = 64 << 20

@@ -15,8 +15,8 @@ const (
 
 	writeBufferBytes = 1024 // of gorilla/websocket; a longer frame is written in parts
 
-	tooSlowTime   = 100 * time.Millisecond // that a client which is too slow has to read its close frame
-	closePatience = time.Second            // that any other client has to read what waits, and its close frame
+	tooSlowTime   = 100 * time.Millisecond // that a client that is too slow has to read its close frame
+	closePatience = time.Second            // that others have to read what waits, and their close frame
 )
 
 // Send implements presence.Conn.
@@ -128,8 +128,8 @@ func (s *socket) writeClose(payload []byte) {
 	_ = s.ws.WriteControl(websocket.CloseMessage, payload, time.Now().Add(controlTime))
 }
 
-// controlTime is how long a control frame waits for gorilla/websocket's lock, which another write may hold. No
-// write waits for the client, so this is short.
+// controlTime is how long a control frame waits for gorilla/websocket's lock, which another write may hold.
+// No write waits for the client, so this is short.
 const controlTime = 100 * time.Millisecond
 
 // cut closes the connection under the socket.
