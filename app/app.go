@@ -157,12 +157,12 @@ func (a *App) makeServer(tokens *handlers.Tokens) {
 	c := a.config
 	a.Dev = c.devPage()
 	a.sockets = sockets.New(sockets.Options{
-		Context: handling, Instance: a.Instance, Presence: a.mirror, Bus: a.bus,
+		Context: handling, Instance: a.Instance, Mirror: a.mirror, Bus: a.bus,
 		Handlers: a.events, Meter: a.meter, Log: a.log,
 		MaxMessageBytes: c.MaxMessageBytes, MaxSockets: c.maxSockets(), ClientRate: c.ClientRate,
 	})
 	a.server = handlers.NewServer(handlers.Options{
-		Context: a.base, Instance: a.Instance, Mirror: a.mirror, Presence: a.mirror.Directory(), Bus: a.bus,
+		Context: a.base, Instance: a.Instance, Mirror: a.mirror, Directory: a.mirror.Directory(), Bus: a.bus,
 		Results: a.results, Sockets: a.sockets, Tokens: tokens, APIKeys: c.APIKeys, Dev: a.Dev,
 		Static: static.Files, Metrics: a.meter.handler(), Meter: a.meter, Log: a.log,
 		AllowAnonymous: c.AllowAnonymous, AllowedOrigins: c.AllowedOrigins, AllowedHosts: c.AllowedHosts,

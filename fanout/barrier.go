@@ -45,7 +45,7 @@ func await[T any](ctx context.Context, c <-chan T) error {
 
 // mark is set behind everything that waits for workers at that moment. It is passed when all of that is done.
 type mark struct {
-	open   atomic.Int64  // users who have it in their backlog
+	open   atomic.Int64  // users who have it in their queue
 	passed chan struct{} // closed then
 }
 

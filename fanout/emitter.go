@@ -33,7 +33,7 @@ type emitter struct {
 // everything before it is delivered.
 type emitJob struct {
 	emit *presence.Emit
-	walk func()        // something else that looks at all sockets
+	scan func()        // something else that looks at all sockets
 	done chan struct{} // closed when it is done; nil: nobody waits for that
 }
 
@@ -86,8 +86,8 @@ func (e *emitter) deliver(batch []emitJob) {
 		e.sockets.Emit(emits)
 	}
 	for _, job := range batch {
-		if job.walk != nil {
-			job.walk()
+		if job.scan != nil {
+			job.scan()
 		}
 		if job.done != nil {
 			close(job.done)

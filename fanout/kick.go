@@ -31,7 +31,7 @@ func (b *Bus) receiveKickSocket(e envelope) {
 	if e.sender == b.instance {
 		return // done when it was sent
 	}
-	if !b.emitter.enqueue(emitJob{walk: func() { b.findAndKick(e) }}) {
+	if !b.emitter.enqueue(emitJob{scan: func() { b.findAndKick(e) }}) {
 		b.Dropped.Emits.Add(1)
 	}
 }

@@ -141,7 +141,7 @@ func (q *shardQueue) take(now time.Time) []*pendingPush {
 		p := q.pushes[taken]
 		taken++
 		q.releaseLocked(p)
-		if !p.claim(now) {
+		if !p.markSent(now) {
 			continue
 		}
 		batch = append(batch, p)

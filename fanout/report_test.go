@@ -75,7 +75,7 @@ func TestCollector_SaysNothingOfInstancesIfRedisDidNotSayWhichTookThePush(t *tes
 		push := Push{User: "alice", Frame: []byte("once"), Wait: Written}
 		ticket := newTicket([]Push{push}, time.Now().Add(redistest.Patience), nil)
 		o := &ticket.pushes[0]
-		if err := l.bus.collectReports(o); err != nil || !o.claim(time.Now()) {
+		if err := l.bus.collectReports(o); err != nil || !o.markSent(time.Now()) {
 			t.Fatal(err)
 		}
 		o.local = local // sockets here got it

@@ -116,9 +116,9 @@ func (t *Ticket) Done() bool {
 	}
 }
 
-// claim marks a waiting push as sent. It returns false if the push was given up, or its caller's time is
+// markSent marks a waiting push as sent. It returns false if the push was given up, or its caller's time is
 // over.
-func (p *pendingPush) claim(now time.Time) bool {
+func (p *pendingPush) markSent(now time.Time) bool {
 	p.giveUpIfLate(now)
 	p.ticket.mu.Lock()
 	defer p.ticket.mu.Unlock()

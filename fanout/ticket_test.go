@@ -59,7 +59,7 @@ func TestTicket_WaitEndsWithItsContextAndNothingIsSentAfterThat(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	for n, outcome := range ticket.Wait(ctx) {
-		if outcome.Err != context.Canceled || ticket.pushes[n].claim(time.Now()) {
+		if outcome.Err != context.Canceled || ticket.pushes[n].markSent(time.Now()) {
 			t.Errorf("push %d: %+v, or it would be sent", n, outcome)
 		}
 	}

@@ -26,14 +26,14 @@ type worker struct {
 
 	mu sync.Mutex
 	// mu guards the following
-	backlogs map[string]*backlog // by user
+	users map[string]*userQueue // by user
 	// first and last are the ends of the line of users who wait for a turn. The one who has it is not in the
 	// line.
-	first, last *backlog
+	first, last *userQueue
 }
 
-// backlog is what waits for the sockets of one user.
-type backlog struct {
+// userQueue is what waits for the sockets of one user.
+type userQueue struct {
 	// owned by the worker's loop
 	now     job // what is being done, if started
 	started bool
@@ -45,16 +45,16 @@ type backlog struct {
 	head  int
 	count int   // jobs, with now
 	bytes int64 // their sizes
-	next  *backlog
+	next  *userQueue
 }
 
-// freeBacklogs are empty, to be used again.
-var freeBacklogs = sync.Pool{New: func() any { return new(backlog) }}
+// freeUserQueues are empty, to be used again.
+var freeUserQueues = sync.Pool{New: func() any { return new(userQueue) }}
 
 func newWorker(room *room, start func(*job) presence.Walk, finish func(*job)) *worker {
 	return &worker{
 		room: room, start: start, finish: finish,
-		filled: newSignal(), backlogs: map[string]*backlog{},
+		filled: newSignal(), users: map[string]*userQueue{},
 	}
 }
 
@@ -73,109 +73,109 @@ func (w *worker) run(ctx context.Context) {
 func (w *worker) put(j job) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	b := w.backlogs[j.user]
+	q := w.users[j.user]
 	need := j.size()
-	if b != nil && !j.isKick() {
-		if b.count >= userJobs {
+	if q != nil && !j.isKick() {
+		if q.count >= userJobs {
 			return false
 		}
-		need += b.bytes
+		need += q.bytes
 	}
 	if need > receiveBytes-w.room.bytes.Load() {
 		return false
 	}
-	if b == nil {
-		b = freeBacklogs.Get().(*backlog)
-		b.user = j.user
-		w.backlogs[j.user] = b
-		w.lineUpLocked(b)
+	if q == nil {
+		q = freeUserQueues.Get().(*userQueue)
+		q.user = j.user
+		w.users[j.user] = q
+		w.lineUpLocked(q)
 	}
-	w.pushLocked(b, j)
+	w.pushLocked(q, j)
 	w.filled.set()
 	return true
 }
 
-func (w *worker) pushLocked(b *backlog, j job) {
+func (w *worker) pushLocked(q *userQueue, j job) {
 	w.room.add(&j)
-	b.jobs = append(b.jobs, j)
-	b.count++
-	b.bytes += j.size()
+	q.jobs = append(q.jobs, j)
+	q.count++
+	q.bytes += j.size()
 }
 
 // lineUpLocked gives a user the last place in the line.
-func (w *worker) lineUpLocked(b *backlog) {
+func (w *worker) lineUpLocked(q *userQueue) {
 	if w.last == nil {
-		w.first = b
+		w.first = q
 	} else {
-		w.last.next = b
+		w.last.next = q
 	}
-	w.last = b
+	w.last = q
 }
 
 // step gives the first user in the line a turn, which is one job or a part of it. It returns false if the
 // line is empty.
 func (w *worker) step() bool {
-	b := w.beginTurn()
-	if b == nil {
+	q := w.beginTurn()
+	if q == nil {
 		return false
 	}
-	if !b.started {
-		b.started, b.walk = true, w.start(&b.now)
+	if !q.started {
+		q.started, q.walk = true, w.start(&q.now)
 	}
-	done := b.walk.Next(socketsATurn)
+	done := q.walk.Next(socketsATurn)
 	if done {
-		w.finish(&b.now)
+		w.finish(&q.now)
 	} else {
 		runtime.Gosched()
 	}
-	w.endTurn(b, done)
+	w.endTurn(q, done)
 	return true
 }
 
 // beginTurn removes the first user from the line, and picks the job to do. It returns nil if nobody waits.
-func (w *worker) beginTurn() *backlog {
+func (w *worker) beginTurn() *userQueue {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	b := w.first
-	if b == nil {
+	q := w.first
+	if q == nil {
 		return nil
 	}
-	if w.first, b.next = b.next, nil; w.first == nil {
+	if w.first, q.next = q.next, nil; w.first == nil {
 		w.last = nil
 	}
-	if !b.started {
-		b.now = b.popLocked()
+	if !q.started {
+		q.now = q.popLocked()
 	}
-	return b
+	return q
 }
 
 // endTurn ends a turn. A user who has more waiting goes to the end of the line.
-func (w *worker) endTurn(b *backlog, done bool) {
+func (w *worker) endTurn(q *userQueue, done bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if done {
-		w.room.remove(&b.now)
-		b.count--
-		b.bytes -= b.now.size()
-		b.now, b.started, b.walk = job{}, false, presence.Walk{}
+		w.room.remove(&q.now)
+		q.count--
+		q.bytes -= q.now.size()
+		q.now, q.started, q.walk = job{}, false, presence.Walk{}
 	}
-	if b.count > 0 {
-		w.lineUpLocked(b)
+	if q.count > 0 {
+		w.lineUpLocked(q)
 		return
 	}
-	delete(w.backlogs, b.user)
-	if b.user = ""; cap(b.jobs) <= 16 { // a long one is rarely needed again
-		freeBacklogs.Put(b)
+	delete(w.users, q.user)
+	if q.user = ""; cap(q.jobs) <= 16 { // a long one is rarely needed again
+		freeUserQueues.Put(q)
 	}
 }
 
-func (b *backlog) popLocked() job {
-	j := b.jobs[b.head]
-	b.jobs[b.head] = job{} // frees the frame
-	if b.head++; 2*b.head >= len(b.jobs) {
-		rest := copy(b.jobs, b.jobs[b.head:])
-		clear(b.jobs[rest:])
-		b.jobs, b.head = b.jobs[:rest], 0
+func (q *userQueue) popLocked() job {
+	j := q.jobs[q.head]
+	q.jobs[q.head] = job{} // frees the frame
+	if q.head++; 2*q.head >= len(q.jobs) {
+		rest := copy(q.jobs, q.jobs[q.head:])
+		clear(q.jobs[rest:])
+		q.jobs, q.head = q.jobs[:rest], 0
 	}
 	return j
 }
@@ -184,8 +184,8 @@ func (b *backlog) popLocked() job {
 func (w *worker) mark(m *mark) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for user, b := range w.backlogs {
+	for user, q := range w.users {
 		m.open.Add(1)
-		w.pushLocked(b, job{envelope: envelope{user: user}, mark: m})
+		w.pushLocked(q, job{envelope: envelope{user: user}, mark: m})
 	}
 }

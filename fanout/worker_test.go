@@ -119,7 +119,7 @@ func TestWorker_LetsUsersTakeTurnsAndKeepsTheOrderOfEach(t *testing.T) {
 	s.work()
 	s.wantWritten(t,
 		"mallory 0", "alice 0", "bob 0", "mallory 1", "alice 1", "mallory 2", "mallory 3", "mallory 4")
-	users := len(s.workers[0].backlogs)
+	users := len(s.workers[0].users)
 	if jobs, bytes := s.Queued(), s.room.bytes.Load(); jobs != 0 || bytes != 0 || users != 0 {
 		t.Errorf("%d jobs with %d bytes are still counted, of %d users", jobs, bytes, users)
 	}

@@ -116,7 +116,7 @@ func TestServer_TellsPresenceAsTheDirectoryHasIt(t *testing.T) {
 	const answer = `{"users":[{` + aliceJSON + `}],"asOf":"1970-01-01T00:00:03.000Z","stale":true}`
 	const asOf = `"asOf":"1970-01-01T00:00:03.000Z"`
 	var asked []string
-	s := startServer(t, &fakes{presence: fakePresence{
+	s := startServer(t, &fakes{directory: fakeDirectory{
 		LookupFn: func(_ context.Context, users []string) presence.Answer {
 			asked = users
 			return presence.Answer{Users: []presence.User{alice}, AsOf: 3 * second, Stale: true}
@@ -146,7 +146,7 @@ func TestServer_TellsPresenceAsTheDirectoryHasIt(t *testing.T) {
 }
 
 func TestServer_AuditsEveryLiveInstanceAndAlwaysItself(t *testing.T) {
-	f := &fakes{presence: fakePresence{InstancesFn: func(context.Context) ([]presence.Record, error) {
+	f := &fakes{directory: fakeDirectory{InstancesFn: func(context.Context) ([]presence.Record, error) {
 		return []presence.Record{
 			{ID: "left", State: "left"}, {ID: "two", State: "draining"}, {ID: "one", State: "lost"},
 		}, nil
@@ -162,7 +162,7 @@ func TestServer_AuditsEveryLiveInstanceAndAlwaysItself(t *testing.T) {
 	wantAnswer(t, s.ask(t, "GET", "/audit", "", nil), 200,
 		`{"instances":[{"instance":"one",`+zero+`},{"instance":"two",`+zero+`}],"unanswered":[]}`)
 
-	f.presence.InstancesFn = func(context.Context) ([]presence.Record, error) {
+	f.directory.InstancesFn = func(context.Context) ([]presence.Record, error) {
 		return nil, errors.New("away")
 	}
 	for _, path := range []string{"/audit", "/instances"} {

@@ -27,7 +27,7 @@ func (s *Server) instances(c echo.Context) error {
 }
 
 func (s *Server) listInstances(ctx context.Context) ([]presence.Record, error) {
-	records, err := s.options.Presence.Instances(ctx)
+	records, err := s.options.Directory.Instances(ctx)
 	if err != nil {
 		return nil, problem(http.StatusServiceUnavailable, "redis_unreachable",
 			"Redis is out of reach, and only Redis knows the instances; try again in a second")

@@ -36,7 +36,7 @@ func (s *Server) listPresence(c echo.Context) error {
 		}
 		limit = n
 	}
-	answer, err := s.options.Presence.Page(c.Request().Context(), query.Get("cursor"), limit)
+	answer, err := s.options.Directory.Page(c.Request().Context(), query.Get("cursor"), limit)
 	if err != nil {
 		return err
 	}
@@ -71,7 +71,7 @@ func (s *Server) lookup(c echo.Context, field string, users []string) error {
 			return p
 		}
 	}
-	return c.JSON(http.StatusOK, s.options.Presence.Lookup(c.Request().Context(), users))
+	return c.JSON(http.StatusOK, s.options.Directory.Lookup(c.Request().Context(), users))
 }
 
 // userAnswer is what is known of one user.
@@ -87,7 +87,7 @@ func (s *Server) user(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	answer := s.options.Presence.Lookup(c.Request().Context(), []string{user})
+	answer := s.options.Directory.Lookup(c.Request().Context(), []string{user})
 	return c.JSON(http.StatusOK, userAnswer{answer.Users[0], answer.AsOf, answer.Stale})
 }
 
@@ -100,6 +100,6 @@ type countAnswer struct {
 
 // count answers GET /presence/count.
 func (s *Server) count(c echo.Context) error {
-	present, asOf, stale := s.options.Presence.Count(c.Request().Context())
+	present, asOf, stale := s.options.Directory.Count(c.Request().Context())
 	return c.JSON(http.StatusOK, countAnswer{present, asOf, stale})
 }

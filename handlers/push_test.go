@@ -41,7 +41,7 @@ func startIdle(t *testing.T) idle {
 	}
 	mirror, local := presence.NewMirror(presence.MirrorOptions{Redis: redis, Log: o.Log})
 	bus := fanout.NewBus(fanout.Options{Redis: redis, Sockets: local, Mirror: mirror, Log: o.Log})
-	o.Mirror, o.Presence, o.Bus = mirror, mirror.Directory(), bus
+	o.Mirror, o.Directory, o.Bus = mirror, mirror.Directory(), bus
 	return idle{NewServer(o), bus, mirror}
 }
 

@@ -14,7 +14,7 @@ import (
 )
 
 func TestServer_SaysWhatIsWrongWithABadRequestAndDoesNothing(t *testing.T) {
-	s := startServer(t, &fakes{presence: fakePresence{
+	s := startServer(t, &fakes{directory: fakeDirectory{
 		PageFn: func(context.Context, string, int) (presence.Answer, error) {
 			return presence.Answer{}, presence.ErrCursor
 		},

@@ -13,17 +13,17 @@ import (
 
 // Options are what a Server needs. Each is required unless its comment says otherwise.
 type Options struct {
-	Context  context.Context // it ends when the server is gone
-	Instance string          // the id of this instance
-	Mirror   Mirror
-	Presence Directory
-	Bus      Bus
-	Results  Results // *idempotency.Store
-	Sockets  Sockets
-	Tokens   *Tokens
-	APIKeys  []string // each of them is good
-	Static   fs.FS    // the page and its files
-	Log      *slog.Logger
+	Context   context.Context // it ends when the server is gone
+	Instance  string          // the id of this instance
+	Mirror    Mirror
+	Directory Directory
+	Bus       Bus
+	Results   Results // *idempotency.Store
+	Sockets   Sockets
+	Tokens    *Tokens
+	APIKeys   []string // each of them is good
+	Static    fs.FS    // the page and its files
+	Log       *slog.Logger
 
 	AllowAnonymous  bool     // sockets without a token
 	AllowedOrigins  []string // whose pages may connect, besides those of our own host; optional

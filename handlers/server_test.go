@@ -50,26 +50,26 @@ func (f *fakeBus) Audit(ctx context.Context, instances []string) ([]presence.Aud
 
 func (f *fakeBus) NotReadyReason() string { return f.reason }
 
-type fakePresence struct {
+type fakeDirectory struct {
 	LookupFn    func(ctx context.Context, users []string) presence.Answer
 	PageFn      func(ctx context.Context, cursor string, limit int) (presence.Answer, error)
 	CountFn     func(ctx context.Context) (int64, presence.Moment, bool)
 	InstancesFn func(ctx context.Context) ([]presence.Record, error)
 }
 
-func (f *fakePresence) Lookup(ctx context.Context, users []string) presence.Answer {
+func (f *fakeDirectory) Lookup(ctx context.Context, users []string) presence.Answer {
 	return f.LookupFn(ctx, users)
 }
 
-func (f *fakePresence) Page(ctx context.Context, cursor string, limit int) (presence.Answer, error) {
+func (f *fakeDirectory) Page(ctx context.Context, cursor string, limit int) (presence.Answer, error) {
 	return f.PageFn(ctx, cursor, limit)
 }
 
-func (f *fakePresence) Count(ctx context.Context) (int64, presence.Moment, bool) {
+func (f *fakeDirectory) Count(ctx context.Context) (int64, presence.Moment, bool) {
 	return f.CountFn(ctx)
 }
 
-func (f *fakePresence) Instances(ctx context.Context) ([]presence.Record, error) {
+func (f *fakeDirectory) Instances(ctx context.Context) ([]presence.Record, error) {
 	return f.InstancesFn(ctx)
 }
 
@@ -91,10 +91,10 @@ func (f *fakeSockets) Drain(_ context.Context, over time.Duration) { f.DrainFn(o
 
 // fakes are what a testServer works with.
 type fakes struct {
-	bus      fakeBus
-	presence fakePresence
-	mirror   fakeMirror
-	sockets  fakeSockets
+	bus       fakeBus
+	directory fakeDirectory
+	mirror    fakeMirror
+	sockets   fakeSockets
 }
 
 // noMeter counts nothing.
@@ -109,7 +109,7 @@ const testKey = "key" // an API key
 func startServer(t *testing.T, f *fakes, change func(*Options)) *Server {
 	t.Helper()
 	o := testOptions(t)
-	o.Mirror, o.Bus, o.Presence = &f.mirror, &f.bus, &f.presence
+	o.Mirror, o.Bus, o.Directory = &f.mirror, &f.bus, &f.directory
 	o.Sockets = &f.sockets
 	if change != nil {
 		change(&o)

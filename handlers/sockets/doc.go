@@ -1,5 +1,5 @@
 // Package sockets serves the WebSockets of one instance: the handshake, what clients send, what waits for
-// them, pings, and the end. It knows the other instances only through [Presence] and [Bus].
+// them, pings, and the end. It knows the other instances only through [Mirror] and [Bus].
 //
 // # A socket's life
 //

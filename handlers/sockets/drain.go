@@ -77,7 +77,7 @@ func (s *Server) withdraw(ctx context.Context, batch []*socket) bool {
 	for i, sock := range batch {
 		known[i] = &sock.Socket
 	}
-	err := s.options.Presence.Retire(ctx, known)
+	err := s.options.Mirror.Retire(ctx, known)
 	if err == nil {
 		err = s.options.Bus.Barrier(ctx)
 	}

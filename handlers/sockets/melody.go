@@ -88,10 +88,10 @@ func socketOf(session *melody.Session) *socket {
 //	waits                                   connection a non-blocking one
 //	  │                                     connected: the socket is in the registry
 //	  ◀──────────── upgraded (nil) ──────── waits; nothing is read yet
-//	admit: Presence.Join, then the            │
+//	admit: Mirror.Join, then the              │
 //	outbox opens with the welcome             │
 //	  ──────────── admitted (closed) ───────▶ reads, until the connection ends
-//	returns; the Echo handler returns       disconnected: out of the registry, Presence.Leave
+//	returns; the Echo handler returns       disconnected: out of the registry, Mirror.Leave
 //	                                        finish: gives the room back
 //
 // A handshake that is refused or breaks ends in finish, which sends the error instead of nil. The socket is

@@ -17,7 +17,7 @@ import (
 type Options struct {
 	Context  context.Context // under which clients' events are handled; it ends when the server is gone
 	Instance string          // its id, for the welcome
-	Presence Presence
+	Mirror   Mirror
 	Bus      Bus
 	Handlers map[string]Handler // by the names of their events
 	Meter    Meter              // nil: nobody counts
@@ -28,8 +28,8 @@ type Options struct {
 	ClientRate      int // frames a second of one socket; 0: no cap
 }
 
-// Presence says to all instances which sockets are here: a *presence.Mirror.
-type Presence interface {
+// Mirror says to all instances which sockets are here: a *presence.Mirror.
+type Mirror interface {
 	Join(ctx context.Context, socket *presence.Socket) (reachable bool)
 	Leave(socket *presence.Socket, onPurpose bool)
 	Retire(ctx context.Context, sockets []*presence.Socket) error

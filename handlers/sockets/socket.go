@@ -63,7 +63,7 @@ func (s *socket) connected(ws *websocket.Conn) {
 func (s *Server) admit(sock *socket) {
 	ctx, cancel := context.WithTimeout(s.options.Context, joinTime)
 	defer cancel()
-	reachable := s.options.Presence.Join(ctx, &sock.Socket)
+	reachable := s.options.Mirror.Join(ctx, &sock.Socket)
 	sock.closeIfDue(sock.outbox.open(sock.welcome(reachable), sock))
 	if s.registry.isClosed() { // Drain may have looked before this socket was there
 		s.withdraw(ctx, []*socket{sock})
@@ -76,7 +76,7 @@ func (s *socket) disconnected() {
 	s.server.registry.remove(s)
 	s.server.options.Meter.Closed(s.closing.first())
 	s.outbox.end()
-	s.server.options.Presence.Leave(&s.Socket, s.left.Load())
+	s.server.options.Mirror.Leave(&s.Socket, s.left.Load())
 	s.handling.Lock() // for good: this socket is over when its last handler has ended
 }
 

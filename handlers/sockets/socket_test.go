@@ -54,7 +54,7 @@ func connectTo(t *testing.T, s *Server) *websocket.Conn {
 	return client
 }
 
-// alone is a Presence and a Bus without other instances.
+// alone is a Mirror and a Bus without other instances.
 type alone struct{}
 
 func (alone) Join(context.Context, *presence.Socket) bool      { return true }
@@ -67,7 +67,7 @@ func (alone) Begin([]fanout.Push, time.Time) *fanout.Ticket    { panic("there is
 func startServer(t *testing.T, maxMessage int) *Server {
 	t.Helper()
 	s := New(Options{
-		Context: t.Context(), Instance: "one", Presence: alone{}, Bus: alone{},
+		Context: t.Context(), Instance: "one", Mirror: alone{}, Bus: alone{},
 		MaxMessageBytes: maxMessage, Log: slog.New(slog.DiscardHandler),
 	})
 	go s.Run(s.options.Context)
