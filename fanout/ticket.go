@@ -84,7 +84,7 @@ func (t *Ticket) Wait(ctx context.Context) []Outcome {
 }
 
 // waitRouted has no timer for the ticket's own time: one for each push would cost more than its share of the
-// call. The shardRouter looks at the time of what is queued instead.
+// call. The shardRouter looks at the time of what is queued instead. So Wait needs a Bus that runs.
 func (t *Ticket) waitRouted(ctx context.Context) {
 	select {
 	case <-t.done:

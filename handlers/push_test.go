@@ -18,8 +18,8 @@ import (
 
 const idleShards = 5 // so that all their queues together have more room than requests may wait for reports
 
-// idle is a server whose bus is a real one, without a Redis. It delivers to sockets on this instance. All else
-// fails once the bus runs (see startAway), and waits if it does not, as if Redis did not answer.
+// idle is a server whose bus is a real one, without a Redis. It delivers to sockets on this instance. All
+// else fails once the bus runs (see startAway), and waits if it does not, as if Redis did not answer.
 type idle struct {
 	*Server
 	bus    *fanout.Bus
