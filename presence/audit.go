@@ -15,7 +15,7 @@ type Audit struct {
 	Instance      string  `json:"instance"`
 	Users         int     `json:"users"`         // in the instance's own map
 	Entries       int     `json:"entries"`       // in Redis that name this instance
-	Missing       int     `json:"missing"`       // users in the map who are not in Redis, or with another count
+	Missing       int     `json:"missing"`       // users in the map whom Redis has not, or with another count
 	Ghosts        int     `json:"ghosts"`        // users in Redis who are not in the map
 	OldestSeconds float64 `json:"oldestSeconds"` // since the oldest difference was found; 0: none
 }

@@ -9,8 +9,8 @@ type Count struct {
 }
 
 // Kind says what an instance has of a user. Sockets knows the first three. The others are what Redis is told
-// when there is more to say. HasSockets is written as the number. The other kinds are words of mirror.lua; its
-// header explains them with examples.
+// when there is more to say. HasSockets is written as the number. The other kinds are words of mirror.lua,
+// whose header explains them with examples.
 type Kind string
 
 const (

@@ -118,8 +118,8 @@ func (d *Directory) lookupIn(
 	return users, Moment(at.now), stale
 }
 
-// holdsOwnLease says whether Redis held this instance's lease in a shard at that moment. If it did not, it has
-// lost its data, and may lack users.
+// holdsOwnLease says whether Redis held this instance's lease in a shard at that moment. If it did not, it
+// has lost its data, and may lack users.
 func (d *Directory) holdsOwnLease(shard int, at snapshot) bool {
 	return at.leases.status(d.shards[shard].currentIncarnation(), at.now, d.redis.Grace) == live
 }

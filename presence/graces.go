@@ -69,8 +69,8 @@ func (g *graces) takeEnded(now time.Time) (ended []*grace, next time.Time) {
 func (s *Sockets) endGraces(ctx context.Context) {
 	for {
 		ended, next := s.graces.takeEnded(time.Now())
-		for _, grace := range ended {
-			s.endGrace(grace)
+		for _, g := range ended {
+			s.endGrace(g)
 		}
 		var due <-chan time.Time
 		if !next.IsZero() {

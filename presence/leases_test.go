@@ -75,16 +75,17 @@ func TestLease_IsLiveThenExpiredThenDead(t *testing.T) {
 }
 
 func TestLeases_HaveTheFirstLiveIncarnationSweepWhatIsDead(t *testing.T) {
-	live, expired, dead := storedLease{deadline: noon + 1}, storedLease{deadline: noon}, storedLease{fenced: true}
+	held, past := storedLease{deadline: noon + 1}, storedLease{deadline: noon}
+	fenced := storedLease{fenced: true}
 	for _, c := range []struct {
 		leases  storedLeases
 		sweeper string
 		work    bool
 	}{
 		{storedLeases{}, "", false},
-		{storedLeases{"b": live, "c": live, "a": expired}, "b", false},
-		{storedLeases{"b": live, "c": live, "a": expired, "z": dead}, "b", true},
-		{storedLeases{"a": expired, "z": dead}, "", true},
+		{storedLeases{"b": held, "c": held, "a": past}, "b", false},
+		{storedLeases{"b": held, "c": held, "a": past, "z": fenced}, "b", true},
+		{storedLeases{"a": past, "z": fenced}, "", true},
 	} {
 		if got := c.leases.sweeper(noon, testGrace); got != c.sweeper {
 			t.Errorf("of %v %q sweeps, want %q", c.leases, got, c.sweeper)

@@ -41,9 +41,9 @@ type decision struct {
 	deferred bool // Redis must not be told yet that the user is gone: decide again at the next renewal
 }
 
-// lateGoodbye is how old a goodbye may be to end graces on other instances too. If it could not be written for
-// longer than that, the user may since have come to another instance and dropped there. That grace must not
-// end, so a late goodbye is written as if the user had dropped here.
+// lateGoodbye is how old a goodbye may be to end graces on other instances too. If it could not be written
+// for longer than that, the user may since have come to another instance and dropped there. That grace must
+// not end, so a late goodbye is written as if the user had dropped here.
 const lateGoodbye = backoffMax
 
 // situation is what plan must know besides the user.
