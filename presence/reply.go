@@ -50,18 +50,18 @@ func (p *reply) fail(err error) {
 // status reads the status of a script. If it refused, err is the error of lua for that status.
 func (p *reply) status() { p.fail(lua.Status(p.int()).Err()) }
 
-func (p *reply) int() int64 { return next(p, (*rueidis.RedisMessage).AsInt64) }
+func (p *reply) int() int64 { return readPart(p, (*rueidis.RedisMessage).AsInt64) }
 
 // cursor reads a cursor of HSCAN.
-func (p *reply) cursor() uint64 { return next(p, (*rueidis.RedisMessage).AsUint64) }
+func (p *reply) cursor() uint64 { return readPart(p, (*rueidis.RedisMessage).AsUint64) }
 
-func (p *reply) text() string { return next(p, (*rueidis.RedisMessage).ToString) }
+func (p *reply) text() string { return readPart(p, (*rueidis.RedisMessage).ToString) }
 
 // texts reads an array. An element that is nil is empty.
-func (p *reply) texts() []string { return next(p, (*rueidis.RedisMessage).AsStrSlice) }
+func (p *reply) texts() []string { return readPart(p, (*rueidis.RedisMessage).AsStrSlice) }
 
 // step reads the answer of HSCAN.
-func (p *reply) step() rueidis.ScanEntry { return next(p, (*rueidis.RedisMessage).AsScanEntry) }
+func (p *reply) step() rueidis.ScanEntry { return readPart(p, (*rueidis.RedisMessage).AsScanEntry) }
 
 // rest reads all the parts that are left.
 func (p *reply) rest() (texts []string) {
@@ -71,8 +71,8 @@ func (p *reply) rest() (texts []string) {
 	return texts
 }
 
-// next reads the first part that is left.
-func next[T any](p *reply, read func(*rueidis.RedisMessage) (T, error)) (value T) {
+// readPart reads the first part that is left.
+func readPart[T any](p *reply, read func(*rueidis.RedisMessage) (T, error)) (value T) {
 	if p.err != nil {
 		return value
 	}
