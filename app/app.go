@@ -162,7 +162,7 @@ func (a *App) makeServer(tokens *handlers.Tokens) {
 		MaxMessageBytes: c.MaxMessageBytes, MaxSockets: c.maxSockets(), ClientRate: c.ClientRate,
 	})
 	a.server = handlers.NewServer(handlers.Options{
-		Context: a.base, Instance: a.Instance, Mirror: a.mirror, Directory: a.mirror.Directory(), Bus: a.bus,
+		Instance: a.Instance, Mirror: a.mirror, Directory: a.mirror.Directory(), Bus: a.bus,
 		Results: a.results, Sockets: a.sockets, Tokens: tokens, APIKeys: c.APIKeys, Dev: a.Dev,
 		Static: static.Files, Metrics: a.meter.handler(), Meter: a.meter, Log: a.log,
 		AllowAnonymous: c.AllowAnonymous, AllowedOrigins: c.AllowedOrigins, AllowedHosts: c.AllowedHosts,

@@ -165,14 +165,14 @@ func (s *Server) newPush(body pushBody, wait fanout.Wait) (push fanout.Push, err
 func (s *Server) send(ctx context.Context, pushes []fanout.Push, timeout time.Duration) []fanout.Outcome {
 	outcomes := s.options.Bus.Begin(pushes, time.Now().Add(timeout)).Wait(ctx)
 	for i, outcome := range outcomes {
-		s.logPush(pushes[i].ID, pushes[i].User, outcome)
+		s.logPush(ctx, pushes[i].ID, pushes[i].User, outcome)
 	}
 	return outcomes
 }
 
 // logPush logs what became of a push, at level debug. The sockets log when they wrote it.
-func (s *Server) logPush(id uuid.UUID, user string, outcome fanout.Outcome) {
-	if log := s.options.Log; log.Enabled(s.options.Context, slog.LevelDebug) { // the arguments are costly
+func (s *Server) logPush(ctx context.Context, id uuid.UUID, user string, outcome fanout.Outcome) {
+	if log := s.options.Log; log.Enabled(ctx, slog.LevelDebug) { // the arguments are costly
 		log.Debug("push", "id", id, "user", user, "state", outcome.State.String(),
 			"instances", outcome.Instances, "partial", outcome.Partial, "error", outcome.Err)
 	}

@@ -13,8 +13,7 @@ import (
 
 // Options are what a Server needs. Each is required unless its comment says otherwise.
 type Options struct {
-	Context   context.Context // it ends when the server is gone
-	Instance  string          // the id of this instance
+	Instance  string // the id of this instance
 	Mirror    Mirror
 	Directory Directory
 	Bus       Bus
@@ -78,7 +77,7 @@ func NewServer(o Options) *Server {
 		options: o, echo: newEcho(answerProblem(o.Log)),
 		kicks: newSparseLog(o.Log), refusedKeys: newSparseLog(o.Log), refusedTokens: newSparseLog(o.Log),
 	}
-	s.streamsEnd, s.endStreams = context.WithCancel(o.Context)
+	s.streamsEnd, s.endStreams = context.WithCancel(context.Background())
 	s.addRoutes()
 	s.routes = routesOf(s.echo)
 	return s

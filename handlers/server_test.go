@@ -119,7 +119,7 @@ func startServer(t *testing.T, f *fakes, change func(*Options)) *Server {
 
 func testOptions(t *testing.T) Options {
 	return Options{
-		Context: t.Context(), Instance: "one", Log: slog.New(slog.DiscardHandler),
+		Instance: "one", Log: slog.New(slog.DiscardHandler),
 		Tokens: NewTokens(TokenOptions{Secrets: []string{"secret"}}), APIKeys: []string{testKey},
 		Static: fstest.MapFS{"index.html": {}}, MaxMessageBytes: 1024,
 		Metrics: http.NotFoundHandler(), Meter: noMeter{},

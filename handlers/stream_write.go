@@ -77,6 +77,6 @@ func (s *stream) appendAnswer(b []byte, ctx context.Context, line pendingLine) [
 		return append(b, '}')
 	}
 	outcome := line.ticket.Wait(ctx)[0]
-	s.server.logPush(line.pushID, line.user, outcome)
+	s.server.logPush(ctx, line.pushID, line.user, outcome)
 	return pushAnswer{line.id, line.pushID.String(), line.user, s.wait, outcome}.appendTo(b)
 }
