@@ -203,7 +203,7 @@ func (s *subscriptions) watch(ctx context.Context) {
 		case <-looks.C:
 		}
 		if s.findSilent() {
-			s.log.Error("deaf, subscribing anew", "trouble", s.notReadyReason())
+			s.log.Error("deaf, subscribing anew", "reason", s.notReadyReason())
 			return
 		}
 	}
