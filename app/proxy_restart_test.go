@@ -277,8 +277,8 @@ func (c *audience) received() map[int64][]receipt {
 func (c *audience) wantReceived() {
 	c.t.Helper()
 	came, written := c.received(), 0
-	// A push can be written to a socket in the moment in which the proxy or its client ends it, and is then lost
-	// on the way. This was seen once in some ten runs, one push of 848, behind Caddy.
+	// A push can be written to a socket in the moment in which the proxy or its client ends it, and is lost
+	// on the way: seen once in some ten runs, one push of 848, behind Caddy.
 	excused := 1
 	for n, push := range c.answered {
 		written += push.written
