@@ -25,12 +25,16 @@ var mayImport = map[string][]string{
 	"fanout":             {"presence", "lua", "rueidis"},
 	"fanout/idempotency": {"presence", "lua"},
 	"handlers": {
-		"presence", "fanout", "fanout/idempotency", "handlers/sockets", "handlers/strict", "echo",
+		"presence", "fanout", "fanout/idempotency",
+		"handlers/panics", "handlers/sockets", "handlers/strict", "echo",
 	},
-	"handlers/sockets": {"presence", "fanout", "handlers/nbconn", "handlers/strict", "melody"},
-	"handlers/nbconn":  {},
-	"handlers/strict":  {},
-	"static":           {},
+	"handlers/sockets": {
+		"presence", "fanout", "handlers/nbconn", "handlers/panics", "handlers/strict", "melody",
+	},
+	"handlers/nbconn": {},
+	"handlers/panics": {},
+	"handlers/strict": {},
+	"static":          {},
 	"app": {
 		"presence", "fanout", "fanout/idempotency", "handlers", "handlers/sockets", "static",
 		"app/gctune", "app/jwks", "app/redis",
@@ -38,7 +42,7 @@ var mayImport = map[string][]string{
 	"app/gctune": {},
 	"app/jwks":   {"handlers"},
 	"app/redis":  {"rueidis", "miniredis"},
-	"bench":      {"lua", "presence", "fanout", "handlers", "static", "rueidis", "echo", "miniredis"},
+	"bench":      {"presence", "rueidis", "echo"},
 }
 
 // shaping are the libraries that the table speaks of, by a part of their import path.

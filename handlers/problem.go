@@ -7,12 +7,12 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"runtime/debug"
 
 	"github.com/labstack/echo/v4"
 
 	"rollcall/fanout"
 	"rollcall/fanout/idempotency"
+	"rollcall/handlers/panics"
 	"rollcall/handlers/sockets"
 	"rollcall/presence"
 )
@@ -156,25 +156,5 @@ func writeProblem(w http.ResponseWriter, p *Problem) {
 
 // recoverPanics makes a panic in one request an error of that request alone.
 func recoverPanics(next echo.HandlerFunc) echo.HandlerFunc {
-	return func(c echo.Context) error { return safely(func() error { return next(c) }) }
+	return func(c echo.Context) error { return panics.Catch(func() error { return next(c) }) }
 }
-
-// safely makes a panic of f an error.
-func safely(f func() error) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = panicked(p)
-		}
-	}()
-	return f()
-}
-
-// logPanic, deferred, makes a panic a line of the log.
-func logPanic(log *slog.Logger, what string) {
-	if p := recover(); p != nil {
-		log.Error(what, "error", panicked(p))
-	}
-}
-
-// panicked makes an error of what recover returned.
-func panicked(p any) error { return fmt.Errorf("panic: %v\n%s", p, debug.Stack()) }

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"rollcall/fanout"
+	"rollcall/handlers/panics"
 )
 
 // A stream is a POST /push of application/x-ndjson: one push on each line, one answer on each line, in the
@@ -150,7 +151,7 @@ func (s *stream) run(c echo.Context) {
 	defer cancel()
 	defer context.AfterFunc(s.server.streamsEnd, s.stopReading)()
 	go func() {
-		defer logPanic(s.server.options.Log, "stream")
+		defer panics.Log(s.server.options.Log, "stream")
 		s.readLines(ctx, timedBody{c.Request().Body, s, ctx.Err})
 	}()
 	if !s.answer(ctx, c) {

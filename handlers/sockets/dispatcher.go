@@ -6,11 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"runtime/debug"
 	"strings"
 	"time"
 
 	"github.com/google/uuid"
+
+	"rollcall/handlers/panics"
 )
 
 // handlerTime is how long a handler may take before its context ends.
@@ -54,7 +55,7 @@ func (d *dispatcher) dispatch(ctx context.Context, s *socket, frame []byte) {
 	s.handling.Lock()
 	go func() { // socket.disconnected waits for it
 		defer s.handling.Unlock()
-		defer logPanic(d.log, "message", "user", s.User)
+		defer panics.Log(d.log, "message", "user", s.User)
 		if err == nil {
 			err = d.measure(ctx, s, m)
 		} else {
@@ -94,7 +95,7 @@ func (d *dispatcher) handle(ctx context.Context, s *socket, m message) error {
 	defer cancel()
 	res := &Responder{ctx: ctx, bus: d.bus, socket: s, ref: m.ref, event: m.event}
 	req := Request{Event: m.event, Data: m.data, User: s.User, Socket: s.ID}
-	err := safely(func() error { return handler(ctx, req, res) })
+	err := panics.Catch(func() error { return handler(ctx, req, res) })
 	if res.waitMirrored(); len(res.failed) > 0 {
 		// the client is told, and the bus has warned once that Redis is out of reach
 		d.log.Debug("answers not mirrored",
@@ -126,24 +127,4 @@ func unknownEvent(event string) error {
 			"events that begin with %s are the protocol's own, and this one is not for clients", Reserved)}
 	}
 	return &frameError{codeUnknownEvent, "no handler has this name"}
-}
-
-// panicked makes an error of what was recovered.
-func panicked(p any) error { return fmt.Errorf("panic: %v\n%s", p, debug.Stack()) }
-
-// safely makes a panic an error.
-func safely(f func() error) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = panicked(p)
-		}
-	}()
-	return f()
-}
-
-// logPanic, deferred, makes a panic a line of the log.
-func logPanic(log *slog.Logger, what string, args ...any) {
-	if p := recover(); p != nil {
-		log.Error(what, append(args, "error", panicked(p))...)
-	}
 }

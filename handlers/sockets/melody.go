@@ -10,6 +10,7 @@ import (
 	"github.com/olahol/melody"
 
 	"rollcall/handlers/nbconn"
+	"rollcall/handlers/panics"
 )
 
 // This is the only file that knows Melody.
@@ -134,7 +135,7 @@ func (s *Server) run(w *nbconn.Hijacker, r *http.Request, sock *socket) {
 // finish ends the goroutine of a socket, also after a panic.
 func (s *Server) finish(sock *socket) {
 	if p := recover(); p != nil {
-		s.options.Log.Error("socket", "user", sock.User, "error", panicked(p))
+		s.options.Log.Error("socket", "user", sock.User, "error", panics.Error(p))
 		if sock.ws != nil { // Melody does not say that the session has ended
 			sock.disconnected()
 		}

@@ -11,6 +11,7 @@ import (
 	"github.com/gorilla/websocket"
 
 	"rollcall/handlers/nbconn"
+	"rollcall/handlers/panics"
 )
 
 const (
@@ -52,7 +53,7 @@ func (s *socket) receive(kind int, frame []byte) {
 	s.heard()
 	var wait time.Duration
 	s.onOwnStack(func() {
-		defer logPanic(s.server.options.Log, "message", "user", s.User)
+		defer panics.Log(s.server.options.Log, "message", "user", s.User)
 		s.server.standBack()
 		wait = s.handle(kind, frame)
 	})
