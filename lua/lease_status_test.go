@@ -2,8 +2,6 @@ package lua
 
 import (
 	"context"
-	"encoding/json"
-	"os"
 	"strconv"
 	"testing"
 
@@ -14,25 +12,7 @@ import (
 
 // The cases are those of a test in presence: Lua and Go must decide alike.
 func TestLua_DecidesTheStatusOfEveryLeaseAndTheStateOfEveryUser(t *testing.T) {
-	text, err := os.ReadFile("testdata/lease_status.json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var cases struct {
-		Now, Grace int64
-		Leases     []struct {
-			Lease  string
-			Status *int64
-		}
-		Of      map[string]string
-		Entries []struct {
-			Entry string
-			State *int64
-		}
-	}
-	if err := json.Unmarshal(text, &cases); err != nil {
-		t.Fatal(err)
-	}
+	cases := redistest.ReadLeaseCases(t)
 	now, grace := strconv.FormatInt(cases.Now, 10), strconv.FormatInt(cases.Grace, 10)
 	prelude := read("leases") + read("entry")
 	status := rueidis.NewLuaScript(prelude + `
@@ -63,7 +43,4 @@ func TestLua_DecidesTheStatusOfEveryLeaseAndTheStateOfEveryUser(t *testing.T) {
 			decide(state, c.Entry, c.State)
 		}
 	})
-	if len(cases.Leases) == 0 || len(cases.Entries) == 0 {
-		t.Error("no cases")
-	}
 }

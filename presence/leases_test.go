@@ -1,33 +1,15 @@
 package presence
 
 import (
-	"encoding/json"
-	"os"
 	"testing"
 	"time"
+
+	"rollcall/lua/redistest"
 )
 
 // The cases are those of a test in lua: Lua and Go must decide alike.
 func TestLeases_AndEntriesAreReadAsLuaReadsThem(t *testing.T) {
-	text, err := os.ReadFile("../lua/testdata/lease_status.json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var cases struct {
-		Now, Grace int64
-		Leases     []struct {
-			Lease  string
-			Status *int
-		}
-		Of      map[string]string
-		Entries []struct {
-			Entry string
-			State *int
-		}
-	}
-	if err := json.Unmarshal(text, &cases); err != nil {
-		t.Fatal(err)
-	}
+	cases := redistest.ReadLeaseCases(t)
 	grace := time.Duration(cases.Grace) * time.Millisecond
 	for _, c := range cases.Leases {
 		lease, ok := parseLease(c.Lease)
@@ -49,9 +31,6 @@ func TestLeases_AndEntriesAreReadAsLuaReadsThem(t *testing.T) {
 		if ok != (c.State != nil) || ok && u.State != State(*c.State) {
 			t.Errorf("entry %q: %v, %v", c.Entry, u.State, ok)
 		}
-	}
-	if len(cases.Leases) == 0 || len(cases.Entries) == 0 {
-		t.Error("no cases")
 	}
 }
 
