@@ -154,14 +154,14 @@ func (r *shardRouter) call(ctx context.Context, batch []*pendingPush) ([]int64, 
 	r.sequence++
 	head := envelope{kind: kindBatch, request: r.sequence, sender: r.bus.instance}.append(nil)
 	frames, numbers := sharedFrames(batch)
-	sharing := len(numbers)
+	sharing := rueidis.BinaryString(numbers)
 	if len(frames) == 0 {
-		sharing = 0 // spares the script a look at each
+		sharing = "" // spares the script a look at each
 	}
 	args := make([]string, 0, 7+2*len(batch)+len(frames))
 	args = append(args, redis.PublishCommand(), redis.Keys.Channels(r.shard),
 		strconv.FormatInt(redis.Grace.Milliseconds(), 10), rueidis.BinaryString(head),
-		strconv.Itoa(len(batch)), rueidis.BinaryString(numbers[:sharing]), r.bus.mirror.Incarnation(r.shard))
+		strconv.Itoa(len(batch)), sharing, r.bus.mirror.Incarnation(r.shard))
 	size := 0
 	for i, p := range batch {
 		args = append(args, p.push.User)
