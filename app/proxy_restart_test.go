@@ -142,7 +142,8 @@ const runClients = `async (tokens) => {
 	for (const one of clients) {
 		const client = new Rollcall({ token: tokens[one.user] });
 		client.addEventListener("status", ({ detail }) => {
-			one.history.push([Date.now(), detail.status, detail.code, detail.reason, detail.welcome?.instance]);
+			const { status, code, reason, welcome } = detail;
+			one.history.push([Date.now(), status, code, reason, welcome?.instance]);
 			one.open = detail.status === "open";
 			one.socket += one.open;
 			tell();
@@ -278,9 +279,10 @@ func (c *audience) received() map[int64][]receipt {
 
 // history is what a user's client noted of its connections, for a failure.
 func (c *audience) history(user string) string {
+	const see = `(user) => JSON.stringify(clients.find((one) => one.user === user)?.history ?? null)`
 	for _, p := range c.pages {
-		if h := p.see(`(user) => JSON.stringify(clients.find((one) => one.user === user)?.history ?? "")`, user); h != `""` {
-			return h
+		if history := p.see(see, user); history != "null" {
+			return history
 		}
 	}
 	return "nobody"

@@ -88,8 +88,10 @@ func startBalanced(t *testing.T) *balanced {
 // offline.
 func (b *balanced) start(place int) {
 	b.t.Helper()
+	// At the end of the drain, sockets that have not gone are cut, with what is on its way through a proxy.
+	// So the time is long enough for hundreds of clients on a busy machine.
 	p := startBinary(b.t, mustBinary(b.t),
-		"--addr="+b.addrs[place], "--redis-url="+b.redis.URL(), "--grace=1m", "--drain=1s")
+		"--addr="+b.addrs[place], "--redis-url="+b.redis.URL(), "--grace=1m", "--drain=4s")
 	awaitReady(b.t, p.App)
 	b.instances[place] = p
 }
